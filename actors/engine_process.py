@@ -1,0 +1,140 @@
+"""What runs in the engine's process beside its silo: the gateway, its socket, and SQL over both files.
+
+A runtime supplies `Infrastructure`; everything here is the same in all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from actors.assembly import record_types
+from actors.client_socket import SocketServer
+from actors.gateway import Gateway, Infrastructure
+from actors.node import Node
+from olvm.journal.read_only import table_names
+from olvm.model import messages as m
+from olvm.model.client_protocol import SiloStatus
+from olvm.model.config import Config
+from olvm.model.errors import OlvmError
+from olvm.model.socket_path import SOCKET_NAME
+from olvm.model.table import QueryResult
+from olvm.version import VERSION
+
+ENGINE_TABLES = frozenset(
+    {kind.TABLE for kind in record_types("engine")} | {"journal", "outbox", "meta", "baseline"}
+)
+# `history.events` names the history's table where the engine has one of the same name.
+HISTORY_QUALIFIED = re.compile(r"\bhistory\s*\.\s*\"?(\w+)", re.IGNORECASE)
+
+
+class EngineProcess:
+    """The engine's silo, open for clients."""
+
+    def __init__(self, node: Node, infrastructure: Infrastructure) -> None:
+        self.node = node
+        self._infrastructure = infrastructure
+        self.gateway = Gateway(node.runner.silo, infrastructure, version=VERSION, run_sql=self.run_sql)
+        self._socket: SocketServer | None = None
+        self._parser = duckdb.connect(":memory:")
+
+    def start(self) -> None:
+        self.node.start()
+        self._socket = SocketServer(self.node.directory / SOCKET_NAME, self.gateway)
+
+    def stop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self.gateway.close()
+        self.node.stop()
+
+    # ------------------------------------------------------------------ SQL over engine and history
+
+    def run_sql(self, sql: str, params: list[Any], row_count_max: int, timeout_s: float) -> QueryResult:
+        """Answer from the file that holds the tables; for both, history joins snapshots of the engine's."""
+        names = {name.lower() for name in table_names(self._parser.cursor(), sql)}
+        said_history = {match.lower() for match in HISTORY_QUALIFIED.findall(sql)}
+        to_history = (names - ENGINE_TABLES) | (names & said_history)
+        journal = self.node.runner.silo.journal
+        if not to_history:
+            return journal.query(sql, params, row_count_max=row_count_max, timeout_s=timeout_s)
+        mine = names - to_history
+        with self._snapshots(mine) as snapshots:
+            return self._infrastructure.query_history(sql, params, snapshots, row_count_max, timeout_s)
+
+    @contextlib.contextmanager
+    def _snapshots(self, tables: set[str]) -> Any:
+        journal = self.node.runner.silo.journal
+        if not tables:
+            yield {}
+            return
+        with tempfile.TemporaryDirectory(dir=self.node.directory, prefix=".snapshot-") as directory:
+            snapshots: dict[str, str] = {}
+            for table in sorted(tables):
+                path = Path(directory) / f"{table}.parquet"
+                write_parquet(journal.query(f'select * from "{table}"'), path)  # noqa: S608 - a name of ours
+                snapshots[table] = str(path)
+            yield snapshots
+
+
+def write_parquet(table: QueryResult, path: Path) -> None:
+    """A small table as a file that another process reads."""
+    with duckdb.connect(":memory:") as con:
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in zip(table.columns, table.types, strict=True))
+        con.execute(f"create table copied ({columns})")
+        with con.appender("copied") as appender:
+            appender.append_rows(table.rows)
+        con.execute(f"copy copied to '{str(path).replace(chr(39), chr(39) * 2)}' (format parquet)")
+
+
+class SiloNames:
+    """Which silo takes the next host or machine. Names are kept in the records; this only spreads new ones."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._next_host = 0
+        self._next_vm = 0
+
+    def for_host(self, command: m.AddHost) -> str:
+        if command.silo:
+            return command.silo
+        if command.dedicated:
+            return f"host-{command.name}-own"
+        self._next_host += 1
+        return f"host-{(self._next_host - 1) % self._config.host_silos + 1}"
+
+    def for_vm(self, command: m.CreateVm) -> str:
+        if command.silo:
+            return command.silo
+        if command.dedicated:
+            return f"vms-{command.name}-own"
+        if self._config.vm_silos == 0:
+            return ""
+        self._next_vm += 1
+        return f"vms-{(self._next_vm - 1) % self._config.vm_silos + 1}"
+
+
+def silos_on_record(node: Node) -> list[str]:
+    """The silos that hosts and machines of this data center live in."""
+    sql = "select distinct silo from (select silo from hosts union all select silo from vms) where silo <> ''"
+    rows = node.runner.silo.journal.query(sql, ()).rows
+    return sorted(str(row[0]) for row in rows)
+
+
+def check_private(directory: Path) -> None:
+    """Make the data center's directory, readable by its owner only."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.chmod(directory, 0o700)
+    except OSError as error:
+        raise OlvmError(f"data center directory {directory} cannot be used: {error.strerror}") from error
+
+
+def dead_status(name: str, note: str) -> SiloStatus:
+    return SiloStatus(name=name, alive=False, note=note)

@@ -1,0 +1,278 @@
+"""Where clients meet the engine: requests in, answers and pushes out, always after the commit.
+
+The gateway holds no truth. Commands become messages to the `engine` actor; reads are SQL on the committed journal,
+run in reader threads so that a heavy query never delays a turn; the end of an operation is pushed to whoever
+watches it, from the commit that ended it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, assert_never
+
+import msgspec
+
+from actors.engine import view_of
+from actors.silo import Records, Silo
+from actors.wire import Envelope
+from olvm.model import client_protocol as p
+from olvm.model import messages as m
+from olvm.model.errors import BadInput, OlvmError
+from olvm.model.limits import SQL_ROWS_MAX
+from olvm.model.records import EventRecord, OperationRecord
+from olvm.model.table import QueryResult
+
+log = logging.getLogger("olvm.gateway")
+
+READER_COUNT = 3
+EVENT_COLUMNS = (
+    "seq, at_ns, code, severity, message, vm_id, vm_name, host, cluster, operation_id, details, id"
+)
+
+
+class Connection(Protocol):
+    """One client. Both methods may be called from any thread and never block."""
+
+    number: int
+
+    def push(self, answer: p.Answer) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Infrastructure(Protocol):
+    """What only the runtime can do."""
+
+    runtime_name: str
+    directory: str
+
+    def silo_for_host(self, command: m.AddHost) -> str:
+        """Make sure that a host silo for this host runs; its name."""
+
+    def silo_for_vm(self, command: m.CreateVm) -> str:
+        """The VM silo for this machine, empty for the engine's own."""
+
+    def statuses(self) -> list[p.SiloStatus]: ...
+
+    def query_history(
+        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
+    ) -> QueryResult: ...
+
+    def inject(self, host: str, fault: bytes) -> None: ...
+
+
+class Gateway:
+    """Observer of the engine's silo. `handle` is called from the clients' threads."""
+
+    def __init__(
+        self, silo: Silo, infrastructure: Infrastructure, *, version: str, run_sql: Callable[..., QueryResult]
+    ) -> None:
+        self._silo = silo
+        self._infrastructure = infrastructure
+        self._version = version
+        self._run_sql = run_sql
+        self._connections: dict[int, Connection] = {}
+        self._connection_count = 0
+        self._lock = threading.Lock()
+        self._watchers: dict[str, set[int]] = {}
+        self._event_waiters: list[Callable[[], None]] = []
+        self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="reader")
+        self._touched: set[int] = set()
+        self._ended: list[OperationRecord] = []
+        silo.observer = self
+        silo.services["events"] = self._on_pull_events
+
+    def close(self) -> None:
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    # ------------------------------------------------------------------ connections
+
+    def connect(self, make: Callable[[int], Connection]) -> Connection:
+        with self._lock:
+            self._connection_count += 1
+            connection = make(self._connection_count)
+            self._connections[connection.number] = connection
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.pop(connection.number, None)
+
+    def handle(self, connection: Connection, request: p.Request) -> None:
+        ask, number = request.ask, request.number
+        match ask:
+            case p.Do():
+                self._on_do(connection, number, ask)
+            case p.Watch():
+                with self._lock:
+                    self._watchers.setdefault(ask.operation_id, set()).add(connection.number)
+                self._to_engine(connection, number, m.LookUpOperation(ask.operation_id))
+            case p.Explain():
+                self._to_engine(connection, number, m.ExplainPlacement(ask.vm))
+            case p.Hello():
+                self._answer(connection, number, self._welcome)
+            case p.Sql():
+                self._read(connection, number, lambda: self._sql(ask))
+            case p.Events():
+                self._read(connection, number, lambda: self._events(connection, number, ask))
+            case p.Status():
+                self._read(connection, number, self._status)
+            case p.Inject():
+                self._read(connection, number, lambda: self._inject(ask))
+            case _:
+                assert_never(ask)
+
+    def _to_engine(self, connection: Connection, number: int, message: m.AnyMessage) -> None:
+        sender = f"client/{connection.number}/{number}"
+        self._silo.post(Envelope("engine", sender, sender, "", message))
+
+    def _on_do(self, connection: Connection, number: int, ask: p.Do) -> None:
+        command = ask.command
+        try:
+            if isinstance(command, m.AddHost):
+                silo = self._infrastructure.silo_for_host(command)
+                command = msgspec.structs.replace(command, silo=silo)
+            elif isinstance(command, m.CreateVm):
+                silo = self._infrastructure.silo_for_vm(command)
+                command = msgspec.structs.replace(command, silo=silo)
+        except OlvmError as error:
+            connection.push(p.Answer(number, m.Refusal(error.code, error.message)))
+            connection.flush()
+            return
+        sender = f"client/{connection.number}/{number}/{int(ask.watch)}"
+        self._silo.post(Envelope("engine", sender, sender, "", m.Submit(command, ask.client_request_id)))
+
+    # ------------------------------------------------------------------ the silo's side: in its thread
+
+    def on_reply(self, address: str, message: m.AnyMessage) -> None:
+        _, connection_number, number, *watch = address.split("/")
+        connection = self._connections.get(int(connection_number))
+        if connection is None:
+            return  # the client has gone; the operation goes on
+        if watch and watch[0] == "1" and isinstance(message, m.OperationView):
+            if message.finished_ns is None:
+                with self._lock:
+                    self._watchers.setdefault(message.id, set()).add(connection.number)
+        body: Any = message
+        connection.push(p.Answer(int(number), body))
+        self._touched.add(connection.number)
+
+    def on_committed(self, saved: Records, events: list[EventRecord]) -> None:
+        for record in saved.get(OperationRecord, {}).values():
+            assert isinstance(record, OperationRecord)
+            if record.finished_ns is not None:
+                self._ended.append(record)
+        if events:
+            with self._lock:
+                waiters, self._event_waiters = self._event_waiters, []
+            for wake in waiters:
+                wake()
+
+    def on_released(self) -> None:
+        """After the replies of a batch: an operation's end is pushed after its acceptance was answered."""
+        ended, self._ended = self._ended, []
+        for record in ended:
+            with self._lock:
+                watchers = self._watchers.pop(record.id, None)
+            for number in watchers or ():
+                connection = self._connections.get(number)
+                if connection is not None:
+                    connection.push(p.Answer(0, view_of(record)))
+                    self._touched.add(number)
+        touched, self._touched = self._touched, set()
+        for number in touched:
+            connection = self._connections.get(number)
+            if connection is not None:
+                connection.flush()
+
+    def _on_pull_events(self, envelope: Envelope) -> None:
+        """The telemetry silo asks for committed events after its cursor."""
+        ask = envelope.message
+        assert isinstance(ask, m.PullEvents)
+
+        def answer() -> None:
+            page = self._event_page(ask.after_seq, ask.row_count_max)
+            payload = msgspec.msgpack.encode(page.events) if page.events else b""
+            told = m.EventsTold("engine", payload)
+            self._silo.post(Envelope(envelope.sender, "events", f"events-{ask.after_seq}", "", told))
+
+        self._readers.submit(answer)
+
+    # ------------------------------------------------------------------ reads: in reader threads
+
+    def _read(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
+        self._readers.submit(self._answer, connection, number, produce)
+
+    def _answer(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
+        body: Any
+        try:
+            body = produce()
+        except OlvmError as error:
+            body = m.Refusal(error.code, error.message)
+        except Exception as fault:  # the supervisor of the readers: a client must get an answer
+            log.exception("request %s failed", number)
+            body = m.Refusal(OlvmError.code, f"the engine could not answer: {fault!r}")
+        if body is not None:
+            connection.push(p.Answer(number, body))
+            connection.flush()
+
+    def _welcome(self) -> p.Welcome:
+        return p.Welcome(p.PROTOCOL_VERSION, self._infrastructure.runtime_name, self._engine_epoch())
+
+    def _engine_epoch(self) -> int:
+        rows = self._silo.journal.query("select epoch from engine", ()).rows
+        return int(str(rows[0][0])) if rows else 0
+
+    def _sql(self, ask: p.Sql) -> p.Rows:
+        row_count_max = min(ask.row_count_max, SQL_ROWS_MAX)
+        return p.Rows(self._run_sql(ask.sql, ask.params, row_count_max, ask.timeout_s))
+
+    def _event_page(self, after: int, row_count_max: int) -> p.EventPage:
+        table = self._silo.journal.query(
+            f"select {EVENT_COLUMNS} from events where seq > ? order by seq limit {int(row_count_max)}", (after,)
+        )
+        events = table.dicts()
+        for event in events:
+            event["details"] = msgspec.json.decode(str(event["details"] or "{}"))
+        cursor = int(str(events[-1]["seq"])) if events else after
+        return p.EventPage(cursor, events)
+
+    def _events(self, connection: Connection, number: int, ask: p.Events) -> p.EventPage | None:
+        if not 1 <= ask.row_count_max <= SQL_ROWS_MAX:
+            raise BadInput(f"events: row_count_max must be 1 to {SQL_ROWS_MAX}, got {ask.row_count_max}")
+        page = self._event_page(ask.after, ask.row_count_max)
+        if page.events or ask.wait_s <= 0:
+            return page
+        # Nobody waits in a reader thread: the next commit with events asks again, or the timer answers empty.
+        once = threading.Lock()
+
+        def again(final: bool) -> None:
+            if once.acquire(blocking=False):
+                timer.cancel()
+                rest = msgspec.structs.replace(ask, wait_s=0.0)
+                self._read(connection, number, lambda: self._events(connection, number, rest))
+
+        timer = threading.Timer(min(ask.wait_s, 60.0), again, (True,))
+        timer.daemon = True
+        timer.start()
+        with self._lock:
+            self._event_waiters.append(lambda: again(False))
+        if self._event_page(ask.after, 1).events:
+            again(False)
+        return None
+
+    def _status(self) -> p.DataCenterStatus:
+        return p.DataCenterStatus(
+            self._infrastructure.directory,
+            self._infrastructure.runtime_name,
+            self._engine_epoch(),
+            self._version,
+            self._infrastructure.statuses(),
+        )
+
+    def _inject(self, ask: p.Inject) -> p.Done:
+        self._infrastructure.inject(ask.host, ask.fault)
+        return p.Done()

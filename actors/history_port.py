@@ -1,0 +1,127 @@
+"""The telemetry silo's way to the history file.
+
+A disk that refuses costs nothing that history can ask for again and, past its bounds, samples, which it counts.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from actors.runner import clock_ns
+from actors.sampling import GuestFactsBatch
+from actors.silo import Silo, deliver_result
+from actors.telemetry import Flush, ReadCursor, StoreEvents, StoreGuestFacts, StoreSamples
+from olvm.history.rows import ConfigurationChange, GuestFacts
+from olvm.history.store import HistoryStore
+from olvm.model.errors import OlvmError
+from olvm.model.limits import NS_PER_S
+from olvm.model.messages import CallEnded
+from olvm.model.records import EventRecord
+
+log = logging.getLogger("olvm.history")
+
+MAINTAIN_PERIOD_NS = 300 * NS_PER_S
+
+
+class HistoryPort:
+    def __init__(self, silo: Silo, store: HistoryStore) -> None:
+        self._silo = silo
+        self._store = store
+        self._maintained_ns = clock_ns()
+
+    def submit(self, caller: str, request: object, tag: str) -> None:
+        try:
+            value = self._carry_out(request)
+        except OlvmError as error:
+            log.error("history: %s", error)
+            answer = CallEnded(tag, False, error.message.encode(), error.code)
+        else:
+            if value is None:
+                return  # nobody waits for it
+            answer = CallEnded(tag, True, value)
+        deliver_result(self._silo, caller, answer, "history")
+
+    def _carry_out(self, request: object) -> bytes | None:
+        store = self._store
+        match request:
+            case StoreSamples():
+                store.add_samples(request.payload)
+            case StoreGuestFacts():
+                store.add_guest_facts(guest_facts_of(request.payload))
+            case StoreEvents():
+                return self._store_events(request)
+            case ReadCursor():
+                return msgspec.msgpack.encode(store.event_cursor(request.source))
+            case Flush():
+                store.commit()
+                if clock_ns() - self._maintained_ns > MAINTAIN_PERIOD_NS:
+                    self._maintained_ns = clock_ns()
+                    store.maintain(self._maintained_ns)
+            case _:
+                raise AssertionError(f"history cannot carry out {request!r}")
+        return None
+
+    def _store_events(self, request: StoreEvents) -> bytes:
+        events = msgspec.convert(msgspec.msgpack.decode(request.payload), list[EventRecord])
+        cursor = self._store.add_events(request.source, events, first_kept_seq=events[0].seq)
+        self._store.add_configuration(
+            change for event in events if (change := configuration_of(event)) is not None
+        )
+        return msgspec.msgpack.encode(cursor)
+
+
+def configuration_of(event: EventRecord) -> ConfigurationChange | None:
+    """The version of an object that an event tells of; None for events that change no configuration."""
+    kind = event.details.get("kind")
+    removed = event.code in ("vm_removed", "host_removed", "cluster_removed")
+    if not isinstance(kind, str):
+        if not removed:
+            return None
+        kind = event.code.removesuffix("_removed")
+    names = {"vm": (event.vm_id, event.vm_name), "host": (event.host, event.host)}
+    object_id, name = names.get(kind, (event.cluster, event.cluster))
+    spec = {key: value for key, value in event.details.items() if key != "kind"}
+    return ConfigurationChange(
+        object_kind=kind,
+        object_id=object_id,
+        name=name,
+        valid_from_ns=event.at_ns,
+        cluster=event.cluster,
+        host=event.host if kind == "vm" else "",
+        status=event.code.removeprefix(f"{kind}_"),
+        spec=spec,
+        removed=removed,
+    )
+
+
+def guest_facts_of(payload: bytes) -> list[GuestFacts]:
+    batch = msgspec.msgpack.decode(payload, type=GuestFactsBatch)
+    return [
+        msgspec.convert(
+            {
+                "vm_id": guest["vm_id"],
+                "vm_name": guest["vm_name"],
+                "told_ns": guest["heartbeat_ns"],
+                "host": batch.host,
+                "guest_host_name": guest["hostname"],
+                "guest_fqdn": guest["fqdn"],
+                "os_distribution": guest["os_name"],
+                "os_version": guest["os_version"],
+                "os_kernel": guest["kernel"],
+                "timezone": guest["timezone"],
+                "ip_addresses": list(guest["ips"]),  # type: ignore[call-overload]
+                "logged_in_users": list(guest["users"]),  # type: ignore[call-overload]
+                "applications": list(guest["applications"]),  # type: ignore[call-overload]
+                "agent_api_version": guest["agent_api_version"],
+                "details": {
+                    "memory_total_kib": guest["memory_total_kib"],
+                    "memory_free_kib": guest["memory_free_kib"],
+                    "cpu_count": guest["cpu_count"],
+                },
+            },
+            GuestFacts,
+        )
+        for guest in batch.guests
+    ]

@@ -1,0 +1,144 @@
+"""One silo in one process, in real time: its files, its thread, its ports and what it tells of itself.
+
+Both runtimes host nodes; they differ only in what carries a frame from one node to another.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.assembly import backend_factory, cast_of, kind_of, record_types
+from actors.history_port import HistoryPort
+from actors.hypervisor_port import HypervisorPort
+from actors.runner import SiloRunner, clock_ns
+from actors.silo import Silo
+from hypervisor_backends.simulated import SimulatedHypervisor
+from hypervisor_backends.simulated_faults import Fault
+from olvm.history.store import HistoryStore
+from olvm.journal.duckdb_journal import DuckDbJournal
+from olvm.journal.memory_journal import MemoryJournal
+from olvm.journal.port import Journal
+from olvm.model.client_protocol import SiloStatus
+from olvm.model.config import Config
+from olvm.model.errors import NotFound
+from olvm.model.table import QueryResult
+
+Transmit = Callable[[str, bytes], None]
+
+
+class Node:
+    """Open a silo's files and run it."""
+
+    def __init__(self, name: str, directory: str, config: Config, transmit: Transmit) -> None:
+        self.name = name
+        self.kind = kind_of(name)
+        self.directory = Path(directory)
+        self.config = config
+        self.started_ns = clock_ns()
+        self.history: HistoryStore | None = None
+        self.hypervisors: HypervisorPort | None = None
+        self._journal = self._open_journal()
+        try:
+            self.runner = SiloRunner(name, lambda wake: self._make_silo(transmit, wake))
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def _open_journal(self) -> Journal:
+        if self.kind == "telemetry":
+            # Its truth is history.duckdb; the channels to other silos begin anew with each start.
+            return MemoryJournal(record_types(self.kind), journal_id=secrets.token_hex(8))
+        return DuckDbJournal.open(
+            self.directory / f"{self.name}.duckdb",
+            record_types(self.kind),
+            journal_id=secrets.token_hex(8),
+            now_ns=clock_ns,
+        )
+
+    def _make_silo(self, transmit: Transmit, wake: Callable[[], None]) -> Silo:
+        silo = Silo(
+            self.name,
+            self._journal,
+            cast_of(self.kind),
+            self.config,
+            clock_ns=clock_ns,
+            transmit=transmit,
+            wake=wake,
+        )
+        if self.kind == "host":
+            self.hypervisors = HypervisorPort(silo, backend_factory(silo, self.config, clock_ns))
+            silo.ports["hypervisor"] = self.hypervisors
+        elif self.kind == "telemetry":
+            self.history = HistoryStore.open(self.directory / "history.duckdb")
+            silo.ports["history"] = HistoryPort(silo, self.history)
+        return silo
+
+    def start(self) -> None:
+        self.runner.start()
+
+    def stop(self) -> None:
+        self.runner.stop()
+        if self.hypervisors is not None:
+            self.hypervisors.close()
+        if self.history is not None:
+            self.history.close()
+
+    def receive(self, frame: bytes) -> None:
+        self.runner.silo.receive(frame)
+
+    # ------------------------------------------------------------------ what it tells
+
+    def status(self) -> SiloStatus:
+        silo = self.runner.silo
+        position = silo.journal.position()
+        note = self.runner.unwritable or (repr(self.runner.fault) if self.runner.fault else "")
+        return SiloStatus(
+            name=self.name,
+            alive=self.runner.is_alive,
+            pid=os.getpid(),
+            actors=silo.actor_count(),
+            queue_length=silo.queue_length,
+            unacknowledged=sum(len(outbox.waiting) for outbox in list(silo.outboxes.values())),
+            turns=silo.turn_count,
+            commits=silo.commit_count,
+            faults=silo.fault_count,
+            journal_seq=position.seq,
+            journal_rows=position.journal_rows,
+            journal_bytes=position.file_bytes,
+            started_ns=self.started_ns,
+            rss_bytes=_rss_bytes(),
+            note=note,
+        )
+
+    def query_history(
+        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
+    ) -> QueryResult:
+        assert self.history is not None, f"{self.name} keeps no history"
+        return self.history.query(
+            sql, params, snapshots=snapshots, row_count_max=row_count_max, timeout_s=timeout_s
+        )
+
+    def inject(self, host: str, fault: bytes) -> None:
+        """Plant a fault (JSON of Fault) in a simulated host of this silo."""
+        backend = self.hypervisors.backends.get(host) if self.hypervisors is not None else None
+        if not isinstance(backend, SimulatedHypervisor):
+            raise NotFound(f"host {host} is not a simulated host of silo {self.name}")
+        planted = msgspec.json.decode(fault, type=Fault)
+        self.runner.silo.call_at(clock_ns(), lambda: backend.inject(planted))
+        self.runner.wake()
+
+
+def _rss_bytes() -> int:
+    """Resident memory now, Linux; the peak elsewhere."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * os.sysconf("SC_PAGE_SIZE")

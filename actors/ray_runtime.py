@@ -1,0 +1,322 @@
+"""Silos as Ray actors: the only module that imports Ray.
+
+Ray places silos, restarts them when their process dies, and carries frames between them as bytes. It holds no
+truth: names are looked up anew, a call that failed may have happened, and every answer is awaited with a time-out.
+Clients do not come through Ray but through the engine's socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ray
+from ray.actor import ActorHandle
+
+from actors.engine_process import EngineProcess, SiloNames, check_private, dead_status, silos_on_record
+from actors.node import Node
+from actors.wire import ENGINE_SILO, TELEMETRY_SILO
+from olvm.model import messages as m
+from olvm.model.client_protocol import SiloStatus
+from olvm.model.config import Config
+from olvm.model.errors import JournalLocked, NotFound, OlvmError, from_wire
+from olvm.model.record import Record
+from olvm.model.table import QueryResult
+
+log = logging.getLogger("olvm.ray")
+
+STATUS_TIMEOUT_S = 3.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+LOCK_RETRY_S = 30.0  # a killed predecessor's process may hold its journal for a moment
+TOKEN_FILE = "ray_token"
+
+
+def namespace_of(directory: str) -> str:
+    """One Ray namespace a data center."""
+    return "olvm-" + hashlib.blake2b(directory.encode(), digest_size=6).hexdigest()
+
+
+class SiloProcess:
+    """The Ray actor class: one silo. Frames come in order by one thread, questions by others."""
+
+    def __init__(self, name: str, directory: str, config: bytes) -> None:
+        logging.basicConfig(
+            filename=str(Path(directory) / f"{name}.log"),
+            level=logging.WARNING,
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        )
+        self._name = name
+        self._started = time.monotonic()
+        self._stopped = False
+        settings = msgspec.json.decode(config, type=Config)
+        self._peers = _Peers(directory, config)
+        self._node = _open_node(name, directory, settings, self._peers.transmit)
+        self._process: EngineProcess | None = None
+        if name == ENGINE_SILO:
+            infrastructure = _RayInfrastructure(self._node, self._peers, settings)
+            self._process = EngineProcess(self._node, infrastructure)
+            for silo in [TELEMETRY_SILO, *silos_on_record(self._node)]:
+                self._peers.ensure(silo)
+            self._process.start()
+        else:
+            self._node.start()
+
+    def deliver(self, frame: bytes) -> None:
+        self._node.receive(frame)
+
+    def status(self) -> bytes:
+        return msgspec.msgpack.encode(self._node.status())
+
+    def query_history(self, request: bytes) -> bytes:
+        """Answers (ok, QueryResult) or (code, message): errors cross as values."""
+        sql, params, snapshots, row_count_max, timeout_s = msgspec.msgpack.decode(request)
+        try:
+            table = self._node.query_history(sql, params, snapshots, row_count_max, timeout_s)
+        except OlvmError as error:
+            return msgspec.msgpack.encode(("error", error.to_wire()))
+        return msgspec.msgpack.encode(("ok", table))
+
+    def inject(self, host: str, fault: bytes) -> bool:
+        try:
+            self._node.inject(host, fault)
+        except NotFound:
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._process is not None:
+            self._process.stop()
+        else:
+            self._node.stop()
+
+
+def _open_node(name: str, directory: str, config: Config, transmit: Any) -> Node:
+    deadline = time.monotonic() + LOCK_RETRY_S
+    while True:
+        try:
+            return Node(name, directory, config, transmit)
+        except JournalLocked:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+_SiloActor = ray.remote(
+    num_cpus=0,
+    max_restarts=-1,
+    max_task_retries=0,
+    concurrency_groups={"frames": 1, "questions": 4},
+)(SiloProcess)
+
+
+class _Peers:
+    """Handles of the other silos, looked up by name and forgotten when they fail."""
+
+    def __init__(self, directory: str, config: bytes) -> None:
+        self._directory = directory
+        self._config = config
+        self._namespace = namespace_of(directory)
+        self._handles: dict[str, ActorHandle[Any]] = {}
+        self._lock = threading.Lock()
+
+    def transmit(self, silo: str, frame: bytes) -> None:
+        """Send and forget: the channel above sends again what was lost."""
+        handle = self.find(silo)
+        if handle is not None:
+            handle.deliver.options(concurrency_group="frames").remote(frame)
+
+    def find(self, silo: str) -> ActorHandle[Any] | None:
+        handle = self._handles.get(silo)
+        if handle is None:
+            try:
+                handle = ray.get_actor(f"silo-{silo}", namespace=self._namespace)
+            except ValueError:
+                return None
+            self._handles[silo] = handle
+        return handle
+
+    def ensure(self, silo: str) -> ActorHandle[Any]:
+        with self._lock:
+            handle = _SiloActor.options(
+                name=f"silo-{silo}",
+                namespace=self._namespace,
+                lifetime="detached",
+                get_if_exists=True,
+            ).remote(silo, self._directory, self._config)
+            self._handles[silo] = handle
+            return handle
+
+    def names(self) -> list[str]:
+        known = ray.util.list_named_actors(all_namespaces=True)
+        mine = [entry["name"] for entry in known if entry["namespace"] == self._namespace]
+        return sorted(name.removeprefix("silo-") for name in mine if name.startswith("silo-"))
+
+
+class _RayInfrastructure:
+    """What the engine's gateway asks of the runtime. Lives in the engine's process."""
+
+    runtime_name = "ray"
+
+    def __init__(self, node: Node, peers: _Peers, config: Config) -> None:
+        self.directory = str(node.directory)
+        self._node = node
+        self._peers = peers
+        self._names = SiloNames(config)
+
+    def silo_for_host(self, command: m.AddHost) -> str:
+        name = self._names.for_host(command)
+        self._peers.ensure(name)
+        return name
+
+    def silo_for_vm(self, command: m.CreateVm) -> str:
+        name = self._names.for_vm(command)
+        if name:
+            self._peers.ensure(name)
+        return name
+
+    def statuses(self) -> list[SiloStatus]:
+        found = {ENGINE_SILO: self._node.status()}
+        asked: dict[Any, str] = {}
+        for name in self._peers.names():
+            handle = self._peers.find(name)
+            if name != ENGINE_SILO and handle is not None:
+                asked[handle.status.options(concurrency_group="questions").remote()] = name
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=STATUS_TIMEOUT_S) if asked else ([], [])
+        for reference in ready:
+            name = asked[reference]
+            try:
+                found[name] = msgspec.msgpack.decode(ray.get(reference, timeout=1), type=SiloStatus)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                found[name] = dead_status(name, type(error).__name__)
+        for name in asked.values():
+            found.setdefault(name, dead_status(name, f"no answer in {STATUS_TIMEOUT_S:g} s"))
+        return [found[name] for name in sorted(found)]
+
+    def query_history(
+        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
+    ) -> QueryResult:
+        handle = self._peers.find(TELEMETRY_SILO)
+        if handle is None:
+            raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
+        request = msgspec.msgpack.encode((sql, params, snapshots, row_count_max, timeout_s))
+        try:
+            answer = ray.get(
+                handle.query_history.options(concurrency_group="questions").remote(request),
+                timeout=timeout_s + 5,
+            )
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise OlvmError(
+                f"history did not answer ({type(error).__name__}); the telemetry silo may be restarting, try again"
+            ) from error
+        kind, value = msgspec.msgpack.decode(answer)
+        if kind == "error":
+            raise from_wire(*value)
+        return msgspec.convert(value, QueryResult)
+
+    def inject(self, host: str, fault: bytes) -> None:
+        for name in self._peers.names():
+            handle = self._peers.find(name) if name.startswith("host-") else None
+            if handle is not None and ray.get(
+                handle.inject.options(concurrency_group="questions").remote(host, fault), timeout=10
+            ):
+                return
+        raise NotFound(f"host {host} has no simulated hypervisor here")
+
+
+class RayRuntime:
+    """Starts a data center on Ray from a driver, and stops it."""
+
+    runtime_name = "ray"
+
+    def __init__(self, directory: Path, config: Config) -> None:
+        check_private(directory)
+        self.directory = str(directory)
+        self._owns_ray = not ray.is_initialized()
+        self._refuse_second_engine()
+        if self._owns_ray:
+            _start_ray(directory)
+        self._peers = _Peers(self.directory, msgspec.json.encode(config))
+        try:
+            engine = self._peers.ensure(ENGINE_SILO)
+            ray.get(engine.status.options(concurrency_group="questions").remote(), timeout=START_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            self.close()
+            raise _unwrapped(error) from error
+
+    def _refuse_second_engine(self) -> None:
+        """Two engines on one directory: found before Ray is started, by the journal's own lock."""
+        from olvm.journal.duckdb_journal import DuckDbJournal
+
+        path = Path(self.directory) / f"{ENGINE_SILO}.duckdb"
+        if path.exists():
+            from actors.assembly import record_types
+            from actors.runner import clock_ns
+
+            types: tuple[type[Record], ...] = record_types("engine")
+            DuckDbJournal.open(path, types, journal_id=secrets.token_hex(8), now_ns=clock_ns).close()
+
+    def close(self) -> None:
+        """Stop the silos in order, engine first, then Ray if it was started here. Idempotent."""
+        if not ray.is_initialized():
+            return
+        names = self._peers.names()
+        names.sort(key=lambda name: name != ENGINE_SILO)
+        for name in names:
+            handle = self._peers.find(name)
+            if handle is None:
+                continue
+            try:
+                ray.get(handle.stop.options(concurrency_group="questions").remote(), timeout=STOP_TIMEOUT_S)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                log.warning("silo %s did not stop in order: %s", name, error)
+            ray.kill(handle, no_restart=True)
+        if self._owns_ray:
+            ray.shutdown()
+
+
+def _unwrapped(error: Exception) -> OlvmError:
+    """The reason that a silo gave for not starting, without Ray's wrapping."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OlvmError):
+            return type(cause)(cause.message)
+        cause = cause.__cause__
+    lines = [line for line in str(error).splitlines() if "olvm.model.errors." in line]
+    return OlvmError(f"the engine did not start on Ray: {lines[-1].strip() if lines else error}")
+
+
+def _start_ray(directory: Path) -> None:
+    """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; token authentication stays on."""
+    token = directory / TOKEN_FILE
+    if "RAY_ADDRESS" not in os.environ:
+        if not token.exists():
+            descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+        os.chmod(token, 0o600)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    # Ray warns of the coming default of this variable at every start unless it is set.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        namespace=namespace_of(str(directory)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        **({} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2}),
+    )

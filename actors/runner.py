@@ -1,0 +1,93 @@
+"""The loop that owns a silo in real time: one thread, woken by what arrives or by the next timer.
+
+Here live the only reactions to a journal that cannot be written: nothing is released, the silo forgets the batch
+as a crash would, and the loop tries again, so that what was acknowledged stays and what was not is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from actors.silo import Silo
+from olvm.model.errors import JournalUnwritable
+from olvm.model.limits import NS_PER_S
+
+log = logging.getLogger("olvm.runner")
+
+IDLE_WAIT_S_MAX = 1.0
+UNWRITABLE_RETRY_S = 1.0
+COMMITS_PER_MAINTENANCE = 256
+
+
+class SiloRunner:
+    """Runs `silo` in a thread of its own until `stop`."""
+
+    def __init__(self, name: str, make_silo: Callable[[Callable[[], None]], Silo]) -> None:
+        self._woken = threading.Event()
+        self._stopping = False
+        self.fault: BaseException | None = None
+        self.unwritable: str = ""
+        self.silo = make_silo(self._woken.set)
+        self._thread = threading.Thread(target=self._run, name=f"silo-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the batch under way and close the journal. Idempotent."""
+        self._stopping = True
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        silo = self.silo
+        try:
+            while not self._stopping:
+                self._step(silo)
+        except BaseException as fault:  # the supervisor of the thread: it must not die in silence
+            self.fault = fault
+            log.exception("silo %s ended", silo.name)
+            raise
+        finally:
+            silo.journal.close()
+
+    def _step(self, silo: Silo) -> None:
+        self._woken.clear()
+        try:
+            silo.run_batch()
+            self.unwritable = ""
+        except JournalUnwritable as error:
+            self.unwritable = error.message
+            log.error("silo %s: %s; nothing of this batch was acknowledged, trying again", silo.name, error)
+            time.sleep(UNWRITABLE_RETRY_S)
+            silo.give_up_batch()
+            return
+        if silo.has_work:
+            if silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
+                silo.journal.maintain()
+            return
+        silo.journal.maintain()
+        due_ns = silo.next_due_ns()
+        wait_s = IDLE_WAIT_S_MAX if due_ns is None else (due_ns - clock_ns()) / NS_PER_S
+        if wait_s > 0:
+            self._woken.wait(min(wait_s, IDLE_WAIT_S_MAX))
+
+
+_WALL_AT_START_NS = time.time_ns() - time.monotonic_ns()
+
+
+def clock_ns() -> int:
+    """Wall time at the start of the process plus what has passed since: deadlines in records mean the same after a
+    restart, and a step of the wall clock moves no timer."""
+    return _WALL_AT_START_NS + time.monotonic_ns()

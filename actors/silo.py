@@ -1,0 +1,475 @@
+"""A silo: mailboxes, turns, group commit, outbox, timers and recovery of many actors, without threads or I/O.
+
+Rules that this file defends:
+1. A turn is a transaction. What a turn saved, sent and scheduled is committed together with all turns of its batch;
+   nothing leaves the silo before that commit.
+2. Messages between actors of one silo are handled in the batch that sent them, so a commit never leaves one behind.
+3. A turn that raises changes nothing: the batch so far is committed, the silo recovers from its journal, and the
+   message is put aside with an event that names the fault. This is the one supervisor.
+4. Turns that save nothing and send nothing durable (heartbeats, samples) are not journalled.
+
+The runtime that owns a silo gives it a clock, a journal, a transport and ports, and calls `run_batch` from one
+thread whenever `has_work` or a timer is due.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from actors.behaviour import Behaviour, Turn
+from actors.channel import Outbox, accept
+from actors.wire import (
+    ENGINE_SILO,
+    Envelope,
+    Frame,
+    at_silo,
+    decode_envelope,
+    decode_frame,
+    encode,
+    local_name,
+    silo_of,
+)
+from olvm.journal.port import Batch, Journal, Outgoing
+from olvm.journal.port import Recovered as RecoveredState
+from olvm.journal.port import Turn as TurnRow
+from olvm.model.config import Config
+from olvm.model.limits import TURNS_PER_COMMIT_MAX
+from olvm.model.messages import AnyMessage, EventTold, Recovered, TimerFired
+from olvm.model.record import Record, key_of
+from olvm.model.records import EventRecord, PeerRecord
+
+log = logging.getLogger("olvm.silo")
+
+Records = dict[type[Record], dict[str, Record]]
+Cast = Callable[[Records], list[Behaviour]]
+
+
+class Port(Protocol):
+    """The outer world of a silo: a hypervisor, the history file."""
+
+    def submit(self, caller: str, request: object, tag: str) -> None:
+        """Start the request; its answer is posted to `caller` as `CallEnded(tag)`, now or later."""
+        ...
+
+
+class SiloObserver(Protocol):
+    """Who must hear of commits: the gateway that answers clients."""
+
+    def on_reply(self, address: str, message: AnyMessage) -> None: ...
+
+    def on_committed(self, saved: Records, events: list[EventRecord]) -> None: ...
+
+    def on_released(self) -> None:
+        """After the replies of the batch."""
+
+
+class Silo:
+    """See the module. All methods but `receive` and `post` belong to the owner's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        journal: Journal,
+        cast: Cast,
+        config: Config,
+        *,
+        clock_ns: Callable[[], int],
+        transmit: Callable[[str, bytes], None],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.journal = journal
+        self.config = config
+        self.ports: dict[str, Port] = {}
+        self.observer: SiloObserver | None = None
+        # Answer what needs no actor (the event feed). Called in the silo's thread; must not block.
+        self.services: dict[str, Callable[[Envelope], None]] = {}
+        self._cast = cast
+        self._clock_ns = clock_ns
+        self._transmit = transmit
+        self._wake = wake
+        self._frames: deque[bytes] = deque()
+        self._posted: deque[Envelope] = deque()
+        self._local: deque[Envelope] = deque()
+        self._heap: list[tuple[int, int, str, str, Callable[[], None] | None]] = []
+        self._heap_count = 0
+        self._due_by_timer: dict[tuple[str, str], int] = {}
+        self._ack_due: set[str] = set()
+        self._acked: dict[str, int] = {}
+        self.turn_count = 0
+        self.fault_count = 0
+        self.commit_count = 0
+        self._recover()
+
+    # ------------------------------------------------------------------ in: from other threads
+
+    def receive(self, frame: bytes) -> None:
+        """Take a frame from the transport. Safe from any thread."""
+        self._frames.append(frame)
+        self._wake()
+
+    def post(self, envelope: Envelope) -> None:
+        """Give an actor of this silo a message that needs no journal of a sender. Safe from any thread."""
+        self._posted.append(envelope)
+        self._wake()
+
+    def call_at(self, due_ns: int, action: Callable[[], None]) -> Callable[[], None]:
+        """Run `action` in the silo's thread at `due_ns`, unless the returned cancel is called. Forgotten on crash."""
+        cancelled: list[bool] = []
+
+        def run() -> None:
+            if not cancelled:
+                action()
+
+        self._push(due_ns, "", "", run)
+        return lambda: cancelled.append(True)
+
+    # ------------------------------------------------------------------ recovery
+
+    def _recover(self) -> None:
+        recovered: RecoveredState = self.journal.recover()
+        self.journal_id = recovered.journal_id
+        self._turn_seq = recovered.next_turn_seq
+        self._event_seq = recovered.next_event_seq
+        self._id_base = hashlib.blake2b(self.journal_id.encode(), digest_size=8).hexdigest()
+        self._id_count = 0
+        self._behaviours: dict[str, Behaviour] = {}
+        self._local.clear()
+        self._batch = Batch()
+        self._batch_events: list[EventRecord] = []
+        self._batch_replies: list[tuple[str, AnyMessage]] = []
+        self._batch_calls: list[tuple[str, str, object, str]] = []
+        self._batch_volatile: dict[str, list[bytes]] = {}
+        self._due_by_timer.clear()
+        self._heap = [entry for entry in self._heap if entry[4] is not None]
+        heapq.heapify(self._heap)
+        self.outboxes = {name: Outbox(name, seq) for name, seq in recovered.acknowledged.items()}
+        for row in recovered.outgoing:
+            self._outbox(row.destination).restore(row.seq, row.payload)
+        self.peers: dict[str, PeerRecord] = {
+            key: record
+            for key, record in recovered.records.get(PeerRecord, {}).items()
+            if isinstance(record, PeerRecord)
+        }
+        first_start = recovered.next_turn_seq <= 1
+        for behaviour in self._cast(recovered.records):
+            self._install(behaviour)
+        for address in list(self._behaviours):
+            self._enqueue(address, "", Recovered(first_start=first_start), "")
+
+    def _install(self, behaviour: Behaviour) -> None:
+        assert behaviour.address not in self._behaviours, f"two actors at {behaviour.address}"
+        self._behaviours[behaviour.address] = behaviour
+        record = behaviour.timed_record()
+        if record is not None:
+            for name, due_ns in record.timers.items():
+                self._arm(behaviour.address, name, due_ns)
+
+    # ------------------------------------------------------------------ timers
+
+    def _push(self, due_ns: int, address: str, name: str, action: Callable[[], None] | None) -> None:
+        self._heap_count += 1
+        heapq.heappush(self._heap, (due_ns, self._heap_count, address, name, action))
+
+    def _arm(self, address: str, name: str, due_ns: int) -> None:
+        self._due_by_timer[address, name] = due_ns
+        self._push(due_ns, address, name, None)
+
+    def next_due_ns(self) -> int | None:
+        """When `run_batch` must be called next although nothing arrives."""
+        due = [self._heap[0][0]] if self._heap else []
+        due.extend(at for outbox in self.outboxes.values() if (at := outbox.due_ns()) is not None)
+        return min(due, default=None)
+
+    def _fire_due(self, now_ns: int) -> None:
+        while self._heap and self._heap[0][0] <= now_ns:
+            due_ns, _, address, name, action = heapq.heappop(self._heap)
+            if action is not None:
+                action()
+            elif self._due_by_timer.get((address, name)) == due_ns:
+                del self._due_by_timer[address, name]
+                self._enqueue(address, "", TimerFired(name), "")
+
+    # ------------------------------------------------------------------ the batch
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._frames or self._posted or self._local or self._ack_due)
+
+    @property
+    def queue_length(self) -> int:
+        return len(self._frames) + len(self._posted) + len(self._local)
+
+    def actor_count(self) -> int:
+        return len(self._behaviours)
+
+    def run_batch(self) -> None:
+        """Handle what waits (bounded), commit it, then let it out.
+
+        Raises:
+            JournalUnwritable: nothing of the batch happened; call `give_up_batch` and try again later.
+        """
+        now_ns = self._clock_ns()
+        self._fire_due(now_ns)
+        turns = 0
+        while turns < TURNS_PER_COMMIT_MAX:
+            if self._local:
+                turns += self._drain(now_ns)
+            elif self._posted:
+                self._local.append(self._posted.popleft())
+            elif self._frames:
+                self._take_frame(self._frames.popleft(), now_ns)
+            else:
+                break
+        self._drain(now_ns)
+        self._commit()
+        self._release(self._clock_ns())
+
+    def give_up_batch(self) -> None:
+        """Forget the batch that could not be committed, as a crash would, and recover."""
+        self._ack_due.clear()
+        self._recover()
+
+    def _drain(self, now_ns: int) -> int:
+        turns = 0
+        while self._local:
+            envelope = self._local.popleft()
+            self._run_turn(envelope, now_ns)
+            turns += 1
+            assert turns <= 200 * TURNS_PER_COMMIT_MAX, f"actors of {self.name} talk in a circle: {envelope}"
+        return turns
+
+    def _take_frame(self, data: bytes, now_ns: int) -> None:
+        frame = decode_frame(data)
+        peer = self.peers.get(frame.source)
+        if peer is None:
+            peer = self.peers[frame.source] = PeerRecord(silo=frame.source)
+        if frame.acked_id == self.journal_id and self._outbox(frame.source).acknowledge(frame.acked_seq, now_ns):
+            self._batch.acknowledged[frame.source] = frame.acked_seq
+        if frame.durable:
+            self._ack_due.add(frame.source)
+            fresh = accept(peer, frame)
+            if fresh:
+                self._batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
+            self._local.extend(map(decode_envelope, fresh))
+        self._local.extend(map(decode_envelope, frame.volatile))
+
+    def _enqueue(self, to: str, sender: str, message: AnyMessage, cause_id: str) -> None:
+        self._id_count += 1
+        message_id = f"{self.name}-{self._turn_seq}-{self._id_count}"
+        self._local.append(Envelope(to, sender, message_id, cause_id, message))
+
+    def _new_id(self) -> str:
+        """An id in the form of a UUID, unique and reproducible: a digest of this journal's id and a counter."""
+        self._id_count += 1
+        seed = f"{self._id_base}/{self._turn_seq}/{self._id_count}".encode()
+        digest = hashlib.blake2b(seed, digest_size=16).hexdigest()
+        return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
+
+    def _run_turn(self, envelope: Envelope, now_ns: int) -> None:
+        address = local_name(envelope.to)
+        behaviour = self._behaviours.get(address)
+        if behaviour is None and address in self.services:
+            self.services[address](envelope)
+            return
+        if behaviour is None and silo_of(envelope.to) != self.name:
+            self._batch_volatile.setdefault(silo_of(envelope.to), []).append(encode(tuple(envelope)))
+            return
+        if behaviour is None:
+            log.debug("%s: no actor %s for %s", self.name, address, type(envelope.message).__name__)
+            return
+        turn = Turn(address, envelope.sender, envelope.message_id, now_ns, self.config, self._new_id, self.name)
+        message = envelope.message
+        if type(message) is TimerFired:
+            timed = behaviour.timed_record()
+            if timed is not None and timed.timers.pop(message.name, None) is not None:
+                turn.save(timed)  # type: ignore[arg-type]
+        try:
+            behaviour.handle(message, turn)
+        except Exception as fault:
+            self._put_aside(envelope, fault)
+            return
+        self.turn_count += 1
+        self._collect(envelope, turn, behaviour)
+
+    def _put_aside(self, envelope: Envelope, fault: Exception) -> None:
+        """Rule 3. The message that the fault came from is not handled again."""
+        log.exception("%s: %s failed on %r", self.name, envelope.to, envelope.message, exc_info=fault)
+        self.fault_count += 1
+        waiting = list(self._local)
+        self._restore_upserts()
+        if self.name == ENGINE_SILO:
+            self._record_event(
+                EventRecord(
+                    id="",
+                    seq=0,
+                    at_ns=self._clock_ns(),
+                    code="turn_failed",
+                    severity="alert",
+                    message=f"{envelope.to} could not handle {type(envelope.message).__name__}: {fault!r}",
+                )
+            )
+        self._commit()
+        self._release(self._clock_ns())
+        self._recover()
+        self._local.extend(waiting)
+
+    def _restore_upserts(self) -> None:
+        """Undo what the failed turn did to records that the batch will write: back to their after-images."""
+        batch = self._batch
+        kinds = {kind.TABLE: kind for kind in [*batch.upserts, *batch.erasures]}
+        batch.upserts = {}
+        for row in batch.turns:
+            for table, key, image in msgspec.msgpack.decode(row.changes):
+                kind = kinds[table]
+                if image is None:
+                    batch.upserts.get(kind, {}).pop(key, None)
+                else:
+                    batch.upserts.setdefault(kind, {})[key] = msgspec.convert(image, kind)
+        for peer in self.peers.values():
+            batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
+
+    def _collect(self, envelope: Envelope, turn: Turn, behaviour: Behaviour) -> None:
+        for spawned in turn.spawned:
+            self._install(spawned)
+        if turn.stopped:
+            del self._behaviours[behaviour.address]
+        for name, due_ns in turn.timers:
+            if due_ns is None:
+                self._due_by_timer.pop((turn.me, name), None)
+            else:
+                self._arm(turn.me, name, due_ns)
+        durable = bool(turn.saved or turn.erased)
+        for to, message, is_durable in turn.sent:
+            durable |= self._send(turn, to, message, is_durable)
+        for port, request, tag in turn.calls:
+            self._batch_calls.append((port, turn.me, request, tag))
+        for event in turn.events:
+            if self.name == ENGINE_SILO:
+                self._record_event(event)
+            else:
+                self._send(turn, "engine", EventTold(encode(event)), True)
+        if durable or turn.events:
+            self._journal_turn(envelope, turn)
+
+    def _record_event(self, event: EventRecord) -> None:
+        event.seq = self._event_seq
+        event.id = f"{self.name}-{self._event_seq}"
+        self._event_seq += 1
+        self._batch_events.append(event)
+
+    def _send(self, turn: Turn, to: str, message: AnyMessage, is_durable: bool) -> bool:
+        """Queue one message; true when it needs the journal."""
+        if to.startswith("client/"):
+            self._batch_replies.append((to, message))
+            return False
+        silo = silo_of(to)
+        if silo == self.name:
+            self._enqueue(to, turn.me, message, turn.message_id)
+            return False
+        self._id_count += 1
+        message_id = f"{self.name}-{self._turn_seq}-{self._id_count}"
+        data = encode((to, at_silo(turn.me, self.name), message_id, turn.message_id, message))
+        if is_durable:
+            seq = self._outbox(silo).add(data)
+            self._batch.outgoing.append(Outgoing(silo, seq, data))
+            return True
+        self._batch_volatile.setdefault(silo, []).append(data)
+        return False
+
+    def _outbox(self, silo: str) -> Outbox:
+        outbox = self.outboxes.get(silo)
+        if outbox is None:
+            outbox = self.outboxes[silo] = Outbox(silo)
+        return outbox
+
+    def _journal_turn(self, envelope: Envelope, turn: Turn) -> None:
+        changes: list[tuple[str, str, Record | None]] = []
+        batch = self._batch
+        for record in turn.saved:
+            kind, key = type(record), key_of(record)
+            changes.append((kind.TABLE, key, record))
+            batch.upserts.setdefault(kind, {})[key] = record
+            erased = batch.erasures.get(kind)
+            if erased is not None:
+                erased.discard(key)
+        for record in turn.erased:
+            kind, key = type(record), key_of(record)
+            changes.append((kind.TABLE, key, None))
+            batch.upserts.setdefault(kind, {}).pop(key, None)
+            batch.erasures.setdefault(kind, set()).add(key)
+        batch.turns.append(
+            TurnRow(
+                self._turn_seq,
+                turn.now_ns,
+                turn.me,
+                type(envelope.message).__name__,
+                envelope.message_id,
+                envelope.cause_id,
+                encode(envelope.message),
+                encode(changes),
+            )
+        )
+        self._turn_seq += 1
+        self._id_count = 0
+
+    # ------------------------------------------------------------------ out
+
+    def _commit(self) -> None:
+        batch = self._batch
+        events = self._batch_events
+        if events:
+            batch.upserts[EventRecord] = {event.id: event for event in events}
+        if batch.turns or batch.upserts or batch.outgoing:
+            self.journal.commit(batch)
+            self.commit_count += 1
+            if self.observer is not None:
+                self.observer.on_committed(batch.upserts, events)
+            self._batch = Batch()
+            self._batch_events = []
+
+    def _release(self, now_ns: int) -> None:
+        replies, self._batch_replies = self._batch_replies, []
+        calls, self._batch_calls = self._batch_calls, []
+        if self.observer is not None:
+            for address, message in replies:
+                self.observer.on_reply(address, message)
+            self.observer.on_released()
+        for port, caller, request, tag in calls:
+            self.ports[port].submit(caller, request, tag)
+        volatile, self._batch_volatile = self._batch_volatile, {}
+        acks, self._ack_due = self._ack_due, set()
+        for silo in sorted(set(volatile) | acks | set(self.outboxes)):
+            self._transmit_to(silo, volatile.get(silo, []), silo in acks, now_ns)
+
+    def _transmit_to(self, silo: str, volatile: list[bytes], must_ack: bool, now_ns: int) -> None:
+        outbox = self._outbox(silo)
+        peer = self.peers.get(silo)
+        while True:
+            first_seq, durable = outbox.take(now_ns)
+            if not (durable or volatile or must_ack):
+                return
+            frame = Frame(
+                source=self.name,
+                source_id=self.journal_id,
+                base_seq=outbox.acked_seq + 1,
+                first_seq=first_seq,
+                durable=durable,
+                volatile=volatile,
+                acked_seq=peer.received_seq if peer is not None else 0,
+                acked_id=peer.incarnation if peer is not None else "",
+            )
+            self._transmit(silo, encode(frame))
+            volatile, must_ack = [], False
+
+
+def deliver_result(silo: Silo, to: str, message: AnyMessage, origin: str) -> None:
+    """Post the answer of a port."""
+    silo.post(Envelope(to, origin, f"{origin}-answer", "", message))

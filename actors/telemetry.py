@@ -1,0 +1,86 @@
+"""The `telemetry` actor: what comes in goes to history, and events are pulled from the engine in order.
+
+It decides nothing about content; the history file decides what is new and what is a repetition. Events are pulled,
+not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.behaviour import TimedRecord, Turn
+from olvm.model import messages as m
+
+HISTORY = "history"
+EVENTS_PER_PULL_MAX = 5_000
+
+
+class StoreSamples(msgspec.Struct, frozen=True):
+    payload: bytes
+
+
+class StoreGuestFacts(msgspec.Struct, frozen=True):
+    payload: bytes
+
+
+class StoreEvents(msgspec.Struct, frozen=True):
+    """Answered with the new cursor, as msgpack of an int."""
+
+    source: str
+    payload: bytes
+
+
+class ReadCursor(msgspec.Struct, frozen=True):
+    """Answered with the newest event sequence that history holds of `source`, as msgpack of an int."""
+
+    source: str
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """Commit what is buffered."""
+
+
+class Telemetry:
+    address = "telemetry"
+
+    def __init__(self) -> None:
+        self.cursor = -1
+
+    def timed_record(self) -> TimedRecord | None:
+        return None
+
+    def handle(self, message: m.AnyMessage, turn: Turn) -> None:
+        match message:
+            case m.Samples():
+                turn.call(HISTORY, StoreSamples(message.payload), "samples")
+            case m.GuestFactsTold():
+                turn.call(HISTORY, StoreGuestFacts(message.payload), "facts")
+            case m.EventsTold():
+                if message.payload:
+                    turn.call(HISTORY, StoreEvents(message.source, message.payload), "events")
+                else:
+                    turn.wake("pull", turn.config.events_pull_period_s)
+            case m.CallEnded():
+                self._on_call_ended(message, turn)
+            case m.TimerFired(name="pull"):
+                self._pull(turn)
+            case m.TimerFired(name="flush"):
+                turn.call(HISTORY, Flush(), "flush")
+                turn.wake("flush", turn.config.history_flush_period_s)
+            case m.Recovered():
+                turn.call(HISTORY, ReadCursor("engine"), "cursor")
+                turn.wake("flush", turn.config.history_flush_period_s)
+            case _:
+                raise AssertionError(f"telemetry cannot handle {type(message).__name__}")
+
+    def _on_call_ended(self, message: m.CallEnded, turn: Turn) -> None:
+        if message.tag in ("cursor", "events") and message.ok:
+            self.cursor = msgspec.msgpack.decode(message.value, type=int)
+            self._pull(turn)
+        elif message.tag in ("cursor", "events"):
+            turn.wake("pull", turn.config.events_pull_period_s)
+
+    def _pull(self, turn: Turn) -> None:
+        turn.tell("events@engine", m.PullEvents(self.cursor, EVENTS_PER_PULL_MAX))
+        # If the question or its answer is lost, ask again; an answer in between moves this timer.
+        turn.wake("pull", 10 * turn.config.events_pull_period_s)

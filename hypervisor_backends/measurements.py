@@ -1,0 +1,113 @@
+"""What a hypervisor backend measures: one sample of a host, of a domain, and what a guest says of itself.
+
+Decides names and units. The words are oVirt's (`vdsm-api.yml` HostStats and VmStats) in snake case with the
+unit last; the comment names the original where it is not plain. Counters grow from 0 at the start of the
+domain (or boot of the host) and never go back within one life. oVirt's "MB" is 2**20 bytes.
+
+Structs here are `gc=False` where they hold scalars alone: thousands are made a second, none can form a cycle.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class NicStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    name: str
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int = 0
+    tx_errors: int = 0
+    rx_dropped: int = 0
+    tx_dropped: int = 0
+    speed_mbps: int = 1000
+    state: str = "up"
+
+
+class DiskStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    name: str
+    read_rate_bytes_per_s: float
+    write_rate_bytes_per_s: float
+    read_ops: int
+    write_ops: int
+    read_bytes: int
+    written_bytes: int
+    read_latency_ns: int
+    write_latency_ns: int
+    flush_latency_ns: int
+    true_size_bytes: int  # truesize: allocated
+    apparent_size_bytes: int  # apparentsize: as the guest sees it
+
+
+class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guest agent said last; see the guest protocol's heartbeat, os-info, applications and so on."""
+
+    hostname: str
+    fqdn: str
+    os_name: str
+    os_version: str
+    kernel: str
+    timezone: str
+    ips: tuple[str, ...]
+    applications: tuple[str, ...]
+    users: tuple[str, ...]  # logged on
+    memory_total_kib: int
+    memory_free_kib: int
+    cpu_count: int
+    agent_api_version: int
+    heartbeat_ns: int  # when the guest was last heard
+
+
+class DomainStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    vm_id: str
+    epoch: int
+    name: str
+    status: str  # a DomainStatus
+    status_ns: int  # statusTime: when this was measured
+    elapsed_time_s: int  # since the start of this life
+    cpu_user_percent: float  # of one core: a busy domain of 4 vCPUs has 400 in user + sys
+    cpu_sys_percent: float
+    cpu_usage_ns: int  # counter, user + sys
+    vcpu_count: int
+    mem_usage_percent: float
+    mem_total_kib: int
+    mem_unused_kib: int
+    swap_in_pages_per_s: int = 0
+    swap_out_pages_per_s: int = 0
+    major_faults_pages_per_s: int = 0
+    minor_faults_pages_per_s: int = 0
+    balloon_cur_kib: int
+    balloon_max_kib: int
+    balloon_min_kib: int
+    balloon_target_kib: int
+    disks: tuple[DiskStatistics, ...]
+    nics: tuple[NicStatistics, ...]
+    pause_code: str = "NONE"
+    monitor_response: int = 0  # 0 answers, -1 does not
+    guest: GuestFacts | None = None
+
+
+class HostStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    host: str
+    sampled_ns: int
+    boot_id: str
+    boot_time_ns: int
+    elapsed_time_s: int
+    cpu_user_percent: float  # of the whole host: the three sum to 100
+    cpu_sys_percent: float
+    cpu_idle_percent: float
+    cpu_load: float  # 5-minute load average
+    mem_used_percent: float
+    mem_free_mb: int
+    mem_shared_bytes: int
+    swap_total_mb: int
+    swap_free_mb: int
+    anon_huge_pages_mb: int
+    ksm_state: bool
+    ksm_pages: int
+    ksm_cpu_percent: float
+    vm_count: int
+    vm_active: int  # whose vCPUs may run
+    incoming_vm_migrations: int
+    outgoing_vm_migrations: int
+    nics: tuple[NicStatistics, ...]

@@ -1,0 +1,300 @@
+"""A hypervisor that exists in memory only, and is worse than a real one.
+
+Decides which call is carried out, refused or struck by a planted fault, and what it is answered. What then
+happens to the domains is `simulated_host.py`; how busy they are is `simulated_load.py`. No clock, no thread:
+the same seed and the same calls at the same times give the same answers, events and statistics.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+from hypervisor_backends.measurements import DomainStatistics, HostStatistics
+from hypervisor_backends.protocol import (
+    FEATURE_BY_REQUEST,
+    BulkStatistics,
+    CallFailed,
+    CallResult,
+    CallSucceeded,
+    Capabilities,
+    ContinueDomain,
+    DestroyDomain,
+    DomainList,
+    DomainState,
+    DomainStatus,
+    Done,
+    ExitReason,
+    FailureCode,
+    GetCapabilities,
+    HypervisorRequest,
+    ListDomains,
+    Listener,
+    PauseDomain,
+    RebootDomain,
+    ResetDomain,
+    RestoreDomain,
+    Scheduler,
+    ShutdownDomain,
+    StartDomain,
+    StatisticsReport,
+    SuspendDomain,
+)
+from hypervisor_backends.simulated_config import SimulatedConfig
+from hypervisor_backends.simulated_domain import ADMITTED, ALREADY, SimulatedDomain
+from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultKind
+from hypervisor_backends.simulated_host import SUCCEEDED, SimulatedHost
+from olvm.model.limits import NS_PER_S
+
+Command: TypeAlias = (
+    ShutdownDomain | DestroyDomain | RebootDomain | ResetDomain | SuspendDomain | PauseDomain | ContinueDomain
+)
+
+
+def _ignore(_: CallResult) -> None:
+    """Stands where a call's answer goes astray."""
+
+
+class SimulatedHypervisor:
+    """One simulated host: a `HypervisorBackend`, and what the world does to hosts (`inject`, power)."""
+
+    def __init__(
+        self,
+        name: str,
+        capabilities: Capabilities,
+        scheduler: Scheduler,
+        seed: int,
+        config: SimulatedConfig | None = None,
+    ) -> None:
+        """`capabilities`: `simulated_capabilities` makes those of a host that can do everything."""
+        self.name = name
+        self._config = config or SimulatedConfig()
+        self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
+        self._scheduler = scheduler
+        self._features = frozenset(capabilities.features)
+        self._memory_bytes_max = capabilities.memory_bytes * self._config.memory_overcommit_percent // 100
+        self._vcpus_max = capabilities.cpus * self._config.cpu_overcommit_percent // 100
+        self._closed = False
+
+    # ------------------------------------------------------------ the port
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._host.capabilities
+
+    def submit(self, request: HypervisorRequest, done: Done) -> None:
+        self._dispatch(request, done)
+        self._host.outbox.drain()
+
+    def set_listener(self, listener: Listener | None) -> None:
+        self._host.outbox.listener = listener
+
+    def domains(self) -> list[DomainState]:
+        return self._host.states()
+
+    def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
+        return self._host.statistics()
+
+    def close(self) -> None:
+        self._closed = True
+        self._host.outbox.listener = None
+        self._host.outbox.clear()
+        self._host.cancel_timers()
+
+    # ------------------------------------------------------------ the world's side
+
+    def inject(self, fault: Fault) -> None:
+        """Plant a fault; see `Fault` for what it waits for."""
+        self._host.faults.add(fault)
+        if fault.kind in GUEST_FAULTS and fault.vm:
+            vm_id = self._host.vm_id_by_name.get(fault.vm, fault.vm)
+            domain = self._host.domains.get(vm_id)
+            if domain is not None and domain.started_ns is not None:
+                self._host.attach_guest_fault(domain, fault.kind)
+
+    def clear_faults(self, vm: str = "") -> None:
+        """Take back the planted faults that name `vm`, or all; what has begun already goes on."""
+        self._host.faults.clear(vm)
+
+    def power_off(self) -> None:
+        """Lose the host: every domain is gone, nobody is told, and no call under way is answered."""
+        self._host.power_off()
+
+    def power_on(self) -> None:
+        """Boot the host anew, empty and with another boot id. Without effect while it is on."""
+        self._host.power_on()
+
+    # ------------------------------------------------------------ calls
+
+    def _dispatch(self, request: HypervisorRequest, done: Done) -> None:
+        if self._closed:
+            self._host.fail(done, "closed", f"host {self.name}: its backend was closed; open a new one")
+            return
+        if not self._host.is_on:
+            self._host.fail(
+                done, "host_down", f"host {self.name} is powered off; power it on first", can_retry=True
+            )
+            return
+        feature = FEATURE_BY_REQUEST.get(type(request))
+        if feature is not None and feature not in self._features:
+            message = f"host {self.name} cannot do {type(request).__name__}: its hypervisor lacks {feature}"
+            self._host.fail(done, "not_supported", message)
+            return
+        match request:
+            case StartDomain() | RestoreDomain():
+                self._on_start(request, done)
+            case ListDomains():
+                self._host.outbox.answer(done, CallSucceeded(value=DomainList(domains=tuple(self.domains()))))
+            case GetCapabilities():
+                self._host.outbox.answer(done, CallSucceeded(value=self._host.capabilities))
+            case BulkStatistics():
+                host, domains = self.statistics()
+                self._host.outbox.answer(
+                    done, CallSucceeded(value=StatisticsReport(host=host, domains=tuple(domains)))
+                )
+            case _:
+                self._on_command(request, done)
+
+    def _on_start(self, request: StartDomain | RestoreDomain, done: Done) -> None:
+        domain = self._host.domains.get(request.vm_id)
+        if domain is not None and domain.epoch == request.epoch:
+            if domain.started_ns is not None:
+                self._host.outbox.answer(done, SUCCEEDED)
+            elif not domain.hung:
+                domain.waiters.append(done)
+            return
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._host.outbox.answer(done, refusal)
+            return
+        self._begin_start(request, done)
+
+    def _refusal(self, request: StartDomain | RestoreDomain) -> CallFailed | None:
+        """Why this start cannot begin. Nothing has changed yet."""
+        spec = request.spec
+        what = f"domain {spec.name} ({request.vm_id}) cannot start on host {self.name}"
+        if request.vm_id in self._host.domains:
+            epoch = self._host.domains[request.vm_id].epoch
+            message = (
+                f"{what} with epoch {request.epoch}: it is there with epoch {epoch}; destroy that one first"
+            )
+            return CallFailed(code="duplicate_domain", message=message)
+        if spec.name in self._host.vm_id_by_name:
+            other = self._host.vm_id_by_name[spec.name]
+            message = f"{what}: domain {other} has that name; rename one"
+            return CallFailed(code="duplicate_domain", message=message)
+        needed_bytes = self._host.footprint_bytes(spec.memory_bytes)
+        free_bytes = self._memory_bytes_max - self._host.memory_used_bytes
+        if needed_bytes > free_bytes:
+            need = f"it needs {needed_bytes} bytes of memory and {free_bytes} are free"
+            message = f"{what}: {need}; choose another host"
+            return CallFailed(code="out_of_memory", message=message, can_retry=True)
+        free_vcpus = self._vcpus_max - self._host.vcpus_used
+        if self._config.cpu_overcommit_percent and spec.vcpus > free_vcpus:
+            message = f"{what}: it needs {spec.vcpus} vCPUs and {free_vcpus} are free; choose another host"
+            return CallFailed(code="out_of_cpus", message=message, can_retry=True)
+        restores_here = isinstance(request, RestoreDomain) and not self._config.saved_memory_shared
+        if restores_here and request.vm_id not in self._host.saved_vm_ids:
+            message = f"{what}: its saved memory is not here; restore it where it was saved, or start it cold"
+            return CallFailed(code="no_saved_memory", message=message)
+        return None
+
+    def _begin_start(self, request: StartDomain | RestoreDomain, done: Done) -> None:
+        status: DomainStatus = "restoring_state" if isinstance(request, RestoreDomain) else "wait_for_launch"
+        domain = SimulatedDomain(request.vm_id, request.epoch, request.spec, status)
+        fault = self._start_fault(domain, type(request).__name__)
+        if fault == "call_hangs":
+            domain.hung = True
+            self._host.add(domain)
+            return
+        if fault == "call_times_out":
+            self._time_out(done, "timed_out", f"{type(request).__name__} of domain {domain.spec.name}")
+            done = _ignore
+        domain.start_fails = fault == "call_fails"
+        self._host.begin_start(domain, done)
+
+    def _start_fault(self, domain: SimulatedDomain, request: str) -> FaultKind | None:
+        if self._host.faults:
+            fault = self._host.faults.use_call_fault(request, domain.vm_id, domain.spec.name)
+            if fault is not None:
+                return fault
+        config = self._config
+        if self._host.chance(domain, "start_fails", config.start_fails_probability):
+            return "call_fails"
+        if self._host.chance(domain, "start_hangs", config.start_hangs_probability):
+            return "call_hangs"
+        if self._host.chance(domain, "start_times_out", config.start_times_out_probability):
+            return "call_times_out"
+        return None
+
+    def _on_command(self, request: Command, done: Done) -> None:
+        what = type(request).__name__
+        domain = self._host.domains.get(request.vm_id)
+        if domain is None:
+            message = f"{what} found no domain {request.vm_id} on host {self.name}; list the domains"
+            self._host.fail(done, "unknown_domain", message)
+            return
+        what = f"{what} of domain {domain.spec.name} ({domain.vm_id}) on host {self.name}"
+        if self._host.faults and not isinstance(request, DestroyDomain):
+            answer_to = self._past_faults(request, domain, done, what)
+            if answer_to is None:
+                return
+            done = answer_to
+        if domain.status in ALREADY.get(type(request), ()):
+            self._host.outbox.answer(done, SUCCEEDED)
+        elif isinstance(request, SuspendDomain) and domain.status == "saving_state":
+            domain.waiters.append(done)
+        elif domain.status not in ADMITTED[type(request)]:
+            message = f"{what} is refused while its status is {domain.status}; wait for another one"
+            self._host.fail(done, "wrong_state", message, can_retry=True)
+        else:
+            self._carry_out(request, domain, done)
+
+    def _past_faults(self, request: Command, domain: SimulatedDomain, done: Done, what: str) -> Done | None:
+        """Whom to answer when the call is carried out; None when a fault keeps it from that."""
+        if self._host.monitor_hangs(domain):
+            self._time_out(done, "monitor_hung", what)
+            return None
+        fault = self._host.faults.use_call_fault(type(request).__name__, domain.vm_id, domain.spec.name)
+        if fault == "call_fails":
+            message = f"{what} failed in the hypervisor; try again"
+            self._host.fail(done, "call_failed", message, can_retry=True)
+            return None
+        if fault == "call_times_out":
+            self._time_out(done, "timed_out", what)
+            return _ignore
+        return None if fault == "call_hangs" else done
+
+    def _carry_out(self, request: Command, domain: SimulatedDomain, done: Done) -> None:
+        host = self._host
+        if isinstance(request, SuspendDomain):
+            host.suspend(domain, done)
+            return
+        host.outbox.answer(done, SUCCEEDED)
+        match request:
+            case ShutdownDomain():
+                host.ask_shutdown(domain)
+            case RebootDomain():
+                host.ask_reboot(domain)
+            case DestroyDomain():
+                host.end(domain, "stopped", ExitReason.ADMIN_SHUTDOWN, "destroyed on request")
+            case ResetDomain():
+                host.reset(domain)
+            case PauseDomain():
+                host.pause(domain, "NOERR", "paused on request")
+            case ContinueDomain():
+                host.resume(domain)
+            case _:
+                assert_never(request)
+
+    def _time_out(self, done: Done, code: FailureCode, what: str) -> None:
+        """Answer "outcome unknown" when the call's time is over, unless the host was lost meanwhile."""
+        host, boot_count, timeout_s = self._host, self._host.boot_count, self._config.call_timeout_s
+        message = f"{what} was not answered within {timeout_s:g} s; it may have worked: list the domains"
+
+        def answer() -> None:
+            if host.is_on and host.boot_count == boot_count and not self._closed:
+                failure = CallFailed(code=code, message=message, can_retry=True, outcome_known=False)
+                host.outbox.answer(done, failure)
+                host.outbox.drain()
+
+        self._scheduler.call_at(self._scheduler.now_ns() + int(timeout_s * NS_PER_S), answer)

@@ -1,0 +1,103 @@
+"""Settings of a simulated hypervisor: how long things take, how much fits, how often things go wrong.
+
+Every field is a plain scalar, so that settings pass through JSON, a command line or a message unchanged. All
+durations are simulated time; how fast that passes is the scheduler's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from hypervisor_backends.protocol import Capabilities
+from olvm.model.errors import BadInput
+
+MIB = 1024 * 1024
+
+
+class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Probabilities are per start of a domain, 0 by default; a pair of `_min` and `_max` is drawn evenly."""
+
+    boot_time_s_min: float = 5.0  # from the accepted start until the guest agent speaks
+    boot_time_s_max: float = 20.0  # 0 with boot_time_s_min=0: all of a start happens inside `submit`
+    launch_time_s_min: float = (
+        0.5  # the first part of the boot, until the start is answered; never exceeds it
+    )
+    launch_time_s_max: float = 1.5
+    shutdown_time_s_min: float = 2.0  # also the first half of a reboot
+    shutdown_time_s_max: float = 10.0
+    save_bytes_per_s: float = 500.0 * MIB  # 0: at once
+    restore_bytes_per_s: float = 1000.0 * MIB  # 0: at once
+    call_timeout_s: float = (
+        60.0  # vm_command_timeout: a hung monitor or a timed-out call is answered after this
+    )
+    memory_overcommit_percent: int = 100
+    memory_overhead_bytes: int = 0  # per domain, beyond the guest's own memory
+    cpu_overcommit_percent: int = 0  # 0: as under KVM, nobody counts; 100: each vCPU takes a CPU
+    saved_memory_shared: bool = (
+        True  # saved memory lies on shared storage: any host may restore what it is told to
+    )
+    cpu_load_percent_min: float = 2.0  # a guest's long-run mean, of its own vCPUs
+    cpu_load_percent_max: float = 50.0
+    start_fails_probability: float = 0.0
+    start_hangs_probability: float = 0.0
+    start_times_out_probability: float = 0.0
+    guest_ignores_shutdown_probability: float = 0.0
+    guest_crashes_probability: float = 0.0
+    guest_crash_after_s_max: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if getattr(self, name) < 0:
+                raise BadInput(
+                    f"simulated hypervisor setting {name} must not be negative, got {getattr(self, name)}"
+                )
+            if name.endswith("_probability") and getattr(self, name) > 1:
+                raise BadInput(
+                    f"simulated hypervisor setting {name} is a probability; give a value from 0 to 1"
+                )
+            if name.endswith("_min") and getattr(self, name) > getattr(self, name[:-4] + "_max"):
+                raise BadInput(
+                    f"simulated hypervisor setting {name} exceeds {name[:-4]}_max; raise that one too"
+                )
+        if self.memory_overcommit_percent == 0:
+            raise BadInput(
+                "simulated hypervisor setting memory_overcommit_percent must be positive; 100 is none"
+            )
+
+    @classmethod
+    def instant(cls) -> SimulatedConfig:
+        """Nothing takes time: every call is answered, with all its consequences, inside `submit`."""
+        return cls(
+            boot_time_s_min=0.0,
+            boot_time_s_max=0.0,
+            launch_time_s_min=0.0,
+            launch_time_s_max=0.0,
+            shutdown_time_s_min=0.0,
+            shutdown_time_s_max=0.0,
+            save_bytes_per_s=0.0,
+            restore_bytes_per_s=0.0,
+        )
+
+
+def simulated_config_from(settings: Mapping[str, object]) -> SimulatedConfig:
+    """Build a configuration from decoded JSON; an unknown or ill-typed setting raises `BadInput`."""
+    try:
+        return msgspec.convert(dict(settings), SimulatedConfig)
+    except msgspec.ValidationError as error:
+        raise BadInput(
+            f"simulated hypervisor settings: {error}; see SimulatedConfig for the names"
+        ) from error
+
+
+def simulated_capabilities(*, cpus: int, memory_bytes: int) -> Capabilities:
+    """A host that can do everything that the simulation knows."""
+    return Capabilities(
+        cpus=cpus,
+        memory_bytes=memory_bytes,
+        cpu_model="Simulated",
+        hypervisor="simulated",
+        hypervisor_version="1",
+        features=("graceful_shutdown", "reboot", "reset", "suspend", "pause", "guest_facts"),
+    )

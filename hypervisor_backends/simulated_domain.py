@@ -1,0 +1,156 @@
+"""One simulated domain: its state, and which requests its state admits.
+
+Must not know time's passing, faults or other domains: `simulated.py` moves it from status to status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypervisor_backends.protocol import (
+    Cancel,
+    ContinueDomain,
+    DestroyDomain,
+    DomainSpec,
+    DomainState,
+    DomainStatus,
+    Done,
+    PauseCode,
+    PauseDomain,
+    RebootDomain,
+    Request,
+    ResetDomain,
+    ShutdownDomain,
+    SuspendDomain,
+)
+from hypervisor_backends.simulated_load import GuestIdentity, LoadProfile, activity
+from olvm.model.limits import NS_PER_S
+
+HEARTBEAT_PERIOD_NS = 5 * NS_PER_S
+
+GUEST_RUNS: frozenset[DomainStatus] = frozenset({"powering_up", "up", "powering_down", "reboot_in_progress"})
+
+# Statuses in which a request is carried out; in any other it is refused, unless it holds already.
+ADMITTED: dict[type[Request], frozenset[DomainStatus]] = {
+    ShutdownDomain: frozenset({"powering_up", "up", "reboot_in_progress"}),
+    RebootDomain: frozenset({"powering_up", "up"}),
+    ResetDomain: GUEST_RUNS,
+    SuspendDomain: frozenset({"up", "paused"}),
+    PauseDomain: GUEST_RUNS,
+    ContinueDomain: frozenset({"paused"}),
+    DestroyDomain: GUEST_RUNS | {"wait_for_launch", "restoring_state", "paused", "saving_state"},
+}
+# Statuses in which a request holds already and succeeds without effect.
+ALREADY: dict[type[Request], frozenset[DomainStatus]] = {
+    ShutdownDomain: frozenset({"powering_down"}),
+    RebootDomain: frozenset({"reboot_in_progress"}),
+    PauseDomain: frozenset({"paused"}),
+    ContinueDomain: GUEST_RUNS,
+}
+
+
+class SimulatedDomain:
+    """Plain state; `simulated.py` is its only mutator, apart from the methods here."""
+
+    __slots__ = (
+        "boot_ns",
+        "due_ns",
+        "epoch",
+        "fault_timers",
+        "guest_ignores_shutdown",
+        "guest_since_ns",
+        "hung",
+        "identity",
+        "pause_code",
+        "paused_from",
+        "remaining_ns",
+        "run_ns",
+        "spec",
+        "start_fails",
+        "started_ns",
+        "status",
+        "step",
+        "step_count",
+        "stopped_ns",
+        "timer",
+        "used_core_ns",
+        "vm_id",
+        "waiters",
+        "waves_at_run",
+    )
+
+    def __init__(self, vm_id: str, epoch: int, spec: DomainSpec, status: DomainStatus) -> None:
+        self.vm_id = vm_id
+        self.epoch = epoch
+        self.spec = spec
+        self.status: DomainStatus = status
+        self.started_ns: int | None = None  # set exactly when `started` was told
+        self.guest_since_ns: int | None = None  # set exactly while the guest agent speaks
+        self.guest_ignores_shutdown = False
+        self.hung = False  # a start that is never answered: status stays WaitForLaunch or RestoringState
+        self.start_fails = False  # the start that is under way will end in an error
+        self.boot_ns = 0  # what is left of the boot when the launch is over
+        self.waiters: list[Done] = []  # calls answered by the present step; emptied with it
+        self.step: Callable[[SimulatedDomain], None] | None = None  # what comes at due_ns, or at Continue
+        self.due_ns = 0
+        self.remaining_ns = 0  # of the step of a paused domain
+        self.timer: Cancel | None = None  # set exactly while a step is due and time runs for it
+        self.step_count = 0  # keys the draws of durations
+        self.fault_timers: list[Cancel] = []
+        self.paused_from: DomainStatus = "up"
+        self.pause_code: PauseCode = "NONE"  # other than NONE exactly while Paused
+        self.identity: GuestIdentity | None = None
+        self.run_ns: int | None = None  # since when the vCPUs run; None while they stand
+        self.waves_at_run: float | None = None  # the load's wave integral at run_ns, once somebody asked
+        self.stopped_ns = 0  # when the vCPUs last stopped; means nothing while they run
+        self.used_core_ns = 0.0  # CPU time used before run_ns
+
+    def state(self, monitor_responds: bool) -> DomainState:
+        return DomainState(
+            vm_id=self.vm_id,
+            epoch=self.epoch,
+            name=self.spec.name,
+            status=self.status,
+            vcpus=self.spec.vcpus,
+            memory_bytes=self.spec.memory_bytes,
+            pause_code=self.pause_code,
+            monitor_responds=monitor_responds,
+            started_ns=self.started_ns,
+        )
+
+    def cancel_timers(self) -> None:
+        if self.timer is not None:
+            self.timer()
+            self.timer = None
+        for cancel in self.fault_timers:
+            cancel()
+        self.fault_timers.clear()
+
+    def core_ns(self, now_ns: int, profile: LoadProfile) -> tuple[float, float]:
+        """Cores busy now, and CPU time used since the start in core-nanoseconds."""
+        if self.run_ns is None:
+            return 0.0, self.used_core_ns
+        if self.waves_at_run is None:
+            _, self.waves_at_run = activity(profile, self.run_ns)
+        cores, waves = activity(profile, now_ns)
+        return cores, self.used_core_ns + profile.mean_cores * (
+            now_ns - self.run_ns
+        ) + waves - self.waves_at_run
+
+    def start_vcpus(self, now_ns: int) -> None:
+        self.run_ns = now_ns
+        self.waves_at_run = None
+
+    def stop_vcpus(self, now_ns: int, profile: LoadProfile) -> None:
+        """The guest's agent is not heard from here on; its last heartbeat stays."""
+        if self.run_ns is not None:
+            _, self.used_core_ns = self.core_ns(now_ns, profile)
+            self.run_ns = None
+            self.stopped_ns = now_ns
+
+    def heard_ns(self, now_ns: int) -> int | None:
+        """When the guest agent was last heard: once at its start, then each period while the vCPUs run."""
+        if self.guest_since_ns is None:
+            return None
+        until_ns = self.stopped_ns if self.run_ns is None else now_ns
+        return until_ns - (until_ns - self.guest_since_ns) % HEARTBEAT_PERIOD_NS

@@ -1,0 +1,42 @@
+"""The one way out of the simulated hypervisor: answers and events, in the order of what happened."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from hypervisor_backends.protocol import CallResult, DomainEvent, Done, Listener
+
+
+class Outbox:
+    """Callbacks wait here until the state they speak of is complete."""
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._draining = False
+
+    def answer(self, done: Done, result: CallResult) -> None:
+        self._waiting.append(partial(done, result))
+
+    def tell(self, event: DomainEvent) -> None:
+        self._waiting.append(partial(self._hand_over, event))
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    def drain(self) -> None:
+        """Run what waits and what that leaves behind; within a callback this is left to the outer call."""
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+        finally:
+            self._draining = False
+
+    def _hand_over(self, event: DomainEvent) -> None:
+        if self.listener is not None:
+            self.listener(event)

@@ -1,0 +1,23 @@
+"""olvm: a virtualization control plane. `DataCenter` is the face for driver scripts.
+
+Importing this loads neither Ray nor DuckDB.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from olvm.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from olvm.api.data_center import DataCenter
+
+__all__ = ["DataCenter", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DataCenter":
+        from olvm.api.data_center import DataCenter
+
+        return DataCenter
+    raise AttributeError(f"module 'olvm' has no attribute {name!r}")

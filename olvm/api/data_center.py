@@ -1,0 +1,205 @@
+"""`DataCenter`: the face for driver scripts.
+
+    with olvm.DataCenter.open("lab", runtime="local") as dc:
+        prod = dc.clusters.create("prod", policy="evenly_distributed")
+        prod.hosts.add("kvm00", cpus=32, memory="256GiB")
+        prod.vms.create("web-1", vcpus=4, memory="8GiB").start().wait(timeout=60)
+
+Everything goes through the engine's gateway as typed messages; the same calls work on a data center that this
+process opened and on one that it joined.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+from olvm.api.inventory import Clusters, Events, Hosts, Operations, Vms
+from olvm.api.link import Link, LocalLink, SocketLink, result_of
+from olvm.api.operation import ACCEPT_TIMEOUT_S, Operation, OperationClient
+from olvm.api.result import Result
+from olvm.api.settings import load_config
+from olvm.model import client_protocol as p
+from olvm.model import messages as m
+from olvm.model.errors import BadInput, WaitTimeout
+from olvm.model.records import ClusterRecord, HostRecord, OperationRecord, VmRecord
+
+SQL_MARGIN_S = 10.0
+
+
+class _Runtime(Protocol):
+    def close(self) -> None: ...
+
+
+class DataCenter:
+    """A data center: open one with `open`, join a running one with `connect`."""
+
+    def __init__(self, directory: Path, link: Link, runtime: _Runtime | None) -> None:
+        self.directory = directory
+        self._link = link
+        self._runtime = runtime
+        self._client = OperationClient(link)
+        self._pipelined = False
+        self._closed = False
+        self.clusters = Clusters(self)
+        self.hosts = Hosts(self)
+        self.vms = Vms(self)
+        self.operations = Operations(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        backend: Literal["simulated"] = "simulated",
+        runtime: Literal["ray", "local"] = "ray",
+        **settings: Any,
+    ) -> DataCenter:
+        """Open the data center in a directory, creating it when it is not there, and go on where it stopped.
+
+        Args:
+            path: directory of its journals; made with mode 0700.
+            backend: what hosts are made of unless they say otherwise.
+            runtime: `ray`: silos are Ray actors (first start takes about 15 s); `local`: threads of this process.
+            settings: fields of `olvm.model.config.Config`; they are kept with the data center.
+
+        Raises:
+            JournalLocked: another engine has this data center open; the message names its process.
+        """
+        if backend != "simulated":
+            raise BadInput(f"backend {backend!r} is not known; this version has: simulated")
+        directory = Path(path).absolute()
+        config = load_config(directory, settings)
+        if runtime == "local":
+            from actors.local_runtime import LocalRuntime
+
+            local = LocalRuntime(directory, config)
+            return cls(directory, LocalLink(local.gateway), local)
+        if runtime == "ray":
+            from actors.ray_runtime import RayRuntime
+
+            on_ray = RayRuntime(directory, config)
+            try:
+                link = SocketLink(directory, connect_timeout_s=60)
+            except BaseException:
+                on_ray.close()
+                raise
+            return cls(directory, link, on_ray)
+        raise BadInput(f"runtime {runtime!r} is not known; choose ray or local")
+
+    @classmethod
+    def connect(
+        cls, path: str | Path, *, connect_timeout: float = 5.0, reconnect: float = 30.0
+    ) -> DataCenter:
+        """Join a data center that another process keeps running.
+
+        Raises:
+            EngineUnreachable: no engine answers there within `connect_timeout` seconds.
+        """
+        directory = Path(path).absolute()
+        return cls(
+            directory, SocketLink(directory, connect_timeout_s=connect_timeout, reconnect_s=reconnect), None
+        )
+
+    def close(self) -> None:
+        """Leave; a data center that this process opened is stopped in order. Nothing accepted is lost."""
+        if self._closed:
+            return
+        self._closed = True
+        self._link.close()
+        if self._runtime is not None:
+            self._runtime.close()
+
+    def __enter__(self) -> DataCenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ commands
+
+    def submit(self, command: m.Command, what: str, client_request_id: str | None = None) -> Operation:
+        """Send a command; returns when it is durable (or at once inside `pipelined`).
+
+        A retry with the same `client_request_id` gets the first one's operation and changes nothing more.
+        """
+        request_id = client_request_id or uuid.uuid4().hex
+        accepted: Future[Any] = self._link.ask(p.Do(command, request_id))
+        operation = Operation(self._client, accepted, what)
+        if not self._pipelined:
+            operation.accepted()
+        return operation
+
+    @contextlib.contextmanager
+    def pipelined(self) -> Iterator[None]:
+        """Inside, commands do not wait for their acceptance, so that thousands can be on their way at once.
+
+        `operation.accepted()` or `.wait()` raises what a command was refused with.
+        """
+        before, self._pipelined = self._pipelined, True
+        try:
+            yield
+        finally:
+            self._pipelined = before
+
+    def wait_all(self, operations: list[Operation], timeout: float | None = None) -> None:
+        """Wait until all have ended, whatever their end; raises `WaitTimeout` naming how many go on."""
+        import time
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for operation in operations:
+            with contextlib.suppress(Exception):
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                operation.wait(left)
+        open_count = sum(not operation.done and operation._accepted.exception() is None for operation in operations)
+        if open_count:
+            raise WaitTimeout(f"{open_count} of {len(operations)} operations go on after {timeout} s")
+
+    # ------------------------------------------------------------------ reads
+
+    def ask(self, ask: Any, what: str, timeout_s: float = ACCEPT_TIMEOUT_S) -> Any:
+        return result_of(self._link.ask(ask), timeout_s, what)
+
+    def sql(
+        self, sql: str, params: list[Any] | tuple[Any, ...] = (), *, timeout: float = 60.0, limit: int = 100_000
+    ) -> Result:
+        """Run one reading statement over the engine's tables and history.
+
+        Raises:
+            BadQuery: malformed, or not a reading statement; nothing was changed.
+        """
+        rows: p.Rows = self.ask(p.Sql(sql, list(params), limit, timeout), "sql", timeout + SQL_MARGIN_S)
+        return Result(rows.table)
+
+    def events(
+        self, after: int = 0, *, follow: bool = False, page_rows: int = 1000
+    ) -> Iterator[dict[str, Any]]:
+        """Committed events after a cursor (an event's `seq`), in order, without a gap.
+
+        `follow=True` goes on for ever with new ones.
+        """
+        return Events(self).read(after, follow=follow, page_rows=page_rows)
+
+    def status(self) -> p.DataCenterStatus:
+        """Silos with their process ids, queue lengths and journal positions."""
+        status: p.DataCenterStatus = self.ask(p.Status(), "status")
+        return status
+
+    def inject(self, host: str, fault: dict[str, Any]) -> None:
+        """Plant a fault in a simulated host; see hypervisor_backends.simulated_faults.Fault."""
+        import msgspec
+
+        self.ask(p.Inject(host, msgspec.json.encode(fault)), f"fault in {host}")
+
+    def __repr__(self) -> str:
+        return f"<DataCenter {self.directory}>"
+
+
+__all__ = ["ClusterRecord", "DataCenter", "HostRecord", "OperationRecord", "VmRecord"]

@@ -1,0 +1,40 @@
+"""Every bound of the history store, with the relations between them asserted."""
+
+from __future__ import annotations
+
+NS_PER_S = 1_000_000_000
+
+# Buffered sample rows that start a commit: many enough that the fixed cost of one vanishes, and below one
+# DuckDB row group (122,880 rows). They take about 6 MB of memory.
+SAMPLES_PER_COMMIT = 50_000
+
+# Sample rows held while the disk refuses them; the oldest batches go first, and are counted.
+SAMPLES_BUFFERED_MAX = 1_000_000
+
+# One report: more VMs than oVirt ever ran on a host, and a stop for a length that lies.
+ROWS_PER_BATCH_MAX = 10_000
+
+# Rows of events, configuration, guest facts and operations. Together the first number starts a commit; past
+# the second in one table, events are left to be sent again and the others are dropped and counted.
+ROWS_PER_COMMIT = 2_000
+ROWS_BUFFERED_MAX = 100_000
+
+# Reports may overtake each other by this many of the same host and still be counted, once.
+REPORT_WINDOW = 64
+
+# Distinct texts (statuses, addresses, user names). Guests choose some of them, so there is an end to it; past
+# it a new text is stored as NULL and counted. Above half, `maintain` erases those that no sample names.
+TEXTS_MAX = 1_000_000
+TEXT_CHARS_MAX = 255
+
+# oVirt's DWH_TABLES_KEEP_SAMPLES is 24 hours; events age out after 30 days (EventAgingThreshold).
+SAMPLES_KEPT_S = 24 * 3600
+EVENTS_KEPT_S = 30 * 24 * 3600
+
+# One question: rows in the answer and seconds of work.
+QUERY_ROWS_MAX = 1_000_000
+QUERY_TIMEOUT_S = 60.0
+
+assert ROWS_PER_BATCH_MAX <= SAMPLES_PER_COMMIT <= SAMPLES_BUFFERED_MAX
+assert ROWS_PER_COMMIT <= ROWS_BUFFERED_MAX
+assert 1 < REPORT_WINDOW <= 64  # the window is one mask of 64 bits

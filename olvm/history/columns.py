@@ -1,0 +1,95 @@
+"""Many reports as one table of arrays that DuckDB reads in place.
+
+Decides how buffered reports become rows without any Python per row: raw columns are joined as bytes, and what
+is one value per report is repeated. numpy is loaded by the first commit, not by import.
+"""
+
+# Statements are built from names of our own tables; values are parameters.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from struct import pack
+from typing import Any, NamedTuple
+
+from olvm.history.dictionary import NO_KEY
+from olvm.history.samples import UNKNOWN_FLOAT, SampleBatch, SampleKind
+
+
+class KeyedBatch(NamedTuple):
+    """A report with its texts looked up. `vm_keys` and each of `text_keys` are native 32-bit integers."""
+
+    batch: SampleBatch
+    host_key: int
+    vm_keys: bytes
+    text_keys: tuple[bytes, ...]
+
+
+def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> dict[str, Any]:
+    """The columns of `kind.table` for all rows of these reports, by name."""
+    import numpy as np
+
+    row_counts = np.array([keyed.batch.row_count for keyed in batches], dtype=np.int64)
+    at_us = np.array([keyed.batch.at_ns // 1000 for keyed in batches], dtype=np.int64)
+    host_keys = np.array([keyed.host_key for keyed in batches], dtype=np.int32)
+    columns: dict[str, Any] = {
+        "history_datetime": np.repeat(at_us, row_counts).view("datetime64[us]"),
+        "host_key": np.repeat(host_keys, row_counts),
+    }
+    if kind.name == "vm":
+        columns["vm_key"] = np.frombuffer(b"".join([keyed.vm_keys for keyed in batches]), dtype=np.int32)
+    for position, (name, _) in enumerate(kind.texts):
+        joined = b"".join([keyed.text_keys[position] for keyed in batches])
+        columns[f"{name}_key"] = np.frombuffer(joined, dtype=np.int32)
+    for column in kind.columns:
+        joined = b"".join(
+            [
+                keyed.batch.columns.get(column.name) or _unknown(column.code, keyed.batch.row_count)
+                for keyed in batches
+            ]
+        )
+        values = np.frombuffer(joined, dtype="<f4" if column.code == "f" else "<i8")
+        columns[column.name] = (
+            values if sys.byteorder == "little" else values.astype(values.dtype.newbyteorder("="))
+        )
+    return columns
+
+
+def report_columns(batches: Sequence[KeyedBatch]) -> dict[str, Any]:
+    """The columns of `sample_reports` but the kind, one row per report."""
+    import numpy as np
+
+    return {
+        "host_key": np.array([keyed.host_key for keyed in batches], dtype=np.int32),
+        "host_epoch": np.array([keyed.batch.host_epoch for keyed in batches], dtype=np.int64),
+        "seq": np.array([keyed.batch.seq for keyed in batches], dtype=np.int64),
+        "history_datetime": np.array([keyed.batch.at_ns // 1000 for keyed in batches], dtype=np.int64).view(
+            "datetime64[us]"
+        ),
+        "row_count": np.array([keyed.batch.row_count for keyed in batches], dtype=np.int32),
+    }
+
+
+def insert_samples_sql(kind: SampleKind, source: str) -> str:
+    """Insert `sample_columns` registered as `source`; what is unknown becomes NULL here."""
+    names = ["history_datetime", *(["vm_key"] if kind.name == "vm" else []), "host_key"]
+    values = list(names)
+    for name, _ in kind.texts:
+        names.append(f"{name}_key")
+        values.append(f"nullif({name}_key, {NO_KEY})")
+    for column in kind.columns:
+        names.append(column.name)
+        unknown = "'nan'::FLOAT" if column.code == "f" else "-1"
+        values.append(f"nullif({column.name}, {unknown})")
+    return f"insert into {kind.table} ({', '.join(names)}) select {', '.join(values)} from {source}"
+
+
+def insert_reports_sql(kind: SampleKind, source: str) -> str:
+    names = "host_key, host_epoch, seq, history_datetime, row_count"
+    return f"insert into sample_reports (kind, {names}) select '{kind.name}', {names} from {source}"
+
+
+def _unknown(code: str, row_count: int) -> bytes:
+    return (pack("<f", UNKNOWN_FLOAT) if code == "f" else pack("<q", -1)) * row_count

@@ -1,0 +1,95 @@
+"""Opening history.duckdb, and DuckDB's faults in our words.
+
+Decides how the connection is configured and which `JournalError` a fault is. One process owns the file, and
+one store in it. Nothing that a question says can change the configuration: file access is off except for
+the directory of snapshots, and the configuration is locked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from olvm.history.schema import SCHEMA_VERSION, creation_statements
+from olvm.model.errors import JournalCorrupt, JournalError, JournalLocked, JournalUnwritable
+
+# The default of 16 MB would write a checkpoint inside a commit every few seconds of a large data center.
+_CHECKPOINT_THRESHOLD: Final = "1GB"
+
+_LOCK_HOLDER: Final = re.compile(r"\(PID (\d+)\)")
+_LOCK_WORDS: Final = ("could not set lock", "conflicting lock")
+_CORRUPT_WORDS: Final = ("not a valid duckdb", "corrupt", "checksum", "deserializ", "wal file")
+_NEWER_WORDS: Final = ("newer version of duckdb", "can only read version", "storage version")
+
+
+def connect(path: Path, snapshot_directory: Path, *, thread_count: int) -> duckdb.DuckDBPyConnection:
+    """A connection to an existing or new file of our schema version, or a `JournalError`."""
+    try:
+        con = duckdb.connect(str(path), config={"threads": thread_count})
+    except duckdb.Error as error:
+        raise typed_error(error, path, "opened") from error
+    try:
+        _create_or_check(con, path)
+        _configure(con, snapshot_directory)
+    except duckdb.Error as error:
+        con.close()
+        raise typed_error(error, path, "opened") from error
+    except JournalError:
+        con.close()
+        raise
+    return con
+
+
+def typed_error(error: duckdb.Error, path: Path, verb: str) -> JournalError:
+    """The `JournalError` that says what DuckDB's error means for the history file at `path`."""
+    text = " ".join(str(error).split())
+    lower = text.lower()
+    subject = f"history file {path} cannot be {verb}"
+    if any(word in lower for word in _LOCK_WORDS):
+        holder = _LOCK_HOLDER.search(text)
+        process = f"process {holder.group(1)}" if holder else "another process"
+        return JournalLocked(f"{subject}: {process} holds it; stop that process, or ask it instead")
+    if any(word in lower for word in _NEWER_WORDS):
+        return JournalError(f"{subject}: it was written by a newer DuckDB; upgrade olvm ({text[:200]})")
+    if any(word in lower for word in _CORRUPT_WORDS) or isinstance(error, duckdb.SerializationException):
+        return JournalCorrupt(
+            f"{subject}: its content is damaged; move it away and restore a copy ({text[:200]})"
+        )
+    return JournalUnwritable(
+        f"{subject}: {text[:200]}; check free space and permissions of {path.parent}, then try again"
+    )
+
+
+def _create_or_check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    tables = {name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()}
+    if not tables:
+        con.execute("begin")
+        for statement in creation_statements():
+            con.execute(statement)
+        con.execute("commit")
+        return
+    row = None
+    if "meta" in tables:
+        row = con.execute("select value from meta where key = 'schema_version'").fetchone()
+    if row is None or not row[0].isdigit():
+        raise JournalCorrupt(
+            f"history file {path} cannot be opened: it is a DuckDB file, but not olvm's; move it away"
+        )
+    if int(row[0]) > SCHEMA_VERSION:
+        raise JournalError(
+            f"history file {path} cannot be opened: its schema version is {row[0]} and this olvm knows"
+            f" {SCHEMA_VERSION}; upgrade olvm"
+        )
+
+
+def _configure(con: duckdb.DuckDBPyConnection, snapshot_directory: Path) -> None:
+    allowed = os.fspath(snapshot_directory).replace("'", "''")
+    con.execute(f"set checkpoint_threshold = '{_CHECKPOINT_THRESHOLD}'")
+    con.execute("set autoinstall_known_extensions = false")
+    con.execute(f"set allowed_directories = ['{allowed}']")
+    con.execute("set enable_external_access = false")
+    con.execute("set lock_configuration = true")

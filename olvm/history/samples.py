@@ -1,0 +1,270 @@
+"""Samples on the wire: one report of one host as columns of raw numbers.
+
+Decides which statistics there are, their names (the data warehouse's of oVirt), units and encoding. Runs in
+host agents, so it knows only the standard library and msgspec: no numpy, no DuckDB.
+
+Rules:
+1. A column is little-endian 32-bit floats or 64-bit integers, one for each row. The writer joins such columns
+   of many reports without looking at a row.
+2. What is unknown is NaN or -1, and becomes NULL. A column that an older agent does not send is all unknown.
+3. Identities and texts are joined into one text each (unit and record separators), because they seldom
+   change: the writer looks them up once and then recognises the whole text.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from olvm.history.bounds import ROWS_PER_BATCH_MAX, TEXT_CHARS_MAX
+from olvm.model.errors import BadInput
+
+UNKNOWN_FLOAT: Final = float("nan")
+UNKNOWN_INT: Final = -1
+
+ROW_SEPARATOR: Final = "\x1e"
+FIELD_SEPARATOR: Final = "\x1f"
+_SEPARATORS_TO_SPACE: Final = {0x1E: " ", 0x1F: " "}
+
+SampleKindName = Literal["vm", "host"]
+
+
+class SampleColumn(NamedTuple):
+    """`code` is the array type of the wire: "f" or "q"."""
+
+    name: str
+    code: str
+    comment: str
+
+
+class SampleKind(NamedTuple):
+    """`texts` are the columns stored as keys of the dictionary `texts`, in the order of the wire."""
+
+    name: SampleKindName
+    table: str
+    texts: tuple[tuple[str, str], ...]
+    columns: tuple[SampleColumn, ...]
+
+
+_SHARED_COLUMNS: Final = (
+    SampleColumn("cpu_usage_percent", "f", "Share of the CPUs used since the last sample, 0 to 100."),
+    SampleColumn("user_cpu_usage_percent", "f", "Part of cpu_usage_percent spent in user mode."),
+    SampleColumn("system_cpu_usage_percent", "f", "Part of cpu_usage_percent spent in the kernel."),
+    SampleColumn("memory_usage_percent", "f", "Share of the memory in use, 0 to 100."),
+    SampleColumn("memory_used_mb", "q", "Memory in use, MiB."),
+    SampleColumn(
+        "received_total_byte", "q", "Bytes received by all network interfaces since start: a counter."
+    ),
+    SampleColumn(
+        "transmitted_total_byte", "q", "Bytes sent by all network interfaces since start: a counter."
+    ),
+    SampleColumn("receive_rate_bytes_per_second", "q", "Bytes received per second since the last sample."),
+    SampleColumn("transmit_rate_bytes_per_second", "q", "Bytes sent per second since the last sample."),
+    SampleColumn("uptime_seconds", "q", "Seconds since start."),
+)
+
+VM_KIND: Final = SampleKind(
+    "vm",
+    "vm_samples",
+    (
+        ("vm_status", "Status at the time of the sample."),
+        ("vm_ip", "First address that the guest agent told; chosen by the guest, not to be trusted."),
+        ("current_user_name", "User on the guest's console; chosen by the guest, not to be trusted."),
+    ),
+    (
+        *_SHARED_COLUMNS,
+        SampleColumn("read_rate_bytes_per_second", "q", "Bytes read from all disks per second."),
+        SampleColumn("write_rate_bytes_per_second", "q", "Bytes written to all disks per second."),
+        SampleColumn("guest_heartbeat_age_seconds", "q", "Seconds since the guest agent last spoke."),
+    ),
+)
+
+HOST_KIND: Final = SampleKind(
+    "host",
+    "host_samples",
+    (("host_status", "Status as the agent sees it at the time of the sample."),),
+    (
+        *_SHARED_COLUMNS,
+        SampleColumn("cpu_load", "f", "Load average of five minutes."),
+        SampleColumn("ksm_cpu_percent", "f", "Share of one core used by kernel same-page merging."),
+        SampleColumn("swap_used_mb", "q", "Swap in use, MiB."),
+        SampleColumn("active_vms", "q", "VMs that run."),
+        SampleColumn("total_vms", "q", "VMs defined."),
+        SampleColumn("total_vms_vcpus", "q", "Virtual CPUs of all VMs."),
+    ),
+)
+
+KIND_BY_NAME: Final[dict[str, SampleKind]] = {kind.name: kind for kind in (VM_KIND, HOST_KIND)}
+
+
+class _Sample(msgspec.Struct, kw_only=True, gc=False):
+    cpu_usage_percent: float = UNKNOWN_FLOAT
+    user_cpu_usage_percent: float = UNKNOWN_FLOAT
+    system_cpu_usage_percent: float = UNKNOWN_FLOAT
+    memory_usage_percent: float = UNKNOWN_FLOAT
+    memory_used_mb: int = UNKNOWN_INT
+    received_total_byte: int = UNKNOWN_INT
+    transmitted_total_byte: int = UNKNOWN_INT
+    receive_rate_bytes_per_second: int = UNKNOWN_INT
+    transmit_rate_bytes_per_second: int = UNKNOWN_INT
+    uptime_seconds: int = UNKNOWN_INT
+
+
+class VmSample(_Sample, kw_only=True, gc=False):
+    """One VM at one instant; units as in `VM_KIND`."""
+
+    vm_id: str
+    vm_name: str = ""
+    vm_status: str = ""
+    vm_ip: str = ""
+    current_user_name: str = ""
+    read_rate_bytes_per_second: int = UNKNOWN_INT
+    write_rate_bytes_per_second: int = UNKNOWN_INT
+    guest_heartbeat_age_seconds: int = UNKNOWN_INT
+
+
+class HostSample(_Sample, kw_only=True, gc=False):
+    """The host itself at one instant; units as in `HOST_KIND`."""
+
+    host_status: str = ""
+    cpu_load: float = UNKNOWN_FLOAT
+    ksm_cpu_percent: float = UNKNOWN_FLOAT
+    swap_used_mb: int = UNKNOWN_INT
+    active_vms: int = UNKNOWN_INT
+    total_vms: int = UNKNOWN_INT
+    total_vms_vcpus: int = UNKNOWN_INT
+
+
+class SampleBatch(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+    """One report of one host. (kind, host, host_epoch, seq) names it for ever.
+
+    `host_epoch` counts the agent's starts; `seq` the reports of this kind within it, from 1.
+    `ids` holds `vm_id FS vm_name` per row, `texts` the kind's texts joined by FS per row; RS between rows.
+    """
+
+    kind: SampleKindName
+    host: str
+    at_ns: int
+    host_epoch: int
+    seq: int
+    row_count: int
+    ids: str
+    texts: str
+    columns: dict[str, bytes]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(SampleBatch)
+_values_of_vm = attrgetter(*(column.name for column in VM_KIND.columns))
+_values_of_host = attrgetter(*(column.name for column in HOST_KIND.columns))
+
+
+def encode_vm_samples(
+    samples: Sequence[VmSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all VMs of a host; `BadInput` if a number does not fit 64 bits.
+
+    Cost: 1.5 to 2 us a VM (benchmarks/bench_history.py).
+    """
+    ids = [(sample.vm_id, sample.vm_name) for sample in samples]
+    texts = [(sample.vm_status, sample.vm_ip, sample.current_user_name) for sample in samples]
+    batch = SampleBatch(
+        kind="vm",
+        host=host,
+        at_ns=at_ns,
+        host_epoch=host_epoch,
+        seq=seq,
+        row_count=len(samples),
+        ids=_joined(ids),
+        texts=_joined(texts),
+        columns=_packed(VM_KIND, [_values_of_vm(sample) for sample in samples], host),
+    )
+    return _encoder.encode(batch)
+
+
+def encode_host_sample(sample: HostSample, *, host: str, at_ns: int, host_epoch: int, seq: int) -> bytes:
+    """One report of the host itself."""
+    batch = SampleBatch(
+        kind="host",
+        host=host,
+        at_ns=at_ns,
+        host_epoch=host_epoch,
+        seq=seq,
+        row_count=1,
+        ids="",
+        texts=_joined([(sample.host_status,)]),
+        columns=_packed(HOST_KIND, [_values_of_host(sample)], host),
+    )
+    return _encoder.encode(batch)
+
+
+def decode_batch(payload: bytes) -> SampleBatch:
+    """The batch, checked so far that the writer may join its columns; otherwise `BadInput`."""
+    try:
+        batch = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"sample batch is refused, it cannot be decoded: {error}; is the agent newer?"
+        ) from error
+    subject = f"sample batch {batch.seq} of host {batch.host!r} is refused"
+    if not 0 <= batch.row_count <= ROWS_PER_BATCH_MAX:
+        raise BadInput(f"{subject}: it says {batch.row_count} rows, the limit is {ROWS_PER_BATCH_MAX}")
+    if not (0 <= batch.at_ns < 2**63 and 0 <= batch.host_epoch < 2**63 and 0 < batch.seq < 2**63):
+        raise BadInput(f"{subject}: its time, epoch or sequence is out of range")
+    for column in KIND_BY_NAME[batch.kind].columns:
+        data = batch.columns.get(column.name)
+        if data is not None and len(data) != batch.row_count * item_bytes(column.code):
+            raise BadInput(
+                f"{subject}: column {column.name} has {len(data)} bytes for {batch.row_count} rows"
+            )
+    return batch
+
+
+def item_bytes(code: str) -> int:
+    return 4 if code == "f" else 8
+
+
+def split_rows(joined: str, row_count: int, field_count: int) -> list[list[str]]:
+    """Undo `_joined`; a text that does not hold `row_count` rows of `field_count` fields is `BadInput`."""
+    rows = [row.split(FIELD_SEPARATOR) for row in joined.split(ROW_SEPARATOR)] if row_count else []
+    if len(rows) != row_count or any(len(row) != field_count for row in rows):
+        raise BadInput(f"sample batch is refused: its texts are not {row_count} rows of {field_count} fields")
+    return rows
+
+
+def _joined(rows: Sequence[tuple[str, ...]]) -> str:
+    joined = ROW_SEPARATOR.join([FIELD_SEPARATOR.join(row) for row in rows])
+    separator_count = joined.count(ROW_SEPARATOR) + joined.count(FIELD_SEPARATOR)
+    expected_count = sum(len(row) for row in rows) - 1 if rows else 0
+    long = len(joined) > TEXT_CHARS_MAX and any(len(text) > TEXT_CHARS_MAX for row in rows for text in row)
+    if separator_count == expected_count and not long and joined.isascii():
+        return joined
+    cleaned = [FIELD_SEPARATOR.join([_clean(text) for text in row]) for row in rows]
+    return ROW_SEPARATOR.join(cleaned)
+
+
+def _clean(text: str) -> str:
+    """A guest may choose this text: no separators, no lone surrogates, no more than the dictionary takes."""
+    shortened = text.translate(_SEPARATORS_TO_SPACE)[:TEXT_CHARS_MAX]
+    return shortened.encode("utf-8", "replace").decode("utf-8")
+
+
+def _packed(kind: SampleKind, rows: Sequence[tuple[float | int, ...]], host: str) -> dict[str, bytes]:
+    by_column = zip(*rows, strict=True) if rows else ((),) * len(kind.columns)
+    packed: dict[str, bytes] = {}
+    for column, values in zip(kind.columns, by_column, strict=True):
+        try:
+            numbers: array[float] | array[int] = array(column.code, values)
+        except (OverflowError, TypeError) as error:
+            raise BadInput(
+                f"samples of host {host!r}: {column.name} is not a number of 64 bits: {error}"
+            ) from error
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        packed[column.name] = numbers.tobytes()
+    return packed

@@ -1,0 +1,409 @@
+"""HistoryStore: the one writer of history.duckdb.
+
+Decides what is buffered, when it is committed, what a repeated message does and what a full disk costs. It
+knows no actor and no clock: time comes with the data, and `maintain` is told the hour.
+
+Rules:
+1. What `commit` has returned for is on disk. What it raised for stays buffered and is tried again by the next
+   commit; after a fault the file is opened anew and what it turns out to hold is not stored twice.
+2. Buffers are bounded. Past the bound the oldest samples go, and are counted; events are to be sent again.
+3. A report is counted once (`olvm.history.reports`), an event is stored once, by id.
+4. Events of one source are taken in sequence, without a gap.
+5. One thread writes. `query` may be called from others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import duckdb
+import msgspec
+
+from olvm.history import transaction
+from olvm.history.bounds import (
+    EVENTS_KEPT_S,
+    NS_PER_S,
+    QUERY_ROWS_MAX,
+    QUERY_TIMEOUT_S,
+    ROWS_BUFFERED_MAX,
+    ROWS_PER_COMMIT,
+    SAMPLES_BUFFERED_MAX,
+    SAMPLES_KEPT_S,
+    SAMPLES_PER_COMMIT,
+    TEXTS_MAX,
+)
+from olvm.history.columns import KeyedBatch
+from olvm.history.dictionary import TextKeys, VmKeys
+from olvm.history.opening import connect, typed_error
+from olvm.history.reader import Parameters, run_query, show_snapshots
+from olvm.history.reports import ReportWindows, Verdict
+from olvm.history.rows import (
+    CONFIGURATION,
+    EVENTS,
+    GUEST_FACTS,
+    OPERATIONS,
+    ROW_TABLES,
+    ConfigurationChange,
+    GuestFacts,
+    Row,
+    RowTable,
+    configuration_row,
+    event_row,
+    guest_facts_row,
+    operation_row,
+    storable,
+)
+from olvm.history.samples import KIND_BY_NAME, SampleBatch, decode_batch, split_rows
+from olvm.model.errors import JournalLocked, JournalUnwritable
+from olvm.model.records import EventRecord, OperationRecord
+from olvm.model.table import QueryResult
+
+# DuckDB shares one instance between connections of a process, so its lock does not tell two stores apart.
+_paths_open: set[Path] = set()
+
+
+class HistoryCounters(msgspec.Struct, kw_only=True):
+    """Since the store was opened."""
+
+    sample_count: int = 0  # rows committed
+    repeated_report_count: int = 0
+    late_report_count: int = 0
+    expired_report_count: int = 0  # older than what is kept
+    dropped_sample_count: int = 0  # rows lost because the disk refused them for too long
+    dropped_row_count: int = 0  # likewise, of configuration, guest facts and operations
+    refused_text_count: int = 0  # texts stored as NULL because the dictionary was full
+    commit_count: int = 0
+    failed_commit_count: int = 0
+
+
+class HistoryStore:
+    """See the module. Use `open`."""
+
+    def __init__(
+        self, path: Path, snapshot_directory: Path, *, thread_count: int, samples_kept_s: float
+    ) -> None:
+        self.path = path
+        self.counters = HistoryCounters()
+        self._snapshot_directory = snapshot_directory
+        self._thread_count = thread_count
+        self._samples_kept_ns = int(samples_kept_s * NS_PER_S)
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._horizon_ns = 0  # samples older than this were erased; a report from before it is not judged
+        self._windows = ReportWindows()
+        self._texts = TextKeys()
+        self._vms = VmKeys()
+        # (kind, host) -> the last identities and texts of that host, and their keys.
+        self._vm_keys_by_host: dict[str, tuple[str, bytes]] = {}
+        self._text_keys_by_host: dict[tuple[str, str], tuple[str, tuple[bytes, ...]]] = {}
+        # `_sample_count` is the number of rows in `_batches`.
+        self._batches: deque[KeyedBatch] = deque()
+        self._sample_count = 0
+        self._next_try_sample_count = SAMPLES_PER_COMMIT
+        # Keyed by primary key: within one commit each row of a table occurs once.
+        self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table.name: {} for table in ROW_TABLES}
+        self._next_try_row_count = ROWS_PER_COMMIT
+        self._event_seq_taken: dict[str, int] = {}  # buffered or committed
+        self._event_seq_committed: dict[str, int] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        snapshot_directory: str | os.PathLike[str] | None = None,
+        thread_count: int = 1,
+        samples_kept_s: float = SAMPLES_KEPT_S,
+    ) -> Self:
+        """Open or create the file.
+
+        Args:
+            snapshot_directory: the only place that a question may read files from; the file's own by default.
+
+        Raises:
+            JournalLocked, JournalCorrupt, JournalUnwritable, or JournalError for a newer schema.
+        """
+        file = Path(path).resolve()
+        if file in _paths_open:
+            raise JournalLocked(
+                f"history file {file} cannot be opened: this process ({os.getpid()}) has it open"
+            )
+        directory = Path(snapshot_directory).resolve() if snapshot_directory is not None else file.parent
+        store = cls(file, directory, thread_count=thread_count, samples_kept_s=samples_kept_s)
+        store._connect()
+        _paths_open.add(file)
+        return store
+
+    # ------------------------------------------------------------ writing
+
+    def add_samples(self, payload: bytes) -> Verdict | Literal["expired"]:
+        """Buffer one encoded report, and commit when enough are buffered.
+
+        Raises `BadInput` for bytes that are no report (nothing is kept of it), `JournalUnwritable` if the
+        commit failed (the report is buffered).
+        """
+        batch = decode_batch(payload)
+        if batch.at_ns < self._horizon_ns:
+            self.counters.expired_report_count += 1
+            return "expired"
+        keyed = self._keyed(batch)
+        verdict = self._windows.judge(batch.kind, batch.host, batch.host_epoch, batch.seq)
+        if verdict == "repeated":
+            self.counters.repeated_report_count += 1
+        elif verdict == "late":
+            self.counters.late_report_count += 1
+        else:
+            self._batches.append(keyed)
+            self._sample_count += batch.row_count
+            self._drop_oldest_samples()
+            if self._sample_count >= self._next_try_sample_count:
+                self.commit()
+        return verdict
+
+    def add_events(self, source: str, events: Iterable[EventRecord], *, first_kept_seq: int = 1) -> int:
+        """Buffer events of one source in sequence; what was taken before, or comes after a gap, is left out.
+
+        Args:
+            first_kept_seq: the source has erased everything before it, so a gap up to there is no fault.
+
+        Returns:
+            The sequence number taken so far: ask the source for what follows it. After a restart ask for what
+            follows `event_cursor`.
+        """
+        taken = max(self._event_seq_taken.get(source, 0), first_kept_seq - 1)
+        rows = self._rows[EVENTS.name]
+        for event in sorted(events, key=lambda event: event.seq):
+            if event.seq <= taken:
+                continue
+            if event.seq > taken + 1 or len(rows) >= ROWS_BUFFERED_MAX:
+                break
+            row = storable(event_row(source, event))
+            rows.setdefault(EVENTS.key_of(row), row)
+            taken = event.seq
+        self._event_seq_taken[source] = taken
+        self._commit_if_many_rows()
+        return taken
+
+    def event_cursor(self, source: str) -> int:
+        """The last sequence number of this source that is on disk; 0 if none."""
+        return self._event_seq_committed.get(source, 0)
+
+    def add_configuration(self, changes: Iterable[ConfigurationChange]) -> None:
+        """Buffer versions of objects; one that is known, by object and `valid_from_ns`, is stored once."""
+        self._buffer(CONFIGURATION, map(configuration_row, changes))
+
+    def add_guest_facts(self, facts: Iterable[GuestFacts]) -> None:
+        """Buffer what guests told; for each VM the newest by `told_ns` is kept."""
+        newest_by_vm_id: dict[str, GuestFacts] = {}
+        for told in facts:
+            known = newest_by_vm_id.setdefault(told.vm_id, told)
+            if told.told_ns >= known.told_ns:
+                newest_by_vm_id[told.vm_id] = told
+        buffered = self._rows[GUEST_FACTS.name]
+        for row in map(storable, map(guest_facts_row, newest_by_vm_id.values())):
+            waiting = buffered.get(row[:1])
+            if waiting is None or row[1] >= waiting[1]:
+                buffered[row[:1]] = row
+        self._buffer(GUEST_FACTS, ())
+
+    def add_operations(self, operations: Iterable[OperationRecord]) -> None:
+        """Buffer operations that have ended; each is stored once."""
+        self._buffer(OPERATIONS, map(operation_row, operations))
+
+    def commit(self) -> None:
+        """Put everything buffered on disk, in one transaction.
+
+        Raises `JournalUnwritable`, or another `JournalError`: then everything is still buffered.
+        """
+        if not (
+            self._batches or any(self._rows.values()) or self._event_seq_taken != self._event_seq_committed
+        ):
+            return
+        con = self._con or self._connect()
+        try:
+            con.execute("begin")
+            self._write(con)
+            con.execute("commit")
+        except duckdb.Error as error:
+            self._give_up_connection()
+            raise typed_error(error, self.path, "written") from error
+        self.counters.commit_count += 1
+        self.counters.sample_count += self._sample_count
+        self._forget_written()
+
+    def maintain(self, now_ns: int) -> int:
+        """Commit, erase what is past its time, fold the log into the file. Run it every few minutes.
+
+        Returns the number of sample rows erased.
+        """
+        self.commit()
+        con = self._con or self._connect()
+        horizon_ns = max(self._horizon_ns, now_ns - self._samples_kept_ns, 0)
+        try:
+            con.execute("begin")
+            erased_count = transaction.erase_expired(con, horizon_ns, now_ns - EVENTS_KEPT_S * NS_PER_S)
+            con.execute("commit")
+            self._horizon_ns = horizon_ns
+            if len(self._texts) > TEXTS_MAX // 2:
+                self._texts.forget_all_but(transaction.erase_unused_texts(con))
+                self._text_keys_by_host.clear()
+            con.execute("checkpoint")
+        except duckdb.Error as error:
+            self._give_up_connection()
+            raise typed_error(error, self.path, "maintained") from error
+        return erased_count
+
+    # ------------------------------------------------------------ reading
+
+    def query(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        snapshots: Mapping[str, str] | None = None,
+        *,
+        row_count_max: int = QUERY_ROWS_MAX,
+        timeout_s: float = QUERY_TIMEOUT_S,
+    ) -> QueryResult:
+        """Answer one SELECT over committed history, joined with Parquet snapshots by name.
+
+        Args:
+            snapshots: view name -> Parquet file inside the snapshot directory, for this question only.
+
+        Raises `BadQuery`, `BadInput` for a snapshot, `JournalUnwritable` while the file is out of reach.
+        """
+        con = self._con
+        if con is None:
+            raise JournalUnwritable(
+                f"history file {self.path} is out of reach since a fault; try again later"
+            )
+        cursor = con.cursor()
+        try:
+            show_snapshots(cursor, snapshots or {}, self._snapshot_directory)
+            return run_query(cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s)
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        """Commit and close; closed even if the commit fails, with what it raised."""
+        try:
+            self.commit()
+        finally:
+            _paths_open.discard(self.path)
+            if self._con is not None:
+                self._con.close()
+                self._con = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ inside
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        """Open the file, learn what it holds, and forget what of our buffers it holds already."""
+        con = connect(self.path, self._snapshot_directory, thread_count=self._thread_count)
+        try:
+            transaction.read_dictionaries(con, self._texts, self._vms)
+            self._event_seq_committed = transaction.read_event_cursors(con)
+            self._horizon_ns = transaction.read_horizon_ns(con)
+            if len(self._windows) == 0:
+                for kind, host, epoch, seq in transaction.read_newest_reports(con):
+                    self._windows.judge(kind, host, epoch, seq)
+            if self._batches:
+                self._forget_stored_batches(con)
+        except duckdb.Error as error:
+            con.close()
+            raise typed_error(error, self.path, "read") from error
+        for source, seq in self._event_seq_committed.items():
+            self._event_seq_taken[source] = max(self._event_seq_taken.get(source, 0), seq)
+        self._con = con
+        return con
+
+    def _forget_stored_batches(self, con: duckdb.DuckDBPyConnection) -> None:
+        """A commit that failed may have reached the disk all the same; its reports tell."""
+        stored = transaction.read_reports_since(con, min(keyed.batch.at_ns for keyed in self._batches))
+        self._batches = deque(keyed for keyed in self._batches if _report_name(keyed) not in stored)
+        self._sample_count = sum(keyed.batch.row_count for keyed in self._batches)
+
+    def _give_up_connection(self) -> None:
+        """After a fault: DuckDB may have shut the instance down, so the next commit opens the file anew."""
+        self.counters.failed_commit_count += 1
+        self._next_try_sample_count = self._sample_count + SAMPLES_PER_COMMIT
+        self._next_try_row_count = self._row_count() + ROWS_PER_COMMIT
+        con, self._con = self._con, None
+        if con is not None:
+            con.close()
+
+    def _keyed(self, batch: SampleBatch) -> KeyedBatch:
+        kind = KIND_BY_NAME[batch.kind]
+        known_texts = self._text_keys_by_host.get((batch.kind, batch.host))
+        if known_texts is not None and known_texts[0] == batch.texts:
+            text_keys = known_texts[1]
+        else:
+            rows = split_rows(batch.texts, batch.row_count, len(kind.texts))
+            text_keys = tuple(
+                self._texts.packed(row[field] for row in rows) for field in range(len(kind.texts))
+            )
+            self._text_keys_by_host[batch.kind, batch.host] = (batch.texts, text_keys)
+        vm_keys = self._vm_keys(batch) if batch.kind == "vm" else b""
+        self.counters.refused_text_count = self._texts.refused_count
+        return KeyedBatch(batch, self._texts.key_of(batch.host, always=True), vm_keys, text_keys)
+
+    def _vm_keys(self, batch: SampleBatch) -> bytes:
+        known = self._vm_keys_by_host.get(batch.host)
+        if known is not None and known[0] == batch.ids:
+            return known[1]
+        vm_keys = self._vms.packed(split_rows(batch.ids, batch.row_count, 2))
+        self._vm_keys_by_host[batch.host] = (batch.ids, vm_keys)
+        return vm_keys
+
+    def _drop_oldest_samples(self) -> None:
+        while self._sample_count > SAMPLES_BUFFERED_MAX:
+            dropped_count = self._batches.popleft().batch.row_count
+            self._sample_count -= dropped_count
+            self.counters.dropped_sample_count += dropped_count
+
+    def _buffer(self, table: RowTable, rows: Iterable[Row]) -> None:
+        buffered = self._rows[table.name]
+        for row in map(storable, rows):
+            buffered.setdefault(table.key_of(row), row)
+        while len(buffered) > ROWS_BUFFERED_MAX:
+            del buffered[next(iter(buffered))]
+            self.counters.dropped_row_count += 1
+        self._commit_if_many_rows()
+
+    def _row_count(self) -> int:
+        return sum(map(len, self._rows.values()))
+
+    def _commit_if_many_rows(self) -> None:
+        if self._row_count() >= self._next_try_row_count:
+            self.commit()
+
+    def _write(self, con: duckdb.DuckDBPyConnection) -> None:
+        transaction.write_dictionaries(con, self._texts, self._vms)
+        transaction.write_samples(con, self._batches)
+        for table in ROW_TABLES:
+            transaction.write_rows(con, table, list(self._rows[table.name].values()))
+        transaction.write_event_cursors(con, self._event_seq_taken)
+
+    def _forget_written(self) -> None:
+        self._batches.clear()
+        self._sample_count = 0
+        self._next_try_sample_count = SAMPLES_PER_COMMIT
+        for rows in self._rows.values():
+            rows.clear()
+        self._next_try_row_count = ROWS_PER_COMMIT
+        self._texts.new_rows.clear()
+        self._vms.new_rows.clear()
+        self._vms.renamed.clear()
+        self._event_seq_committed = dict(self._event_seq_taken)
+
+
+def _report_name(keyed: KeyedBatch) -> transaction.ReportName:
+    batch = keyed.batch
+    return batch.kind, keyed.host_key, batch.host_epoch, batch.seq

@@ -1,0 +1,272 @@
+"""The journal as a model: the same promises as `DuckDbJournal` over a disk in memory that can fail.
+
+A commit is one frame on a `MemoryDisk`, and recovery reads nothing but that disk, so that what the simulator
+takes away (torn and lost tails, I/O errors, a full disk) is really gone. Pure: no clock, no draw, no file.
+DuckDB is loaded only when someone asks with SQL.
+
+One difference: `RECOVER_ORDER` is SQL, so here every row is recovered and not only the newest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from olvm.journal.memory_disk import DiskFault, MemoryDisk
+from olvm.journal.port import Batch, Outgoing, Position, Recovered, Turn, assert_batch_fits
+from olvm.journal.record_table import RecordTable
+from olvm.journal.replay import final_images
+from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
+from olvm.model.limits import SQL_ROWS_MAX
+from olvm.model.record import Record
+from olvm.model.table import QueryResult
+
+if TYPE_CHECKING:
+    from olvm.journal.read_only import ReadOnlyQueries
+
+JOURNAL_ROWS_MAX: Final = 20_000
+
+_Rows = dict[str, dict[str, bytes]]
+
+
+class _Frame(msgspec.Struct, array_like=True):
+    """One batch as it lies on the disk; records in msgpack, by table and key."""
+
+    turns: list[Turn]
+    upserts: _Rows
+    erasures: dict[str, list[str]]
+    outgoing: list[Outgoing]
+    acknowledged: dict[str, int]
+
+
+class _Image(msgspec.Struct, array_like=True):
+    """Everything up to one point: the first frame of every disk.
+
+    `baseline` is the rows as the turns before `turns[0]` left them; `outgoing` is what nobody acknowledged
+    yet.
+    """
+
+    journal_id: str
+    last_seq: int = 0
+    rows: _Rows = {}
+    baseline: _Rows = {}
+    turns: list[Turn] = []
+    outgoing: list[Outgoing] = []
+    acknowledged: dict[str, int] = {}
+
+    def apply(self, frame: _Frame) -> None:
+        self.turns += frame.turns
+        self.last_seq += len(frame.turns)
+        for table, keys in frame.erasures.items():
+            for key in keys:
+                self.rows.setdefault(table, {}).pop(key, None)
+        for table, records in frame.upserts.items():
+            self.rows.setdefault(table, {}).update(records)
+        self.outgoing += frame.outgoing
+        for destination, seq in frame.acknowledged.items():
+            self.acknowledged[destination] = max(seq, self.acknowledged.get(destination, 0))
+        if frame.acknowledged:
+            self.outgoing = [
+                one for one in self.outgoing if one.seq > self.acknowledged.get(one.destination, 0)
+            ]
+
+    def fold(self, count: int, skipped: frozenset[str]) -> None:
+        """Move the oldest `count` turns into the baseline."""
+        folded, self.turns = self.turns[:count], self.turns[count:]
+        for (table, key), record in final_images((turn.changes for turn in folded), skipped).items():
+            if record is None:
+                self.baseline.setdefault(table, {}).pop(key, None)
+            else:
+                self.baseline.setdefault(table, {})[key] = record
+
+
+class MemoryJournal:
+    """Implements `olvm.journal.port.Journal`.
+
+    Pass the `disk` of an earlier journal to recover from it; it keeps that journal's id.
+    """
+
+    def __init__(
+        self,
+        record_types: Sequence[type[Record]],
+        *,
+        journal_id: str,
+        disk: MemoryDisk | None = None,
+        journal_rows_max: int = JOURNAL_ROWS_MAX,
+    ) -> None:
+        assert journal_rows_max >= 2
+        self.disk = disk if disk is not None else MemoryDisk()
+        self._types = list(record_types)
+        self._tables = [RecordTable(one) for one in record_types]
+        self._append_only = frozenset(table.name for table in self._tables if table.is_append_only)
+        self._decoders = {one: msgspec.msgpack.Decoder(one) for one in record_types}
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._rows_max = journal_rows_max
+        self._is_closed = False
+        # Guards the image against queries of other threads; the writer alone changes it.
+        self._lock = threading.Lock()
+        self._queries: ReadOnlyQueries | None = None
+        if not len(self.disk):
+            self._replace_disk(_Image(journal_id))
+        self._image = self._read_disk()
+
+    # ------------------------------------------------------------------ the port
+
+    def recover(self) -> Recovered:
+        self._check_open()
+        with self._lock:
+            self._image = image = self._read_disk()
+            self._forget_queries()
+        records: dict[type[Record], dict[str, Record]] = {}
+        for table in self._tables:
+            rows = {} if table.is_append_only else image.rows.get(table.name, {})
+            decode = self._decoders[table.record_type].decode
+            records[table.record_type] = {key: decode(rows[key]) for key in sorted(rows)}
+        return Recovered(
+            records=records,
+            outgoing=sorted(image.outgoing),
+            next_turn_seq=image.last_seq + 1,
+            next_event_seq=1 + max([0, *map(self._last_event_seq, self._tables)]),
+            acknowledged=dict(image.acknowledged),
+            journal_id=image.journal_id,
+        )
+
+    def commit(self, batch: Batch) -> None:
+        self._check_open()
+        assert_batch_fits(batch, self._image.last_seq, self._types)
+        encode = self._encode
+        frame = _Frame(
+            turns=list(batch.turns),
+            upserts={
+                kind.TABLE: {key: encode(record) for key, record in records.items()}
+                for kind, records in batch.upserts.items()
+            },
+            erasures={kind.TABLE: sorted(keys) for kind, keys in batch.erasures.items()},
+            outgoing=list(batch.outgoing),
+            acknowledged=dict(batch.acknowledged),
+        )
+        try:
+            self.disk.write(encode(frame))
+        except DiskFault as error:
+            raise _unwritable(error) from error
+        try:
+            self.disk.sync()
+        except DiskFault as error:
+            self.disk.take_back()
+            raise _unwritable(error) from error
+        with self._lock:
+            self._image.apply(frame)
+            self._forget_queries()
+
+    def maintain(self) -> bool:
+        """Fold the older half of a full journal into the baseline: one new frame in place of all."""
+        self._check_open()
+        if len(self._image.turns) <= self._rows_max:
+            return False
+        with self._lock:
+            image = self._read_disk()
+            image.fold(len(image.turns) - self._rows_max // 2, self._append_only)
+            self._replace_disk(image)
+            self._image = image
+            self._forget_queries()
+        return True
+
+    def query(
+        self,
+        sql: str,
+        params: Sequence[object] = (),
+        *,
+        row_count_max: int = SQL_ROWS_MAX,
+        timeout_s: float = 60.0,
+    ) -> QueryResult:
+        """Answer from a copy in DuckDB, made anew for the first query after a commit."""
+        self._check_open()
+        with self._lock:
+            if self._queries is None:
+                self._queries = self._copy_to_duckdb()
+            return self._queries.run(sql, params, row_count_max=row_count_max, timeout_s=timeout_s)
+
+    def position(self) -> Position:
+        image = self._image
+        return Position(seq=image.last_seq, journal_rows=len(image.turns), file_bytes=self.disk.used_bytes)
+
+    def close(self) -> None:
+        self._is_closed = True
+        with self._lock:
+            self._forget_queries()
+
+    # ------------------------------------------------------------------ the disk
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise JournalError("the journal in memory is closed; make another one on its disk")
+
+    def _replace_disk(self, image: _Image) -> None:
+        try:
+            self.disk.replace(self._encode(image))
+        except DiskFault as error:
+            raise _unwritable(error) from error
+
+    def _read_disk(self) -> _Image:
+        payloads = self.disk.payloads()
+        if len(payloads) > 1 and payloads[-1] is None:
+            self.disk.cut_last()
+            payloads.pop()
+        whole = [payload for payload in payloads if payload is not None]
+        if not whole or len(whole) < len(payloads):
+            damaged = payloads.index(None) if payloads else 0
+            raise JournalCorrupt(
+                f"the journal in memory is damaged in frame {damaged} of {len(payloads)}; wipe its disk"
+            )
+        image = msgspec.msgpack.decode(whole[0], type=_Image)
+        for payload in whole[1:]:
+            image.apply(msgspec.msgpack.decode(payload, type=_Frame))
+        return image
+
+    # ------------------------------------------------------------------ reading
+
+    def _last_event_seq(self, table: RecordTable) -> int:
+        if not table.is_append_only or "seq" not in table.column_names:
+            return 0
+        seqs = (
+            msgspec.msgpack.decode(row, type=_OnlySeq).seq
+            for row in self._image.rows.get(table.name, {}).values()
+        )
+        return max(seqs, default=0)
+
+    def _forget_queries(self) -> None:
+        if self._queries is not None:
+            self._queries.close()
+            self._queries = None
+
+    def _copy_to_duckdb(self) -> ReadOnlyQueries:
+        from olvm.journal.duckdb_copy import copied
+
+        image = self._image
+        rows = {
+            table.name: [
+                table.encode(self._decoders[table.record_type].decode(row))
+                for row in image.rows.get(table.name, {}).values()
+            ]
+            for table in self._tables
+        }
+        baseline = [
+            (table, key, row) for table, records in image.baseline.items() for key, row in records.items()
+        ]
+        system: dict[str, list[tuple[object, ...]]] = {
+            "journal": [tuple(turn) for turn in image.turns],
+            "outbox": [tuple(one) for one in image.outgoing],
+            "baseline": [tuple(one) for one in baseline],
+        }
+        return copied(self._tables, image.journal_id, {**rows, **system})
+
+
+class _OnlySeq(msgspec.Struct):
+    seq: int
+
+
+def _unwritable(error: DiskFault) -> JournalUnwritable:
+    return JournalUnwritable(f"the journal in memory cannot be written: {error}; clear the fault of its disk")

@@ -1,0 +1,334 @@
+"""The hosts of one cluster as columns, and what is booked on each.
+
+It decides one thing: whether a booking fits. Rule: after `reserve` returns, what is reserved on that host
+is within its capacity, VMs that are still starting included. Two things can overdraw a host, because the
+world is as it is: a host that shrinks (`update_host`) and a VM found already running there
+(`already_running=True`). An overdrawn host takes nothing more until enough is released.
+
+One slot index per host; a removed host's slot is handed to the next one added. Units read the columns
+directly and never write them. Columns are lists, because the interpreter reads them about a third faster
+than `array`; every cell is a whole number, so a compiled kernel may copy a column into `array("q")` as it
+is. `_refresh` is the only place where derived columns change: an index over free capacity hooks in there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import msgspec
+
+from olvm.model.errors import BadInput, Conflict, DuplicateName, NoCapacity, NotFound
+from olvm.scheduling.request import MIB, gib_free, gib_needed, memory_need_of
+
+HOST_MEMORY_RESERVE_BYTES = 256 * MIB  # kept for the host's own system (oVirt host_mem_reserve)
+PENDING_VCPU_LOAD_PERCENT = 10  # assumed load of a vCPU not yet in a report (oVirt VcpuConsumptionPercentage)
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one VM holds on one host; `pending` until its load shows in the host's own reports."""
+
+    vm_id: str
+    host: str
+    vcpus: int
+    memory_bytes: int
+    memory_need_bytes: int
+    pending: bool
+
+
+class HostRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One host's columns at one instant; `memory_free_bytes` is schedulable, below zero when overdrawn."""
+
+    name: str
+    usable: bool
+    cpus: int
+    memory_bytes: int
+    reserved_cpus: int
+    pending_cpus: int
+    reserved_memory_bytes: int
+    memory_free_bytes: int
+    vm_count: int
+    cpu_load_percent: int
+
+
+class HostTable:
+    """A columnar host table with reservations.
+
+    Args:
+        memory_overcommit_percent: share of a host's memory that may be promised; 100 promises what is there.
+        cpu_overcommit_percent: limit of a host's total vCPUs as a share of its threads; 0 is no limit, as in
+            oVirt, whose CPU filter only asks that no single VM has more vCPUs than the host has threads.
+    """
+
+    def __init__(self, *, memory_overcommit_percent: int = 100, cpu_overcommit_percent: int = 0) -> None:
+        self.name: list[str] = []
+        self.usable: list[bool] = []
+        self.cpus: list[int] = []
+        self.memory_bytes: list[int] = []
+        self.cpu_load_percent: list[int] = []
+        # The sums over this host's reservations; pending_cpus is the part of reserved_cpus that is pending.
+        self.reserved_cpus: list[int] = []
+        self.reserved_memory_bytes: list[int] = []
+        self.pending_cpus: list[int] = []
+        self.vm_count: list[int] = []
+        # Derived by _refresh: what the next VM may take, and load in percent of one thread.
+        self.memory_free_bytes: list[int] = []
+        self.vcpus_max: list[int] = []
+        self.thread_load_percent: list[int] = []
+        # Both in order of host name, parallel to each other: candidates arrive in tie-break order for free.
+        self.usable_slots: list[int] = []
+        self._usable_names: list[str] = []
+        self._slot_by_name: dict[str, int] = {}
+        self._free_slots: list[int] = []
+        self._reservations_by_vm: dict[str, tuple[Reservation, ...]] = {}
+        self.set_overcommit(
+            memory_overcommit_percent=memory_overcommit_percent, cpu_overcommit_percent=cpu_overcommit_percent
+        )
+
+    def __len__(self) -> int:
+        return len(self._slot_by_name)
+
+    def __contains__(self, host: str) -> bool:
+        return host in self._slot_by_name
+
+    def slots(self) -> list[int]:
+        """Every host's slot, usable or not, in order of host name. Cost: O(n log n)."""
+        return [self._slot_by_name[name] for name in sorted(self._slot_by_name)]
+
+    def row(self, host: str) -> HostRow:
+        slot = self._slot(host)
+        return HostRow(
+            name=host,
+            usable=self.usable[slot],
+            cpus=self.cpus[slot],
+            memory_bytes=self.memory_bytes[slot],
+            reserved_cpus=self.reserved_cpus[slot],
+            pending_cpus=self.pending_cpus[slot],
+            reserved_memory_bytes=self.reserved_memory_bytes[slot],
+            memory_free_bytes=self.memory_free_bytes[slot],
+            vm_count=self.vm_count[slot],
+            cpu_load_percent=self.cpu_load_percent[slot],
+        )
+
+    def rows(self) -> list[HostRow]:
+        """Every host in order of name."""
+        return [self.row(name) for name in sorted(self._slot_by_name)]
+
+    # Hosts
+
+    def set_overcommit(self, *, memory_overcommit_percent: int, cpu_overcommit_percent: int) -> None:
+        """Change the cluster's limits; what is already reserved stays, even above a lowered limit."""
+        if memory_overcommit_percent <= 0 or cpu_overcommit_percent < 0:
+            raise BadInput(
+                f"memory overcommit {memory_overcommit_percent} % with CPU overcommit "
+                f"{cpu_overcommit_percent} % cannot be set: memory must be above zero, CPU at least zero"
+            )
+        self.memory_overcommit_percent = memory_overcommit_percent
+        self.cpu_overcommit_percent = cpu_overcommit_percent
+        for slot in self._slot_by_name.values():
+            self._refresh(slot)
+
+    def add_host(
+        self, name: str, *, cpus: int, memory_bytes: int, usable: bool = True, cpu_load_percent: float = 0
+    ) -> None:
+        """Add a host with nothing reserved. `cpus` are threads; usable means its status is Up."""
+        if name in self._slot_by_name:
+            raise DuplicateName(f"host {name} is already in this cluster's table: update it instead")
+        _check_size(name, cpus, memory_bytes)
+        slot = self._free_slots.pop() if self._free_slots else self._new_slot()
+        self._slot_by_name[name] = slot
+        self.name[slot] = name
+        self.cpus[slot] = cpus
+        self.memory_bytes[slot] = memory_bytes
+        self.cpu_load_percent[slot] = round(cpu_load_percent)
+        self._refresh(slot)
+        self._set_usable(slot, usable=usable)
+
+    def update_host(
+        self,
+        name: str,
+        *,
+        usable: bool | None = None,
+        cpus: int | None = None,
+        memory_bytes: int | None = None,
+        cpu_load_percent: float | None = None,
+    ) -> None:
+        """Change what is given. Load is kept as a whole percent, as oVirt reports it."""
+        slot = self._slot(name)
+        new_cpus = self.cpus[slot] if cpus is None else cpus
+        new_memory_bytes = self.memory_bytes[slot] if memory_bytes is None else memory_bytes
+        _check_size(name, new_cpus, new_memory_bytes)
+        self.cpus[slot] = new_cpus
+        self.memory_bytes[slot] = new_memory_bytes
+        if cpu_load_percent is not None:
+            self.cpu_load_percent[slot] = round(cpu_load_percent)
+        if usable is not None:
+            self._set_usable(slot, usable=usable)
+        self._refresh(slot)
+
+    def remove_host(self, name: str) -> None:
+        """Forget a host on which nothing is reserved."""
+        slot = self._slot(name)
+        if self.vm_count[slot]:
+            raise Conflict(
+                f"host {name} still holds {self.vm_count[slot]} VMs: migrate or stop them, then remove it"
+            )
+        self._set_usable(slot, usable=False)
+        del self._slot_by_name[name]
+        self.name[slot] = ""
+        self._free_slots.append(slot)
+
+    # Reservations
+
+    def fits(self, host: str, *, vcpus: int, memory_bytes: int) -> bool:
+        """Whether the host has room for a VM of this size, Up or not; `memory_bytes` is the guest's RAM."""
+        slot = self._slot(host)
+        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes)
+        return vcpus <= self.vcpus_max[slot] and need_bytes <= self.memory_free_bytes[slot]
+
+    def reserve(
+        self, vm_id: str, host: str, vcpus: int, memory_bytes: int, *, already_running: bool = False
+    ) -> Reservation:
+        """Book room for a VM. A migrating VM holds two reservations, on its source and on its destination.
+
+        `already_running` books what a report shows: nothing is refused for room or status, nothing is
+        pending.
+
+        Raises:
+            Conflict: the host is not Up, or this VM already holds a reservation there.
+            NoCapacity: it does not fit; nothing is changed.
+        """
+        slot = self._slot(host)
+        held = self._reservations_by_vm.get(vm_id, ())
+        if any(reservation.host == host for reservation in held):
+            raise Conflict(f"VM {vm_id} already holds a reservation on host {host}: release that one first")
+        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes)
+        if not already_running:
+            self._check_room(vm_id, slot, vcpus, need_bytes)
+        reservation = Reservation(
+            vm_id=vm_id,
+            host=host,
+            vcpus=vcpus,
+            memory_bytes=memory_bytes,
+            memory_need_bytes=need_bytes,
+            pending=not already_running,
+        )
+        self._reservations_by_vm[vm_id] = (*held, reservation)
+        self._book(slot, reservation, 1)
+        return reservation
+
+    def settle(self, vm_id: str) -> None:
+        """The VM is seen Up: its host's reports show its load, so it is no longer added to them."""
+        held = self._reservations_by_vm.get(vm_id)
+        if held is None:
+            return
+        for reservation in held:
+            if reservation.pending:
+                slot = self._slot_by_name[reservation.host]
+                self.pending_cpus[slot] -= reservation.vcpus
+                self._refresh(slot)
+        self._reservations_by_vm[vm_id] = tuple(
+            msgspec.structs.replace(held_, pending=False) for held_ in held
+        )
+
+    def release(self, vm_id: str, host: str | None = None) -> int:
+        """Give back what the VM holds, on one host or everywhere; returns how many reservations went.
+
+        Nothing held is no error: a repeated release has no effect.
+        """
+        held = self._reservations_by_vm.get(vm_id, ())
+        leaving = [reservation for reservation in held if host is None or reservation.host == host]
+        staying = tuple(reservation for reservation in held if reservation not in leaving)
+        for reservation in leaving:
+            self._book(self._slot_by_name[reservation.host], reservation, -1)
+        if staying:
+            self._reservations_by_vm[vm_id] = staying
+        else:
+            self._reservations_by_vm.pop(vm_id, None)
+        return len(leaving)
+
+    def reservation(self, vm_id: str) -> Reservation | None:
+        """The VM's newest reservation: where it starts or migrates to, else where it runs."""
+        held = self._reservations_by_vm.get(vm_id)
+        return held[-1] if held else None
+
+    def reservations(self, vm_id: str) -> tuple[Reservation, ...]:
+        """All that the VM holds, oldest first."""
+        return self._reservations_by_vm.get(vm_id, ())
+
+    # Inside
+
+    def _slot(self, host: str) -> int:
+        slot = self._slot_by_name.get(host)
+        if slot is None:
+            raise NotFound(f"host {host} is not in this cluster's table: add it, or check its name")
+        return slot
+
+    def _new_slot(self) -> int:
+        for column in (self.cpus, self.memory_bytes, self.cpu_load_percent, self.reserved_cpus):
+            column.append(0)
+        for column in (self.reserved_memory_bytes, self.pending_cpus, self.vm_count):
+            column.append(0)
+        for column in (self.memory_free_bytes, self.vcpus_max, self.thread_load_percent):
+            column.append(0)
+        self.name.append("")
+        self.usable.append(False)
+        return len(self.name) - 1
+
+    def _set_usable(self, slot: int, *, usable: bool) -> None:
+        if self.usable[slot] == usable:
+            return
+        self.usable[slot] = usable
+        at = bisect_left(self._usable_names, self.name[slot])
+        if usable:
+            self._usable_names.insert(at, self.name[slot])
+            self.usable_slots.insert(at, slot)
+        else:
+            del self._usable_names[at]
+            del self.usable_slots[at]
+
+    def _check_room(self, vm_id: str, slot: int, vcpus: int, need_bytes: int) -> None:
+        host = self.name[slot]
+        if not self.usable[slot]:
+            raise Conflict(f"host {host} is not Up, so VM {vm_id} cannot start there: place it again")
+        if vcpus > self.vcpus_max[slot]:
+            raise NoCapacity(
+                f"VM {vm_id} needs {vcpus} vCPUs, host {host} can take "
+                f"{max(0, self.vcpus_max[slot])}: place it again"
+            )
+        if need_bytes > self.memory_free_bytes[slot]:
+            raise NoCapacity(
+                f"VM {vm_id} needs {gib_needed(need_bytes)}, host {host} has "
+                f"{gib_free(self.memory_free_bytes[slot])} free: place it again"
+            )
+
+    def _book(self, slot: int, reservation: Reservation, sign: int) -> None:
+        self.reserved_cpus[slot] += sign * reservation.vcpus
+        self.reserved_memory_bytes[slot] += sign * reservation.memory_need_bytes
+        self.vm_count[slot] += sign
+        if reservation.pending:
+            self.pending_cpus[slot] += sign * reservation.vcpus
+        assert self.vm_count[slot] >= 0, "released more VMs than were reserved"
+        assert self.reserved_memory_bytes[slot] >= 0, "released more memory than was reserved"
+        self._refresh(slot)
+
+    def _refresh(self, slot: int) -> None:
+        cpus = self.cpus[slot]
+        self.memory_free_bytes[slot] = (
+            self.memory_bytes[slot] * self.memory_overcommit_percent // 100
+            - HOST_MEMORY_RESERVE_BYTES
+            - self.reserved_memory_bytes[slot]
+        )
+        room = cpus
+        if self.cpu_overcommit_percent:
+            room = min(cpus, cpus * self.cpu_overcommit_percent // 100 - self.reserved_cpus[slot])
+        self.vcpus_max[slot] = room
+        self.thread_load_percent[slot] = (
+            self.cpu_load_percent[slot] * cpus + PENDING_VCPU_LOAD_PERCENT * self.pending_cpus[slot]
+        )
+
+
+def _check_size(name: str, cpus: int, memory_bytes: int) -> None:
+    if cpus <= 0 or memory_bytes <= 0:
+        raise BadInput(
+            f"host {name} reports {cpus} CPUs and {memory_bytes} bytes of memory: both must be above zero"
+        )

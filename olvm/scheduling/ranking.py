@@ -1,0 +1,32 @@
+"""How weights of several units become one choice: oVirt's RankSelector.
+
+For each unit the hosts are ordered by weight; a host's rank is the number of candidates minus one minus the
+number of hosts strictly better, so equal weights have equal rank. A host's score is the sum of factor times
+rank; the highest wins. How much better a weight is does not matter, only whether it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def ranks_of(weights: Sequence[int]) -> list[int]:
+    """One unit's rank per host, higher is better. Cost: O(n log n)."""
+    rank_by_weight = _rank_by_weight(weights)
+    return [rank_by_weight[weight] for weight in weights]
+
+
+def scores_of(weights_by_unit: Sequence[Sequence[int]], factors: Sequence[int]) -> list[int]:
+    """Total score per host; each row of `weights_by_unit` is one unit's weights, host by host."""
+    assert weights_by_unit, "a score needs at least one unit"
+    totals = [0] * len(weights_by_unit[0])
+    for weights, factor in zip(weights_by_unit, factors, strict=True):
+        rank_by_weight = _rank_by_weight(weights)
+        pairs = zip(totals, weights, strict=True)
+        totals = [total + factor * rank_by_weight[weight] for total, weight in pairs]
+    return totals
+
+
+def _rank_by_weight(weights: Sequence[int]) -> dict[int, int]:
+    # From worst to best, the last host of a tie sets the rank: all before it are as bad or worse.
+    return {weight: index for index, weight in enumerate(sorted(weights, reverse=True))}

@@ -1,0 +1,135 @@
+"""What a policy is made of: filter units, weight units, their parameters, and the registry that names them.
+
+A unit answers for a whole list of slots at once, so that the live path makes no object per host. A filter
+keeps or drops; a weight gives one whole number per slot, lower is better. Units are pure: they read the
+table and the request, know no clock and no other unit, and give a slot the same verdict in whatever company
+it stands (a weight may scale by its company, as oVirt's do). Slots arrive in order of host name and must
+stay so.
+
+To add one: write the class, decorate it with `filter_unit` or `weight_unit`, and name it in a policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from olvm.model.errors import BadInput
+from olvm.scheduling.host_table import HostTable
+from olvm.scheduling.request import VmRequest
+
+WEIGHT_MAX = 1000  # oVirt MaxSchedulerWeight
+
+
+class Filter(Protocol):
+    """Keeps the hosts that may take the VM and can say why it drops the others."""
+
+    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]: ...
+
+    def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
+        """Why this one dropped slot may not take the VM: "needs 8.2 GiB, 3.1 GiB free of 62 GiB"."""
+        ...
+
+    def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
+        """All the dropped slots in one clause: "6 lack memory (largest free 3.1 GiB, needs 8.2 GiB)"."""
+        ...
+
+
+class Weight(Protocol):
+    """Orders the hosts that may take the VM: one whole number per slot, in the order of `slots`."""
+
+    def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]: ...
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A named setting with the range that oVirt's PolicyUnitParameter accepts; `maximum` None is unbounded.
+
+    `below` set means that `maximum` itself is not allowed; `whole` refuses fractions.
+    """
+
+    name: str
+    minimum: float
+    maximum: float | None = None
+    below: bool = False
+    whole: bool = True
+
+    def check(self, value: object) -> float:
+        """The value if allowed, whole ones as int; raises BadInput naming the range."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self._in_range(value):
+            raise BadInput(f"policy parameter {self.name} cannot be {value!r}: give {self.range_text}")
+        return int(value) if self.whole else float(value)
+
+    def _in_range(self, value: float) -> bool:
+        if self.maximum is not None and (value > self.maximum or (self.below and value == self.maximum)):
+            return False
+        # Not-a-number fails the first comparison; infinity is not whole.
+        return value >= self.minimum and (not self.whole or (abs(value) < 2**63 and value == int(value)))
+
+    @property
+    def range_text(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.maximum is None:
+            return f"{kind} of at least {self.minimum:g}"
+        return f"{kind} from {self.minimum:g} {'to below' if self.below else 'to'} {self.maximum:g}"
+
+
+HIGH_UTILIZATION = Parameter(name="HighUtilization", minimum=50, maximum=99)
+LOW_UTILIZATION = Parameter(name="LowUtilization", minimum=0, maximum=49)
+CPU_OVERCOMMIT_DURATION = Parameter(name="CpuOverCommitDurationMinutes", minimum=1)
+VCPU_TO_PHYSICAL_CPU_RATIO = Parameter(
+    name="VCpuToPhysicalCpuRatio", minimum=0, maximum=3, below=True, whole=False
+)
+HE_SPARES_COUNT = Parameter(name="HeSparesCount", minimum=0)
+HIGH_VM_COUNT = Parameter(name="HighVmCount", minimum=0)
+MIGRATION_THRESHOLD = Parameter(name="MigrationThreshold", minimum=2)
+SPM_VM_GRACE = Parameter(name="SpmVmGrace", minimum=0)
+MAX_FREE_MEMORY_FOR_OVER_UTILIZED = Parameter(name="MaxFreeMemoryForOverUtilized", minimum=1)  # MiB
+MIN_FREE_MEMORY_FOR_UNDER_UTILIZED = Parameter(name="MinFreeMemoryForUnderUtilized", minimum=1)  # MiB
+
+
+class FilterKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered filter: how to make one from a policy's parameters, and which of them it reads."""
+
+    name: str
+    make: Callable[[Mapping[str, float]], Filter]
+    parameters: tuple[Parameter, ...]
+
+
+class WeightKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered weight: how to make one from a policy's parameters, and which of them it reads."""
+
+    name: str
+    make: Callable[[Mapping[str, float]], Weight]
+    parameters: tuple[Parameter, ...]
+
+
+FILTER_BY_NAME: dict[str, FilterKind] = {}
+WEIGHT_BY_NAME: dict[str, WeightKind] = {}
+
+
+_FilterClass = TypeVar("_FilterClass", bound=Callable[[Mapping[str, float]], Filter])
+_WeightClass = TypeVar("_WeightClass", bound=Callable[[Mapping[str, float]], Weight])
+
+
+def filter_unit(name: str, *parameters: Parameter) -> Callable[[_FilterClass], _FilterClass]:
+    """Register a filter class, made with the policy's parameters, under oVirt's name for it."""
+
+    def register(unit: _FilterClass) -> _FilterClass:
+        assert name not in FILTER_BY_NAME, f"two filters are called {name}"
+        FILTER_BY_NAME[name] = FilterKind(name=name, make=unit, parameters=parameters)
+        return unit
+
+    return register
+
+
+def weight_unit(name: str, *parameters: Parameter) -> Callable[[_WeightClass], _WeightClass]:
+    """Register a weight class, made with the policy's parameters, under oVirt's name for it."""
+
+    def register(unit: _WeightClass) -> _WeightClass:
+        assert name not in WEIGHT_BY_NAME, f"two weights are called {name}"
+        WEIGHT_BY_NAME[name] = WeightKind(name=name, make=unit, parameters=parameters)
+        return unit
+
+    return register

@@ -1,0 +1,41 @@
+"""What the architecture tests look at: our packages, their modules and their syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("olvm", "actors", "hypervisor_backends", "sim", "guest_agent")
+BEHAVIOURS = ("engine", "cluster", "host", "vm", "host_agent", "telemetry")
+
+
+def module_paths(*packages: str) -> list[Path]:
+    """Every module of `packages` (of all of ours when none is named), in a stable order."""
+    return [path for package in packages or PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def behaviour_paths() -> list[Path]:
+    """`actors/vm.py`, and also `actors/vm_migration.py` and `actors/vm/…`: a behaviour may be split."""
+    return [path for path in module_paths("actors") if _is_behaviour(path)]
+
+
+def _is_behaviour(path: Path) -> bool:
+    first = Path(path.relative_to(ROOT / "actors").parts[0]).stem
+    return any(first == name or first.startswith(f"{name}_") for name in BEHAVIOURS)
+
+
+def imported_names(tree: ast.Module) -> list[tuple[str, int]]:
+    """Full names imported anywhere in a module, lazily or not, with lines; no relative imports."""
+    names: list[tuple[str, int]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return names

@@ -1,0 +1,114 @@
+"""Questions to history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from olvm.history.store import HistoryStore
+from olvm.model.errors import BadInput, BadQuery
+from tests.unit.history.building import event, vm_report, vm_sample
+
+
+def _snapshot(path: Path) -> str:
+    with duckdb.connect() as con:
+        con.execute(f"copy (select 'vm-1' as id, 'prod' as cluster) to $${path}$$")
+    return str(path)
+
+
+def test_query_with_parameters_answers_columns_types_and_rows(store: HistoryStore) -> None:
+    answer = store.query("select $1::int + 1 as n, 1.5::decimal(4, 1) as d, 2::hugeint ** 70 as h", [41])
+    assert (answer.columns, answer.types[:2]) == (["n", "d", "h"], ["INTEGER", "DECIMAL(4,1)"])
+    assert answer.rows[0][:2] == (42, 1.5)
+    assert answer.truncated is False
+
+
+def test_query_past_the_row_limit_is_truncated_and_says_so(store: HistoryStore) -> None:
+    answer = store.query("select * from range(10)", row_count_max=3)
+    assert (answer.rows, answer.truncated) == ([(0,), (1,), (2,)], True)
+    assert store.query("select * from range(3)", row_count_max=3).truncated is False
+
+
+def test_query_past_its_time_is_stopped_and_the_store_goes_on(store: HistoryStore) -> None:
+    with pytest.raises(BadQuery, match="longer than"):
+        store.query("select sum(a.range * b.range) from range(10000000) a, range(10000000) b", timeout_s=0.2)
+    assert store.query("select 1").rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("insert into texts values (1, 'x')", "INSERT"),
+        ("delete from events", "DELETE"),
+        ("drop table events", "DROP"),
+        ("copy events to '{dir}/stolen.csv'", "COPY"),
+        ("explain analyze copy events to '{dir}/stolen.csv'", "EXPLAIN"),
+        ("/* explain */ explain analyze copy events to '{dir}/stolen.csv'", "EXPLAIN"),
+        ("EXPLAIN (ANALYZE) copy events to '{dir}/stolen.csv'", "ANALYZE"),
+        ("attach '{dir}/other.duckdb' as other", "ATTACH"),
+        ("set threads = 8", "SET"),
+        ("commit", "TRANSACTION"),
+        ("select 1; select 2", "2 statements"),
+        ("", "0 statements"),
+        ("selct 1", "syntax error"),
+        ("select * from nowhere", "nowhere does not exist"),
+        ("select * from read_csv('/etc/hostname')", "Permission"),
+        ("select $1", "parameter"),
+    ],
+)
+def test_query_that_is_not_one_reading_statement_is_refused(
+    store: HistoryStore, tmp_path: Path, sql: str, why: str
+) -> None:
+    store.add_events("engine", [event(1)])
+    store.commit()
+    with pytest.raises(BadQuery, match=why) as caught:
+        store.query(sql.replace("{dir}", str(tmp_path)))
+    assert "\n" not in caught.value.message
+    assert not list(tmp_path.glob("stolen*"))
+    assert not list(tmp_path.glob("other*"))
+    assert store.query("select count(*) from events").rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "sql", ["explain select 1", "with a as (select 1) from a", "describe events", "show tables"]
+)
+def test_query_that_only_looks_is_answered(store: HistoryStore, sql: str) -> None:
+    assert store.query(sql).rows
+
+
+def test_query_joins_a_snapshot_with_history_for_that_question_only(
+    store: HistoryStore, tmp_path: Path
+) -> None:
+    store.add_samples(vm_report(vm_sample("vm-1")))
+    store.commit()
+    sql = (
+        "select v.cluster, s.cpu_usage_percent from statistics_vms_resources_usage_samples s"
+        " join vms v on v.id = s.vm_id"
+    )
+    snapshots = {"vms": _snapshot(tmp_path / "it's vms.parquet")}
+    assert store.query(sql, (), snapshots).rows == [("prod", 12.5)]
+    with pytest.raises(BadQuery, match="vms does not exist"):
+        store.query(sql)
+
+
+def test_snapshot_outside_the_directory_or_misnamed_or_missing_is_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    outside = _snapshot(tmp_path / "vms.parquet")
+    with HistoryStore.open(path, snapshot_directory=tmp_path / "snapshots") as store:
+        with pytest.raises(BadInput, match="is outside"):
+            store.query("select 1", (), {"vms": outside})
+        with pytest.raises(BadInput, match="plain SQL name"):
+            store.query("select 1", (), {'x" as select 1; --': outside})
+        with pytest.raises(BadInput, match="cannot be read"):
+            store.query("select 1", (), {"vms": str(tmp_path / "snapshots" / "none.parquet")})
+        with pytest.raises(BadQuery, match="Permission"):
+            store.query(f"select * from read_parquet('{outside}')")
+
+
+def test_query_sees_committed_rows_only(store: HistoryStore) -> None:
+    store.add_samples(vm_report())
+    assert store.query("select count(*) from vm_samples").rows == [(0,)]
+    store.commit()
+    assert store.query("select count(*) from vm_samples").rows == [(1,)]

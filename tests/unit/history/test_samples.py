@@ -1,0 +1,100 @@
+"""Samples on the wire."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from olvm.history.samples import (
+    HostSample,
+    SampleBatch,
+    decode_batch,
+    encode_host_sample,
+    encode_vm_samples,
+    split_rows,
+)
+from olvm.model.errors import BadInput
+from tests.unit.history.building import NOW_NS, vm_report, vm_sample
+
+_ROOT = Path(__file__).parents[3]
+
+
+def _altered(payload: bytes, **changes: object) -> bytes:
+    return msgspec.msgpack.encode(msgspec.structs.replace(decode_batch(payload), **changes))
+
+
+def test_vm_report_encoded_and_decoded_keeps_every_value() -> None:
+    batch = decode_batch(
+        vm_report(vm_sample("a", uptime_seconds=2**40), vm_sample("b", vm_name="web"), seq=7)
+    )
+    assert (batch.kind, batch.host, batch.at_ns, batch.host_epoch, batch.seq) == ("vm", "kvm01", NOW_NS, 1, 7)
+    assert split_rows(batch.ids, 2, 2) == [["a", ""], ["b", "web"]]
+    assert array("q", batch.columns["uptime_seconds"]).tolist() == [2**40, -1]
+    assert array("f", batch.columns["cpu_usage_percent"]).tolist() == [12.5, 12.5]
+    assert all(math.isnan(value) for value in array("f", batch.columns["memory_usage_percent"]))
+
+
+def test_vm_report_without_vms_decodes_to_no_rows() -> None:
+    batch = decode_batch(encode_vm_samples([], host="kvm01", at_ns=NOW_NS, host_epoch=1, seq=1))
+    assert batch.row_count == 0
+    assert split_rows(batch.ids, 0, 2) == []
+
+
+def test_host_report_decodes_to_one_row() -> None:
+    sample = HostSample(host_status="Up", active_vms=3)
+    batch = decode_batch(encode_host_sample(sample, host="kvm01", at_ns=NOW_NS, host_epoch=1, seq=1))
+    assert (batch.kind, batch.row_count, batch.texts) == ("host", 1, "Up")
+
+
+def test_guest_text_with_separators_and_surrogates_cannot_break_the_rows() -> None:
+    hostile = vm_sample("a", current_user_name="x\x1fy\x1ez\ud800" + "u" * 1000)
+    batch = decode_batch(vm_report(hostile, vm_sample("b")))
+    rows = split_rows(batch.texts, 2, 3)
+    assert rows[0][2].startswith("x y z?uu")
+    assert len(rows[0][2]) == 255
+    assert rows[1] == ["", "", ""]
+
+
+def test_number_past_64_bits_is_refused_by_the_encoder() -> None:
+    with pytest.raises(BadInput, match="uptime_seconds"):
+        vm_report(vm_sample(uptime_seconds=2**63))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x00",
+        vm_report()[:-1],
+        _altered(vm_report(), columns={"cpu_usage_percent": b"\x00"}),
+        _altered(vm_report(), row_count=2),
+        _altered(vm_report(), row_count=10**9, columns={}),
+        _altered(vm_report(), row_count=-1, columns={}),
+        _altered(vm_report(), seq=0),
+        _altered(vm_report(), seq=2**63),
+        _altered(vm_report(), at_ns=-1),
+    ],
+)
+def test_malformed_report_is_refused(payload: bytes) -> None:
+    with pytest.raises(BadInput, match="refused"):
+        decode_batch(payload)
+
+
+def test_column_of_a_newer_agent_is_passed_over() -> None:
+    batch = decode_batch(vm_report())
+    newer = msgspec.structs.replace(batch, columns={**batch.columns, "gpu_usage_percent": b"1"})
+    assert isinstance(decode_batch(msgspec.msgpack.encode(newer)), SampleBatch)
+
+
+def test_encoder_import_loads_neither_numpy_nor_duckdb() -> None:
+    code = "import sys, olvm.history.samples; print({'numpy', 'duckdb', 'ray'} & set(sys.modules))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=_ROOT
+    )
+    assert answer.stdout.strip() == "set()"

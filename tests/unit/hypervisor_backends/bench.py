@@ -1,0 +1,139 @@
+"""A backend on the bench: virtual time, what was answered, and what was told."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from hypervisor_backends.protocol import (
+    TERMINAL_EVENTS,
+    CallFailed,
+    CallResult,
+    CallSucceeded,
+    DomainEvent,
+    DomainSpec,
+    DomainState,
+    HypervisorBackend,
+    HypervisorRequest,
+    RestoreDomain,
+    StartDomain,
+)
+from hypervisor_backends.simulated import SimulatedHypervisor
+from hypervisor_backends.simulated_config import SimulatedConfig, simulated_capabilities
+from olvm.model.limits import NS_PER_S
+
+GIB = 1024**3
+
+
+class VirtualScheduler:
+    """Time that passes only when asked to. Calls due at one instant run in the order they were asked for."""
+
+    def __init__(self, now_ns: int = 1_700_000_000 * NS_PER_S) -> None:
+        self._now_ns = now_ns
+        self._queue: list[tuple[int, int]] = []
+        self._calls: dict[int, Callable[[], None]] = {}
+        self._asked = 0
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def call_at(self, due_ns: int, fn: Callable[[], None]) -> Callable[[], None]:
+        self._asked += 1
+        number = self._asked
+        self._calls[number] = fn
+        heapq.heappush(self._queue, (max(due_ns, self._now_ns), number))
+        return lambda: self._calls.pop(number, None) and None
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._calls)
+
+    def advance(self, seconds: float) -> None:
+        end_ns = self._now_ns + int(seconds * NS_PER_S)
+        while self._queue and self._queue[0][0] <= end_ns:
+            self._now_ns, number = heapq.heappop(self._queue)
+            call = self._calls.pop(number, None)
+            if call is not None:
+                call()
+        self._now_ns = end_ns
+
+
+class Bench:
+    """`call` returns the list that the call's answers go to: empty until it is answered."""
+
+    def __init__(self, backend: HypervisorBackend, scheduler: VirtualScheduler) -> None:
+        self.backend = backend
+        self.scheduler = scheduler
+        self.events: list[DomainEvent] = []
+        backend.set_listener(self.events.append)
+
+    def call(self, request: HypervisorRequest) -> list[CallResult]:
+        answers: list[CallResult] = []
+        self.backend.submit(request, answers.append)
+        return answers
+
+    def settle(self, request: HypervisorRequest, seconds: float = 120.0) -> CallResult:
+        """Submit, let time pass, and return the one answer."""
+        answers = self.call(request)
+        self.scheduler.advance(seconds)
+        assert len(answers) == 1, f"{request} was answered {len(answers)} times: {answers}"
+        return answers[0]
+
+    def succeed(self, request: HypervisorRequest, seconds: float = 120.0) -> CallSucceeded:
+        result = self.settle(request, seconds)
+        assert isinstance(result, CallSucceeded), result
+        return result
+
+    def refuse(self, request: HypervisorRequest, seconds: float = 120.0) -> CallFailed:
+        result = self.settle(request, seconds)
+        assert isinstance(result, CallFailed), result
+        return result
+
+    def start(self, vm_id: str = "v1", epoch: int = 1, **spec: int) -> CallSucceeded:
+        return self.succeed(start_of(vm_id, epoch, **spec))
+
+    def kinds(self, vm_id: str = "v1") -> list[str]:
+        return [event.kind for event in self.events if event.vm_id == vm_id]
+
+    def state(self, vm_id: str = "v1") -> DomainState | None:
+        return next((domain for domain in self.backend.domains() if domain.vm_id == vm_id), None)
+
+    def status(self, vm_id: str = "v1") -> str | None:
+        state = self.state(vm_id)
+        return None if state is None else state.status
+
+
+def spec_of(vm_id: str, *, vcpus: int = 2, memory_bytes: int = 2 * GIB) -> DomainSpec:
+    return DomainSpec(name=f"vm-{vm_id}", vcpus=vcpus, memory_bytes=memory_bytes)
+
+
+def start_of(vm_id: str = "v1", epoch: int = 1, **spec: int) -> StartDomain:
+    return StartDomain(vm_id=vm_id, epoch=epoch, spec=spec_of(vm_id, **spec))
+
+
+def restore_of(vm_id: str = "v1", epoch: int = 1) -> RestoreDomain:
+    return RestoreDomain(vm_id=vm_id, epoch=epoch, spec=spec_of(vm_id))
+
+
+def check_each_life_ends_once(events: list[DomainEvent]) -> None:
+    """Rule 4 of the protocol, for a host that was not lost."""
+    live: set[tuple[str, int]] = set()
+    for event in events:
+        life = (event.vm_id, event.epoch)
+        if event.kind == "started":
+            assert life not in live, f"{life} started twice"
+            live.add(life)
+            continue
+        assert life in live, f"{event} about a domain that does not live"
+        if event.kind in TERMINAL_EVENTS:
+            assert event.exit_reason is not None, event
+            live.remove(life)
+
+
+def simulated_bench(
+    config: SimulatedConfig | None = None, *, seed: int = 1, cpus: int = 16, memory_bytes: int = 64 * GIB
+) -> tuple[Bench, SimulatedHypervisor]:
+    scheduler = VirtualScheduler()
+    capabilities = simulated_capabilities(cpus=cpus, memory_bytes=memory_bytes)
+    hypervisor = SimulatedHypervisor("h1", capabilities, scheduler, seed, config)
+    return Bench(hypervisor, scheduler), hypervisor

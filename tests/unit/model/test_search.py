@@ -1,0 +1,493 @@
+"""The search language: what text means, what is refused, and that predicate and SQL agree on every row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from olvm.model.errors import BadQuery
+from olvm.model.records import EventRecord, VmRecord
+from olvm.model.search import (
+    KEYWORDS,
+    OPERATORS,
+    QUERY_CHARS_MAX,
+    QUERY_DEPTH_MAX,
+    AllOf,
+    AnyOf,
+    Comparison,
+    Expression,
+    FreeText,
+    Not,
+    Query,
+    all_of,
+    any_of,
+    parse,
+    show,
+)
+from olvm.model.search_fields import Field, Fields, fields_of, folded
+from olvm.model.search_targets import predicate, to_sql
+
+VM_FIELDS = fields_of(VmRecord)
+
+
+def comparison(field: str, op: str, value: str) -> Comparison:
+    return Comparison(field=field, op=op, value=value)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_search_with_everything_reads_as_ovirt_reads_it() -> None:
+    text = "status=up and host=kvm1* or name != web* sortby name desc page 2"
+    assert parse(text) == Query(
+        where=AnyOf(
+            parts=(
+                AllOf(parts=(comparison("status", "=", "up"), comparison("host", "=", "kvm1*"))),
+                comparison("name", "!=", "web*"),
+            )
+        ),
+        sort_by="name",
+        descending=True,
+        page=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("", Query()),
+        ("  ", Query()),
+        ("Vms:", Query(kind="vms")),
+        ("host : up", Query(kind="hosts", where=FreeText(value="up"))),
+        ("page 3", Query(page=3)),
+        ("sortby name", Query(sort_by="name")),
+        ("web", Query(where=FreeText(value="web"))),
+        ('"page"', Query(where=FreeText(value="page"))),
+        ("NOT a", Query(where=Not(part=FreeText(value="a")))),
+        ("Memory >= 8GiB", Query(where=comparison("memory", ">=", "8GiB"))),
+        ("vcpus<=4", Query(where=comparison("vcpus", "<=", "4"))),
+        ("name='old lab'", Query(where=comparison("name", "=", "old lab"))),
+        (r'name = "a\"b\\c"', Query(where=comparison("name", "=", 'a"b\\c'))),
+        (
+            "(a or b) and c",
+            Query(
+                where=AllOf(
+                    parts=(
+                        AnyOf(parts=(FreeText(value="a"), FreeText(value="b"))),
+                        FreeText(value="c"),
+                    )
+                )
+            ),
+        ),
+        (
+            "a and (b and c)",
+            Query(where=AllOf(parts=tuple(FreeText(value=word) for word in "abc"))),
+        ),
+        ("Events: severity > normal sortby time", None),
+    ],
+)
+def test_search_text_has_this_tree(text: str, query: Query | None) -> None:
+    if query is None:
+        query = Query(kind="events", where=comparison("severity", ">", "normal"), sort_by="time")
+    assert parse(text) == query
+
+
+@pytest.mark.parametrize(
+    ("text", "character", "problem"),
+    [
+        ("status=", 8, "expected a value after ="),
+        ("status= and host=x", 9, "expected a value after ="),
+        ("= up", 1, "expected a field"),
+        ("(a or b", 8, "open bracket"),
+        ("a or b)", 7, "closes nothing"),
+        ('name="web', 6, "not closed"),
+        ("a b", 3, "expected and, or"),
+        ("a and", 6, "expected a field"),
+        ("not", 4, "expected a field"),
+        ("name ! web", 6, "use not"),
+        ("sortby", 7, "name of a field"),
+        ("sortby name up", 13, "only asc, desc or page"),
+        ("page zero", 6, "number of a page"),
+        ("page 0", 6, "pages go from 1"),
+        ("page 1 web", 8, "nothing may follow"),
+        ("boxes: up", 1, "unknown kind boxes"),
+        ("4x = 3", 1, "name of a field"),
+        ("and = 3", 1, "name of a field"),
+    ],
+)
+def test_search_that_is_malformed_points_at_the_character(text: str, character: int, problem: str) -> None:
+    with pytest.raises(BadQuery) as caught:
+        parse(text)
+    message = caught.value.message
+    assert f"at character {character}:" in message
+    assert problem in message
+    assert message.endswith(f"{text[: character - 1]}^{text[character - 1 :]}")
+    assert "\n" not in message
+
+
+def test_search_with_line_breaks_is_refused_in_one_line() -> None:
+    with pytest.raises(BadQuery) as caught:
+        parse("a\nand\n=")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["(" * (QUERY_DEPTH_MAX + 1), "not " * (QUERY_DEPTH_MAX + 1) + "a"])
+def test_search_nested_too_deep_is_refused(text: str) -> None:
+    with pytest.raises(BadQuery, match="deep"):
+        parse(text)
+
+
+def test_search_nested_as_deep_as_allowed_is_read_and_compiled() -> None:
+    query = parse("not " * QUERY_DEPTH_MAX + "web")
+    assert predicate(query, VM_FIELDS)({"name": "web"})
+
+
+def test_search_that_is_too_long_is_refused() -> None:
+    with pytest.raises(BadQuery, match="use at most"):
+        parse("a" * (QUERY_CHARS_MAX + 1))
+
+
+# ---------------------------------------------------------------- parse(show(query)) == query
+
+values = st.text(min_size=0, max_size=8) | st.sampled_from(
+    ["web*", "and", "page", "a:b", 'q"q', "\\", "8GiB"]
+)
+field_names = st.from_regex(r"[a-z_][a-z0-9_.]{0,6}", fullmatch=True).filter(
+    lambda name: name not in KEYWORDS
+)
+terms: st.SearchStrategy[Expression] = st.builds(FreeText, value=values) | st.builds(
+    Comparison, field=field_names, op=st.sampled_from(OPERATORS), value=values
+)
+trees = st.recursive(
+    terms,
+    lambda inner: (
+        st.builds(Not, part=inner)
+        | st.lists(inner, min_size=1, max_size=3).map(all_of)
+        | st.lists(inner, min_size=1, max_size=3).map(any_of)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> Query:
+    sort_by = draw(st.none() | field_names)
+    return Query(
+        kind=draw(st.sampled_from([None, "vms", "hosts", "events"])),
+        where=draw(st.none() | trees),
+        sort_by=sort_by,
+        descending=draw(st.booleans()) if sort_by else False,
+        page=draw(st.none() | st.integers(min_value=1, max_value=1_000_000)),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(queries())
+def test_search_shown_and_parsed_is_the_same_tree(query: Query) -> None:
+    assert parse(show(query)) == query
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=40) | st.text(alphabet="ab ()\"'=!<>:*not", max_size=40))
+def test_search_of_any_text_is_read_or_is_a_bad_query(text: str) -> None:
+    try:
+        query = parse(text)
+    except BadQuery as refusal:
+        assert "\n" not in refusal.message  # one line, and nothing but BadQuery
+    else:
+        assert parse(show(query)) == query
+
+
+# ---------------------------------------------------------------- fields
+
+
+def test_fields_of_a_record_have_the_types_of_its_annotations() -> None:
+    by_name = VM_FIELDS.by_name
+    assert by_name["memory"] == by_name["memory_bytes"] == Field(column="memory_bytes", type="size")
+    assert by_name["created"] == Field(column="created_ns", type="time")
+    assert by_name["host"] == Field(column="host")
+    assert by_name["vcpus"] == Field(column="vcpus", type="number")
+    assert by_name["high_availability"] == Field(column="high_availability", type="boolean")
+    assert by_name["status"].type == "choice" and "powering_up" in by_name["status"].choices
+    assert "pinned_hosts" not in by_name and "timers" not in by_name
+    severity = fields_of(EventRecord, free_text="message").by_name["severity"]
+    assert severity.type == "rank" and severity.choices == ("normal", "warning", "error", "alert")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("statsu=up", r"unknown field statsu \(did you mean status\?\); known fields are agent, cluster, "),
+        ("sortby nam", r"unknown field nam \(did you mean name\?\)"),
+        ("users.name=mary", "unknown field users.name"),
+        ("status=upp", r"status is never upp \(did you mean up\?\); its values are unassigned, down, up"),
+        ("status > up", "status has no order; use = or !="),
+        ("name < web*", "name is compared with a pattern; use = or !="),
+        ("memory > lots", "memory is a size, write it as in 512MiB or 8GiB"),
+        ("vcpus = 4*", "vcpus is a number"),
+        ("vcpus = nan", "use a number below"),
+        ("vcpus = 1e400", "use a number below"),
+        ("high_availability=maybe", "high_availability is true or false"),
+        ("high_availability > no", "high_availability is yes or no; use = or !="),
+        ("created > yesterday", "created is a time in UTC"),
+    ],
+)
+def test_search_that_does_not_fit_the_fields_is_refused_both_ways(text: str, problem: str) -> None:
+    query = parse(text)
+    with pytest.raises(BadQuery, match=problem):
+        to_sql(query, VM_FIELDS)
+    if query.where is not None:
+        with pytest.raises(BadQuery, match=problem):
+            predicate(query, VM_FIELDS)
+
+
+# ---------------------------------------------------------------- meaning
+
+ROW: dict[str, object] = {
+    "name": "Web-1",
+    "status": "powering_up",
+    "host": None,
+    "memory_bytes": 8 * 1024**3,
+    "vcpus": 4,
+    "high_availability": True,
+    "created_ns": 1_000_000_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("", True),
+        ("web", True),
+        ("eb-", True),
+        ("eb*", False),
+        ("name=web", False),
+        ("name=WEB-1", True),
+        ("name=w*-*1", True),
+        ("name=web-1*1", False),
+        ("name != w*", False),
+        ("status=poweringup", True),
+        ("status=power*", True),
+        ("status != Powering_Up", False),
+        ("host=kvm1", False),
+        ("host != kvm1", True),
+        ("not host=kvm1", True),
+        ("host=*", False),
+        ("memory >= 8GiB", True),
+        ("memory > 8GiB", False),
+        ("memory < 8.5G", True),
+        ("vcpus=4.0", True),
+        ("vcpus > 3.5", True),
+        ("high_availability=yes", True),
+        ("high_availability != yes", False),
+        ("created < 1970-01-02", True),
+        ('created = "1970-01-01T01:00:01+01:00"', True),
+        ("vcpus=4 and not (name=x or host=*)", True),
+    ],
+)
+def test_search_means_this_of_a_row(text: str, matches: bool) -> None:
+    assert predicate(parse(text), VM_FIELDS)(ROW) is matches
+
+
+@pytest.mark.parametrize(
+    ("text", "severities"),
+    [
+        ("severity > normal", ["warning", "error", "alert"]),
+        ("severity <= warning", ["normal", "warning"]),
+        ("severity = Error", ["error"]),
+    ],
+)
+def test_search_by_severity_follows_its_order_and_not_the_alphabet(text: str, severities: list[str]) -> None:
+    holds = predicate(parse(text), fields_of(EventRecord, free_text="message"))
+    order = ["normal", "warning", "error", "alert"]
+    assert [severity for severity in order if holds({"severity": severity})] == severities
+
+
+def test_search_with_many_stars_takes_one_pass() -> None:
+    holds = predicate(parse("name=" + "*a" * 2000), VM_FIELDS)
+    assert not holds({"name": "a" * 1999})
+    assert holds({"name": "a" * 2000})
+
+
+def test_search_as_sql_keeps_what_was_typed_in_parameters() -> None:
+    sql = to_sql(parse("""name="x' or 1=1 --" sortby memory desc page 3"""), VM_FIELDS, page_rows=50)
+    assert sql.where == 'coalesce(lower("name") = ?, false)'
+    assert sql.parameters == ("x' or 1=1 --",)
+    assert sql.clauses() == (
+        'where coalesce(lower("name") = ?, false) order by "memory_bytes" desc nulls last limit 50 offset 100'
+    )
+
+
+def test_search_without_a_page_asks_for_all_rows() -> None:
+    assert to_sql(parse(""), VM_FIELDS).clauses() == "where true"
+
+
+# ---------------------------------------------------------------- predicate and SQL agree
+
+LAB = Fields(
+    by_name={
+        "name": Field(column="name"),
+        "note": Field(column="note"),
+        "status": Field(column="status", type="choice", choices=("up", "down", "powering_up")),
+        "severity": Field(column="severity", type="rank", choices=("normal", "warning", "error")),
+        "memory": Field(column="memory_bytes", type="size"),
+        "load": Field(column="load", type="number"),
+        "ha": Field(column="ha", type="boolean"),
+    }
+)
+LAB_COLUMNS = tuple(field.column for field in LAB.by_name.values())
+# Few letters, so that values meet; with what LIKE and regular expressions find special, and letters whose
+# case is odd: dotted and dotless i, sharp s, both small sigmas.
+words = st.text(alphabet="abAB%_\\*.[ßİıΣςσÄä", max_size=4)
+whole = st.integers(min_value=-8, max_value=8) | st.sampled_from([1024, 2**40, 2**52])
+rows = st.fixed_dictionaries(
+    {
+        "name": words,
+        "note": st.none() | words,
+        "status": st.none() | st.sampled_from(["up", "down", "powering_up"]),
+        "severity": st.none() | st.sampled_from(["normal", "warning", "error", "of a newer version"]),
+        "memory_bytes": st.none() | whole.map(abs),
+        "load": st.none() | st.floats(min_value=-8, max_value=8, width=32),
+        "ha": st.none() | st.booleans(),
+    }
+)
+
+
+def lab_terms() -> st.SearchStrategy[Expression]:
+    equality = st.sampled_from(["=", "!="])
+    order = st.sampled_from(OPERATORS)
+    plain = words.map(lambda word: word.replace("*", ""))
+    statuses = st.sampled_from(["up", "DOWN", "poweringup", "*p*"])
+    severities = st.sampled_from(["normal", "Warning", "error"])
+    sizes = whole.map(abs).map(str) | st.sampled_from(["1K", "1KB", "0.5TiB"])
+    loads = st.integers(-8, 8).map(str) | st.floats(-8, 8, width=16).map(repr)
+    return st.one_of(
+        st.builds(FreeText, value=words),
+        st.builds(Comparison, field=st.sampled_from(["name", "note"]), op=equality, value=words),
+        st.builds(Comparison, field=st.sampled_from(["name", "note"]), op=order, value=plain),
+        st.builds(Comparison, field=st.just("status"), op=equality, value=statuses),
+        st.builds(Comparison, field=st.just("severity"), op=order, value=severities),
+        st.builds(Comparison, field=st.just("memory"), op=order, value=sizes),
+        st.builds(Comparison, field=st.just("load"), op=order, value=loads),
+        st.builds(Comparison, field=st.just("ha"), op=equality, value=st.sampled_from(["yes", "false"])),
+    )
+
+
+lab_trees = st.recursive(
+    lab_terms(),
+    lambda inner: (
+        st.builds(Not, part=inner)
+        | st.lists(inner, min_size=2, max_size=3).map(all_of)
+        | st.lists(inner, min_size=2, max_size=3).map(any_of)
+    ),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute(
+            "create table lab (id integer, name varchar, note varchar, status varchar, severity varchar,"
+            " memory_bytes bigint, load double, ha boolean)"
+        )
+        yield connection
+
+
+def insert(lab: duckdb.DuckDBPyConnection, table: list[dict[str, Any]]) -> None:
+    lab.execute("delete from lab")
+    one_row = f"({', '.join('?' * (1 + len(LAB_COLUMNS)))})"
+    cells = [cell for number, row in enumerate(table) for cell in (number, *(row[c] for c in LAB_COLUMNS))]
+    lab.execute(f"insert into lab values {', '.join([one_row] * len(table))}", cells)
+
+
+def assert_agreement(lab: duckdb.DuckDBPyConnection, table: list[dict[str, Any]], query: Query) -> int:
+    """Returns how many rows were found."""
+    sql = to_sql(query, LAB)
+    answer = lab.execute(f"select id from lab {sql.clauses()}", list(sql.parameters)).fetchall()
+    holds = predicate(query, LAB)
+    found = sorted(number for (number,) in answer)
+    assert found == [number for number, row in enumerate(table) if holds(row)], show(query)
+    return len(found)
+
+
+@settings(max_examples=150, deadline=None)
+@given(table=st.lists(rows, min_size=1, max_size=6), tree=lab_trees)
+def test_search_as_predicate_and_as_sql_finds_the_same_rows(
+    lab: duckdb.DuckDBPyConnection, table: list[dict[str, Any]], tree: Expression
+) -> None:
+    insert(lab, table)
+    assert_agreement(lab, table, Query(where=tree))
+
+
+# Random trees seldom hit the odd corner of a single term, so here each term meets each value.
+ODD_TEXTS = [
+    "",
+    "a",
+    "A",
+    "ab",
+    "aab",
+    "a%b",
+    "axb",
+    "a_b",
+    "a\\b",
+    "%",
+    "_",
+    "\\",
+    "x",
+    "[a]",
+    "ß",
+    "İ",
+    "aΣ",
+    "aς",
+]
+ODD_PATTERNS = [*ODD_TEXTS, "*", "**", "a*", "*b", "a*b", "ab*b", "a*a*b", "*%*", "*_*", "a_*", "*\\*", "*Σ"]
+EMPTY = dict.fromkeys(LAB_COLUMNS)
+EVERY_VALUE: list[dict[str, Any]] = [
+    {**EMPTY, "name": ""},
+    *({**EMPTY, "name": text, "note": text} for text in ODD_TEXTS),
+    *({**EMPTY, "name": "", "status": status} for status in ("up", "down", "powering_up")),
+    *(
+        {**EMPTY, "name": "", "severity": word}
+        for word in ("normal", "Warning", "error", "of a newer version")
+    ),
+    *({**EMPTY, "name": "", "memory_bytes": size} for size in (0, 1, 1000, 1024, 2**52)),
+    *({**EMPTY, "name": "", "load": load} for load in (-1.5, -0.0, 0.0, 0.1, 2.0)),
+    *({**EMPTY, "name": "", "ha": ha} for ha in (True, False)),
+]
+EVERY_TERM: list[Expression] = [
+    *(FreeText(value=text) for text in ODD_PATTERNS),
+    *(
+        comparison(field, op, text)
+        for field in ("name", "note")
+        for op in ("=", "!=")
+        for text in ODD_PATTERNS
+    ),
+    *(comparison("note", op, text) for op in OPERATORS for text in ODD_TEXTS),
+    *(comparison("status", op, word) for op in ("=", "!=") for word in ("UP", "poweringup", "*p*", "*")),
+    *(comparison("severity", op, word) for op in OPERATORS for word in ("normal", "Warning", "error")),
+    *(comparison("memory", op, size) for op in OPERATORS for size in ("0", "1KB", "1K", "4096T")),
+    *(comparison("load", op, load) for op in OPERATORS for load in ("-1.5", "0", "0.1", "2")),
+    *(comparison("ha", op, word) for op in ("=", "!=") for word in ("yes", "false")),
+]
+
+
+def test_search_of_every_term_finds_the_same_rows_as_predicate_and_as_sql(
+    lab: duckdb.DuckDBPyConnection,
+) -> None:
+    insert(lab, EVERY_VALUE)
+    counts = [assert_agreement(lab, EVERY_VALUE, Query(where=term)) for term in EVERY_TERM]
+    mixed = sum(0 < count < len(EVERY_VALUE) for count in counts)
+    assert mixed > 0.8 * len(EVERY_TERM)  # else the comparison would say little
+
+
+def test_folded_text_is_duckdbs_lower_for_every_character(lab: duckdb.DuckDBPyConnection) -> None:
+    codes = "select code, lower(chr(code::integer)) from range(1, 1114112) t(code)"
+    answers = lab.execute(f"{codes} where code not between 55296 and 57343").fetchall()
+    assert len(answers) == 1_112_063
+    assert [code for code, lowered in answers if folded(chr(code)) != lowered] == []

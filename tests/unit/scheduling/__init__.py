@@ -1,0 +1,1 @@
+"""Placement, without a cluster actor around it."""
