@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+# Ray reads its authentication mode once, when it is imported.
+os.environ["RAY_AUTH_MODE"] = "token"
+
 import ray
 from ray.actor import ActorHandle
 
@@ -306,7 +310,6 @@ def _start_ray(directory: Path) -> None:
                 file.write(secrets.token_hex(32))
         os.chmod(token, 0o600)
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")

@@ -40,8 +40,8 @@ OUTBOX_GARBAGE_MAX: Final = 20_000
 
 _MARKS: Final = "select destination, max(seq) from outbox where payload is null group by destination"
 _GARBAGE: Final = (
-    "with marks as (select destination, max(seq) as acknowledged from outbox where payload is null group by all) "
-    "select count(*) from outbox join marks using (destination) where seq <= acknowledged"
+    "with marks as (select destination, max(seq) as acknowledged from outbox where payload is null "
+    "group by destination) select count(*) from outbox join marks using (destination) where seq <= acknowledged"
 )
 _WAITING: Final = (
     "select destination, seq, payload from outbox where payload is not null order by destination, seq"

@@ -120,8 +120,8 @@ def check_version(connection: duckdb.DuckDBPyConnection, path: str) -> int:
     if version > SCHEMA_VERSION:
         raise JournalError(
             f"{path} has schema version {version}, written by olvm {meta.get('olvm_version', '?')}; this "
-            f"release knows versions up to {SCHEMA_VERSION}: start the newer release, or restore an older copy "
-            "of the file"
+            f"release knows versions up to {SCHEMA_VERSION}: start the newer release, or restore an "
+            "older copy of the file"
         )
     return version
 
@@ -165,6 +165,6 @@ def _fit_columns(
         elif stored != column.sql_type:
             raise JournalError(
                 f"{path}: column {table.name}.{column.name} is {stored} and this release needs "
-                f"{column.sql_type}; a step for it is missing in olvm.journal.migrations: start the release that "
-                "wrote the file"
+                f"{column.sql_type}; a step for it is missing in olvm.journal.migrations: start the "
+                "release that wrote the file"
             )

@@ -175,7 +175,7 @@ def _comparison_sql(check: Check, parameters: list[Parameter]) -> str:
             return f"lower({column}) {compare} ?"
         case "rank":
             parameters.extend((list(check.choices), check.operand))
-            return f"nullif(list_position(?::varchar[], lower({column})), 0) - 1 {compare} ?"
+            return f"list_position(?::varchar[], lower({column})) - 1 {compare} ?"
         case "boolean" | "number":
             parameters.append(check.operand)
             return f"{column} {compare} ?"

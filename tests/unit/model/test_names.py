@@ -33,4 +33,5 @@ def test_name_of_letters_digits_and_marks_is_accepted(name: str) -> None:
 def test_name_that_could_be_mistaken_is_bad_input(name: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason) as caught:
         check_name("vm", name)
-    assert "vm" in caught.value.message and "\n" not in caught.value.message
+    assert "vm" in caught.value.message
+    assert "\n" not in caught.value.message

@@ -118,7 +118,8 @@ def test_vm_statuses_have_ovirts_numbers_and_groups() -> None:
     assert sorted(OVIRT_NUMBER_BY_VM_STATUS.values()) == [-1, 0, 1, 2, *range(4, 17)]
     assert set(OVIRT_NUMBER_BY_VM_STATUS) == set(VmStatus)
     assert not RUNNING_OR_PAUSED & NOT_RUNNING
-    assert len(RUNNING) == 7 and len(RUNNING_OR_PAUSED) == 10
+    assert len(RUNNING) == 7
+    assert len(RUNNING_OR_PAUSED) == 10
     outside = {VmStatus.UNASSIGNED, VmStatus.UNKNOWN}
     assert set(VmStatus) == ON_A_HOST | NOT_RUNNING | outside
 
@@ -193,8 +194,11 @@ def test_vm_command_that_is_let_through_always_has_a_transition(status: VmStatus
         assert action not in FORBIDDEN_VM_ACTIONS.get(status, ())
         assert not triggers or any((status, trigger) in VM_TRANSITIONS for trigger in triggers)
     else:
-        assert refusal.startswith("cannot ") and " web-1: it is " in refusal
-        assert status.value in refusal and "; " in refusal and "\n" not in refusal
+        assert refusal.startswith("cannot ")
+        assert " web-1: it is " in refusal
+        assert status.value in refusal
+        assert "; " in refusal
+        assert "\n" not in refusal
 
 
 @pytest.mark.parametrize(
