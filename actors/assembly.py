@@ -75,7 +75,7 @@ def cast_of(kind: SiloKind) -> Cast:
         case "vm":
             return vm_cast
         case "telemetry":
-            return lambda records: [Telemetry()]
+            return telemetry_cast
 
 
 R = TypeVar("R", bound=Record)
@@ -114,6 +114,10 @@ def host_cast(records: Records) -> list[Behaviour]:
     behaviours: list[Behaviour] = [HostAgent(agent, by_host.get(agent.host, {})) for agent in agents.values()]
     behaviours.append(AgentRoster(set(agents)))
     return behaviours
+
+
+def telemetry_cast(_: Records) -> list[Behaviour]:
+    return [Telemetry()]
 
 
 def vm_cast(records: Records) -> list[Behaviour]:

@@ -64,6 +64,7 @@ class Turn:
         now_ns: int,
         config: Config,
         new_id: Callable[[], str],
+        *,
         silo: str = "engine",
     ) -> None:
         self.me = me

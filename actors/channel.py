@@ -34,7 +34,9 @@ class Outbox:
         """Put back a committed message at recovery; numbers come in order."""
         if not self.waiting:
             self.acked_seq = self.sent_seq = seq - 1
-        assert seq == self.acked_seq + 1 + len(self.waiting), f"hole in the outbox for {self.destination} at {seq}"
+        assert seq == self.acked_seq + 1 + len(self.waiting), (
+            f"hole in the outbox for {self.destination} at {seq}"
+        )
         self.waiting.append(payload)
         self.next_seq = seq + 1
 

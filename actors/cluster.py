@@ -58,7 +58,7 @@ class Cluster:
     def timed_record(self) -> TimedRecord | None:
         return None
 
-    def handle(self, message: m.AnyMessage, turn: Turn) -> None:
+    def handle(self, message: m.AnyMessage, turn: Turn) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case m.PlaceVm():
                 self._on_place_vm(message, turn)
@@ -76,7 +76,9 @@ class Cluster:
             case m.HostUnresponsive():
                 self._on_host_unresponsive(message, turn)
             case m.AskEmpty():
-                names = sorted(self.reservations[vm].vm_name for vm in self.vm_ids_by_host.get(message.host, {}))
+                names = sorted(
+                    self.reservations[vm].vm_name for vm in self.vm_ids_by_host.get(message.host, {})
+                )
                 turn.reply(m.HostOccupancy(message.host, names))
             case m.ExplainForVm():
                 self._on_explain(message, turn)

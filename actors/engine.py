@@ -99,7 +99,9 @@ class Engine:
         return self.open.get(operation_id) or self.finished.get(operation_id)
 
     def _on_submit(self, message: m.Submit, turn: Turn) -> None:
-        known = self.operation_by_request.get(message.client_request_id) if message.client_request_id else None
+        known = (
+            self.operation_by_request.get(message.client_request_id) if message.client_request_id else None
+        )
         if known is not None:
             operation = self._find(known)
             assert operation is not None, f"request {message.client_request_id} names no operation"
@@ -232,22 +234,24 @@ class Engine:
             self.key_by_vm_id.pop(item.id, None)
             turn.erase(item)
 
-    def _accept_create_cluster(self, command: m.CreateCluster, operation: OperationRecord, turn: Turn) -> None:
+    def _accept_create_cluster(
+        self, command: m.CreateCluster, operation: OperationRecord, turn: Turn
+    ) -> None:
         self._check_free("cluster", command.name)
         policy_named(command.policy, command.policy_parameters)
         _check_overcommit(command.memory_overcommit_percent, command.cpu_overcommit_percent)
         _describe(operation, "create_cluster", "cluster", command.name, command.name)
         address = f"cluster/{command.name}"
         self._add_item(
-            InventoryRecord(
-                key=address, kind="cluster", name=command.name, id=command.name, address=address
-            ),
+            InventoryRecord(key=address, kind="cluster", name=command.name, id=command.name, address=address),
             turn,
         )
         turn.spawn(Cluster.new(command.name))
         turn.send(address, m.StartCluster(operation.id, command))
 
-    def _accept_remove_cluster(self, command: m.RemoveCluster, operation: OperationRecord, turn: Turn) -> None:
+    def _accept_remove_cluster(
+        self, command: m.RemoveCluster, operation: OperationRecord, turn: Turn
+    ) -> None:
         item = self._item("cluster", command.name)
         inside = sorted(other.name for other in self.inventory.values() if other.cluster == item.name)
         if inside:

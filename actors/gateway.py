@@ -152,10 +152,9 @@ class Gateway:
         connection = self._connections.get(int(connection_number))
         if connection is None:
             return  # the client has gone; the operation goes on
-        if watch and watch[0] == "1" and isinstance(message, m.OperationView):
-            if message.finished_ns is None:
-                with self._lock:
-                    self._watchers.setdefault(message.id, set()).add(connection.number)
+        if isinstance(message, m.OperationView) and message.finished_ns is None and watch[:1] == ["1"]:
+            with self._lock:
+                self._watchers.setdefault(message.id, set()).add(connection.number)
         body: Any = message
         connection.push(p.Answer(int(number), body))
         self._touched.add(connection.number)
@@ -232,7 +231,8 @@ class Gateway:
 
     def _event_page(self, after: int, row_count_max: int) -> p.EventPage:
         table = self._silo.journal.query(
-            f"select {EVENT_COLUMNS} from events where seq > ? order by seq limit {int(row_count_max)}", (after,)
+            f"select {EVENT_COLUMNS} from events where seq > ? order by seq limit {int(row_count_max)}",  # noqa: S608 - columns of ours
+            (after,),
         )
         events = table.dicts()
         for event in events:
@@ -249,19 +249,19 @@ class Gateway:
         # Nobody waits in a reader thread: the next commit with events asks again, or the timer answers empty.
         once = threading.Lock()
 
-        def again(final: bool) -> None:
+        def again() -> None:
             if once.acquire(blocking=False):
                 timer.cancel()
                 rest = msgspec.structs.replace(ask, wait_s=0.0)
                 self._read(connection, number, lambda: self._events(connection, number, rest))
 
-        timer = threading.Timer(min(ask.wait_s, 60.0), again, (True,))
+        timer = threading.Timer(min(ask.wait_s, 60.0), again)
         timer.daemon = True
         timer.start()
         with self._lock:
-            self._event_waiters.append(lambda: again(False))
+            self._event_waiters.append(again)
         if self._event_page(ask.after, 1).events:
-            again(False)
+            again()
         return None
 
     def _status(self) -> p.DataCenterStatus:

@@ -35,7 +35,7 @@ class HistoryPort:
         try:
             value = self._carry_out(request)
         except OlvmError as error:
-            log.error("history: %s", error)
+            log.error("history: %s", error)  # noqa: TRY400 - the sentence says it all
             answer = CallEnded(tag, False, error.message.encode(), error.code)
         else:
             if value is None:

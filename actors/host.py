@@ -21,7 +21,9 @@ from olvm.model.limits import NS_PER_S
 from olvm.model.records import HostRecord, Severity
 
 # Statuses in which silence means something: the host is meant to answer.
-WATCHED = frozenset({HostStatus.UP, HostStatus.CONNECTING, HostStatus.ERROR, HostStatus.PREPARING_FOR_MAINTENANCE})
+WATCHED = frozenset(
+    {HostStatus.UP, HostStatus.CONNECTING, HostStatus.ERROR, HostStatus.PREPARING_FOR_MAINTENANCE}
+)
 ACTION_BY_NAME = {
     "activate": HostAction.ACTIVATE,
     "maintenance": HostAction.MAINTENANCE,
@@ -73,7 +75,7 @@ class Host:
             case m.HostOccupancy():
                 self._on_occupancy(message, turn)
             case m.HostStartFailed():
-                self._on_start_failed(message, turn)
+                self._on_start_failed(turn)
             case m.Recovered():
                 # Quiet time: silence is counted from the engine's start, not from before it.
                 self.last_seen_ns = turn.now_ns
@@ -129,7 +131,12 @@ class Host:
         turn.tell(
             self.cluster,
             m.HostReported(
-                record.name, self.agent, report.host_epoch, report.seq, report.cpu_load_percent, report.domains
+                record.name,
+                self.agent,
+                report.host_epoch,
+                report.seq,
+                report.cpu_load_percent,
+                report.domains,
             ),
         )
 
@@ -158,7 +165,9 @@ class Host:
                 self._move(HostTrigger.HEARTBEAT_MISSED, f"silent for {silent_s:.0f} s", turn, "warning")
             reason = f"silent for {silent_s:.0f} s, past the grace of {grace_s:g} s"
             self._move(HostTrigger.GRACE_OVER, reason, turn, "error")
-            self._finish(turn, False, f"host {self.record.name} does not answer: {reason}", OperationFailed.code)
+            self._finish(
+                turn, False, f"host {self.record.name} does not answer: {reason}", OperationFailed.code
+            )
             turn.send(self.cluster, m.HostUnresponsive(self.record.name, reason))
         elif silent_s > config.host_connecting_after_s and self.record.status is not HostStatus.CONNECTING:
             self._move(HostTrigger.HEARTBEAT_MISSED, f"silent for {silent_s:.0f} s", turn, "warning")
@@ -244,7 +253,9 @@ class Host:
         record = self.record
         refusal = host_refusal(record.name, record.status, ACTION_BY_NAME[message.action])
         if refusal is None and record.operation_id is not None:
-            refusal = f"cannot {message.action} host {record.name}: operation {record.operation_id} is under way"
+            refusal = (
+                f"cannot {message.action} host {record.name}: operation {record.operation_id} is under way"
+            )
         if refusal is not None:
             turn.send("engine", m.OperationEnded(message.operation_id, False, refusal, Conflict.code))
             return
@@ -291,7 +302,7 @@ class Host:
 
     # ------------------------------------------------------------------ failed starts
 
-    def _on_start_failed(self, message: m.HostStartFailed, turn: Turn) -> None:
+    def _on_start_failed(self, turn: Turn) -> None:
         record = self.record
         record.failed_starts += 1
         turn.set_timer(record, "forgive", turn.config.failed_starts_expire_s)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.behaviour import TimedRecord, Turn
-from actors.hypervisor_port import HostOpened, OpenHost, SampleHost, Sampled
+from actors.hypervisor_port import HostOpened, OpenHost, Sampled, SampleHost
 from hypervisor_backends.protocol import (
     ContinueDomain,
     DestroyDomain,
@@ -260,7 +260,9 @@ class HostAgent:
             if known.status is not VmStatus.DOWN:
                 # The engine has moved on from a copy that still runs here: its authority is newer, the copy ends.
                 turn.call(self.port, DestroyDomain(vm_id=known.vm_id), f"destroy/{known.vm_id}/{known.epoch}")
-                reason = f"an older copy (epoch {known.epoch}) still ran on {self.record.host} and is being ended"
+                reason = (
+                    f"an older copy (epoch {known.epoch}) still ran on {self.record.host} and is being ended"
+                )
                 turn.send(
                     message.vm_address,
                     m.DomainRefused(self.record.host, message.epoch, "create", reason, "older_copy"),
@@ -304,9 +306,7 @@ class HostAgent:
                 self._report(domain, turn)
             else:
                 reason = f"host {self.record.host} has no machine {message.vm_id}"
-                turn.reply(
-                    m.DomainRefused(self.record.host, message.epoch, message.verb, reason, "absent")
-                )
+                turn.reply(m.DomainRefused(self.record.host, message.epoch, message.verb, reason, "absent"))
             return
         if message.epoch < domain.epoch:
             self._refuse(turn.sender, message.epoch, message.verb, domain, turn)
@@ -415,9 +415,7 @@ class HostAgent:
                 turn.save(domain)
             turn.send(
                 domain.vm_address,
-                m.DomainRefused(
-                    self.record.host, domain.epoch, verb, message.value.decode(), message.code
-                ),
+                m.DomainRefused(self.record.host, domain.epoch, verb, message.value.decode(), message.code),
             )
 
     def _on_happened(self, message: m.DomainHappened, turn: Turn) -> None:

@@ -40,7 +40,7 @@ STATUS_TIMEOUT_S = 3.0
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 LOCK_RETRY_S = 30.0  # a killed predecessor's process may hold its journal for a moment
-TOKEN_FILE = "ray_token"
+TOKEN_FILE = "ray_token"  # noqa: S105 - a file name
 
 
 def namespace_of(directory: str) -> str:
@@ -116,7 +116,7 @@ def _open_node(name: str, directory: str, config: Config, transmit: Any) -> Node
             time.sleep(0.05)
 
 
-_SiloActor = ray.remote(
+_SiloActor: Any = ray.remote(  # type: ignore[call-overload]
     num_cpus=0,
     max_restarts=-1,
     max_task_retries=0,
@@ -152,7 +152,7 @@ class _Peers:
 
     def ensure(self, silo: str) -> ActorHandle[Any]:
         with self._lock:
-            handle = _SiloActor.options(
+            handle: ActorHandle[Any] = _SiloActor.options(
                 name=f"silo-{silo}",
                 namespace=self._namespace,
                 lifetime="detached",
@@ -196,7 +196,9 @@ class _RayInfrastructure:
             handle = self._peers.find(name)
             if name != ENGINE_SILO and handle is not None:
                 asked[handle.status.options(concurrency_group="questions").remote()] = name
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=STATUS_TIMEOUT_S) if asked else ([], [])
+        ready, _ = (
+            ray.wait(list(asked), num_returns=len(asked), timeout=STATUS_TIMEOUT_S) if asked else ([], [])
+        )
         for reference in ready:
             name = asked[reference]
             try:
@@ -215,7 +217,7 @@ class _RayInfrastructure:
             raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
         request = msgspec.msgpack.encode((sql, params, snapshots, row_count_max, timeout_s))
         try:
-            answer = ray.get(
+            answer: bytes = ray.get(
                 handle.query_history.options(concurrency_group="questions").remote(request),
                 timeout=timeout_s + 5,
             )
@@ -315,11 +317,12 @@ def _start_ray(directory: Path) -> None:
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
     # Ray warns of the coming default of this variable at every start unless it is set.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    cluster: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2}
     ray.init(
         namespace=namespace_of(str(directory)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=True,
-        **({} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2}),
+        **cluster,
     )

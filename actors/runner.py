@@ -69,7 +69,7 @@ class SiloRunner:
             self.unwritable = ""
         except JournalUnwritable as error:
             self.unwritable = error.message
-            log.error("silo %s: %s; nothing of this batch was acknowledged, trying again", silo.name, error)
+            log.error("silo %s: %s; nothing of this batch was acknowledged, trying again", silo.name, error)  # noqa: TRY400
             time.sleep(UNWRITABLE_RETRY_S)
             silo.give_up_batch()
             return

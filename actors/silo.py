@@ -251,7 +251,9 @@ class Silo:
         peer = self.peers.get(frame.source)
         if peer is None:
             peer = self.peers[frame.source] = PeerRecord(silo=frame.source)
-        if frame.acked_id == self.journal_id and self._outbox(frame.source).acknowledge(frame.acked_seq, now_ns):
+        if frame.acked_id == self.journal_id and self._outbox(frame.source).acknowledge(
+            frame.acked_seq, now_ns
+        ):
             self._batch.acknowledged[frame.source] = frame.acked_seq
         if frame.durable:
             self._ack_due.add(frame.source)
@@ -285,7 +287,9 @@ class Silo:
         if behaviour is None:
             log.debug("%s: no actor %s for %s", self.name, address, type(envelope.message).__name__)
             return
-        turn = Turn(address, envelope.sender, envelope.message_id, now_ns, self.config, self._new_id, self.name)
+        turn = Turn(
+            address, envelope.sender, envelope.message_id, now_ns, self.config, self._new_id, self.name
+        )
         message = envelope.message
         if type(message) is TimerFired:
             timed = behaviour.timed_record()
@@ -293,7 +297,7 @@ class Silo:
                 turn.save(timed)  # type: ignore[arg-type]
         try:
             behaviour.handle(message, turn)
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - rule 3: the one supervisor
             self._put_aside(envelope, fault)
             return
         self.turn_count += 1

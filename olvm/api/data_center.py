@@ -158,7 +158,9 @@ class DataCenter:
             with contextlib.suppress(Exception):
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 operation.wait(left)
-        open_count = sum(not operation.done and operation._accepted.exception() is None for operation in operations)
+        open_count = sum(
+            not operation.done and operation._accepted.exception() is None for operation in operations
+        )
         if open_count:
             raise WaitTimeout(f"{open_count} of {len(operations)} operations go on after {timeout} s")
 
@@ -168,7 +170,12 @@ class DataCenter:
         return result_of(self._link.ask(ask), timeout_s, what)
 
     def sql(
-        self, sql: str, params: list[Any] | tuple[Any, ...] = (), *, timeout: float = 60.0, limit: int = 100_000
+        self,
+        sql: str,
+        params: list[Any] | tuple[Any, ...] = (),
+        *,
+        timeout: float = 60.0,
+        limit: int = 100_000,
     ) -> Result:
         """Run one reading statement over the engine's tables and history.
 

@@ -51,13 +51,22 @@ class _Table(Generic[R]):
             condition += " and cluster = ?"
             params.append(self._restriction)
         order = search.order_by or self._order()
-        sql = f"select * from {table} where {condition} order by {order} limit {search.limit_rows or limit}"
+        sql = f"select * from {table} where {condition} order by {order} limit {search.limit_rows or limit}"  # noqa: S608
         if search.offset_rows:
             sql += f" offset {search.offset_rows}"
         return [self._decode(row) for row in self._dc.sql(sql, params, limit=limit).dicts()]
 
     def _order(self) -> str:
         return "name"
+
+    def _one(self, kind: str, name: str, *columns: str) -> R:
+        """The row whose key is `name`; `NotFound` when there is none."""
+        condition = " or ".join(f"{column} = ?" for column in columns)
+        sql = f"select * from {self.record.TABLE} where {condition}"  # noqa: S608 - names of ours
+        rows = self._dc.sql(sql, [name] * len(columns)).dicts()
+        if not rows:
+            raise NotFound(f"{kind} {name} does not exist; `olvm {kind} list` shows those that do")
+        return self._decode(rows[0])
 
     def _decode(self, row: dict[str, Any]) -> R:
         return decode_row(self.record, row)
@@ -66,7 +75,7 @@ class _Table(Generic[R]):
 def decode_row(record: type[R], row: dict[str, Any]) -> R:
     """A SQL row as the typed record; JSON columns are parsed."""
     fields = {field.name: field for field in msgspec.structs.fields(record)}
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in row.items():
         field = fields.get(name)
         if field is None or value is None:
@@ -253,7 +262,7 @@ class Clusters(_Table[ClusterRecord]):
         return Cluster(self._dc, name)
 
     def row(self, name: str) -> ClusterRecord:
-        return _one(self, "cluster", name, "name")
+        return self._one("cluster", name, "name")
 
     def get(self, name: str) -> Cluster:
         """The cluster of that name; `NotFound` when there is none."""
@@ -307,7 +316,7 @@ class Hosts(_Table[HostRecord]):
         return chosen
 
     def row(self, name: str) -> HostRecord:
-        return _one(self, "host", name, "name")
+        return self._one("host", name, "name")
 
     def get(self, name: str) -> Host:
         return Host(self._dc, self.row(name).name)
@@ -384,7 +393,7 @@ class Vms(_Table[VmRecord]):
 
     def row(self, name: str) -> VmRecord:
         """By name or id."""
-        return _one(self, "vm", name, "name", "id")
+        return self._one("vm", name, "name", "id")
 
     def get(self, name: str) -> Vm:
         """The machine of that name or id; `NotFound` when there is none."""
@@ -405,7 +414,7 @@ class Operations(_Table[OperationRecord]):
         return "created_ns desc"
 
     def row(self, operation_id: str) -> OperationRecord:
-        return _one(self, "operation", operation_id, "id")
+        return self._one("operation", operation_id, "id")
 
     def list(self, where: str = "", limit: int = 1000) -> list[OperationRecord]:
         """Newest first."""
@@ -417,15 +426,6 @@ class Operations(_Table[OperationRecord]):
         accepted = dc._link.ask(p.Watch(operation_id))
         operation = Operation(dc._client, accepted, f"operation {operation_id}")
         return operation.wait(timeout).view
-
-
-def _one(table: Any, kind: str, name: str, *columns: str) -> Any:
-    condition = " or ".join(f"{column} = ?" for column in columns)
-    sql = f"select * from {table.record.TABLE} where {condition}"
-    rows = table._dc.sql(sql, [name] * len(columns)).dicts()
-    if not rows:
-        raise NotFound(f"{kind} {name} does not exist; `olvm {kind} list` shows those that do")
-    return table._decode(rows[0])
 
 
 class Events:

@@ -6,6 +6,7 @@ recognises. So when the line breaks, the link connects again and sends what has 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import struct
@@ -44,11 +45,15 @@ def settle(future: Future[Any], body: object) -> None:
         future.set_result(body)
 
 
+def _ignore_push(_: OperationView) -> None:
+    """Until an OperationClient listens."""
+
+
 class LocalLink:
     """To a gateway in this process: no socket, no encoding."""
 
     def __init__(self, gateway: Any) -> None:
-        self.on_push: Push = lambda view: None
+        self.on_push: Push = _ignore_push
         self._gateway = gateway
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Any]] = {}
@@ -89,7 +94,7 @@ class SocketLink:
 
     def __init__(self, directory: Path, *, connect_timeout_s: float = 5.0, reconnect_s: float = 30.0) -> None:
         """`reconnect_s`: how long an engine may be away (it restarts in about 3 s) before requests fail."""
-        self.on_push: Push = lambda view: None
+        self.on_push: Push = _ignore_push
         self._path = directory.resolve() / SOCKET_NAME
         self._reconnect_s = reconnect_s
         self._numbers = itertools.count(1)
@@ -106,8 +111,8 @@ class SocketLink:
     def _connect(self, timeout_s: float) -> socket.socket:
         deadline = time.monotonic() + timeout_s
         while True:
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 with bound_path(self._path) as address:
                     client.connect(address)
                 return client
@@ -136,21 +141,20 @@ class SocketLink:
             self._waiting[number] = (frame, future)
             client = self._socket
         if client is not None:
-            try:
+            # The reader sees a break too, connects again and sends it.
+            with contextlib.suppress(OSError):
                 client.sendall(frame)
-            except OSError:
-                pass  # the reader sees the break too, connects again and sends it
         return future
 
     # ------------------------------------------------------------------ in
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self._closed_now():
             client = self._socket
             assert client is not None
             self._read(client)
             client.close()
-            if self._closed:
+            if self._closed_now():
                 return
             with self._lock:
                 self._socket = None
@@ -235,10 +239,8 @@ class SocketLink:
         self._closed = True
         client = self._socket
         if client is not None:
-            try:
+            with contextlib.suppress(OSError):  # it may be broken already
                 client.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it was broken already
         self._thread.join(timeout=5)
 
 

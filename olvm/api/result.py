@@ -39,9 +39,7 @@ class Result:
         import duckdb
 
         con = duckdb.connect(":memory:")
-        columns = ", ".join(
-            f'"{name}" {kind}' for name, kind in zip(self.columns, self.types, strict=True)
-        )
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in zip(self.columns, self.types, strict=True))
         con.execute(f"create table answer ({columns})")
         appender = con.appender("answer")
         appender.append_rows(self.rows())
@@ -58,9 +56,9 @@ class Result:
 
     def pl(self) -> Any:
         """A polars DataFrame (polars must be installed)."""
-        import polars
+        import importlib
 
-        return polars.DataFrame(self._relation())
+        return importlib.import_module("polars").DataFrame(self._relation())
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self._relation().__arrow_c_stream__(requested_schema)
@@ -72,12 +70,19 @@ class Result:
         return self._text(100)
 
     def _text(self, row_count_max: int) -> str:
-        shown = [tuple("" if value is None else str(value) for value in row) for row in self.rows()[:row_count_max]]
+        shown = [
+            tuple("" if value is None else str(value) for value in row) for row in self.rows()[:row_count_max]
+        ]
         widths = [
             max([len(name), *(len(row[index]) for row in shown)]) for index, name in enumerate(self.columns)
         ]
-        lines = ["  ".join(name.ljust(width) for name, width in zip(self.columns, widths, strict=True)).rstrip()]
-        lines += ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+        lines = [
+            "  ".join(name.ljust(width) for name, width in zip(self.columns, widths, strict=True)).rstrip()
+        ]
+        lines += [
+            "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
+            for row in shown
+        ]
         if len(self) > row_count_max:
             lines.append(f"… {len(self)} rows in all")
         return "\n".join(lines)
@@ -87,7 +92,9 @@ class Result:
 
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape('' if value is None else str(value))}</td>" for value in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{escape('' if value is None else str(value))}</td>" for value in row)
+            + "</tr>"
             for row in self.rows()[:200]
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -33,6 +33,4 @@ def copied(
             appender = connection.appender(name, columns=columns[name])
             appender.append_rows(rows)
             appender.flush()
-    queries = ReadOnlyQueries(connection)
-    connection.close()
-    return queries
+    return ReadOnlyQueries(connection, owns_connection=True)

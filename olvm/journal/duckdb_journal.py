@@ -39,10 +39,10 @@ CHECKPOINT_WAL_BYTES: Final = 64 * 1024 * 1024
 OUTBOX_GARBAGE_MAX: Final = 20_000
 
 _MARKS: Final = "select destination, max(seq) from outbox where payload is null group by destination"
-_GARBAGE: Final = (
-    "with marks as (select destination, max(seq) as acknowledged from outbox where payload is null "
-    "group by destination) select count(*) from outbox join marks using (destination) where seq <= acknowledged"
-)
+_GARBAGE: Final = f"""
+    with marks (destination, acknowledged) as ({_MARKS})
+    select count(*) from outbox join marks using (destination) where seq <= acknowledged
+"""  # noqa: S608 - our own words
 _WAITING: Final = (
     "select destination, seq, payload from outbox where payload is not null order by destination, seq"
 )
@@ -60,6 +60,8 @@ class DuckDbJournal:
         self._threads = int(settings["threads"])
         self._is_read_only = bool(settings["read_only"])
         self._rows_max = int(settings["journal_rows_max"])
+        self._checkpoint_wal_bytes = int(settings["checkpoint_wal_bytes"])
+        self._garbage_max = int(settings["outbox_garbage_max"])
         self._journal_id = ""
         self._last_seq = 0
         self._rows = 0
@@ -84,6 +86,8 @@ class DuckDbJournal:
         threads: int = 1,
         read_only: bool = False,
         journal_rows_max: int = JOURNAL_ROWS_MAX,
+        checkpoint_wal_bytes: int = CHECKPOINT_WAL_BYTES,
+        outbox_garbage_max: int = OUTBOX_GARBAGE_MAX,
     ) -> DuckDbJournal:
         """Open or create the file. `journal_id` names a new one; an existing one keeps its own.
 
@@ -96,6 +100,8 @@ class DuckDbJournal:
             "threads": threads,
             "read_only": read_only,
             "journal_rows_max": journal_rows_max,
+            "checkpoint_wal_bytes": checkpoint_wal_bytes,
+            "outbox_garbage_max": outbox_garbage_max,
         }
         journal = cls(Path(path), [RecordTable(one) for one in record_types], settings=settings)
         try:
@@ -228,8 +234,8 @@ class DuckDbJournal:
             return False
         connection = self._writer()
         is_fold_due = self._rows > self._rows_max // 2 if self._is_folding else self._rows > self._rows_max
-        is_log_long = self._wal_bytes() >= CHECKPOINT_WAL_BYTES
-        is_garbage_due = self._garbage > OUTBOX_GARBAGE_MAX
+        is_log_long = self._wal_bytes() >= self._checkpoint_wal_bytes
+        is_garbage_due = self._garbage > self._garbage_max
         try:
             if is_garbage_due:
                 drop_acknowledged(connection, self._acknowledged)

@@ -35,10 +35,12 @@ _PLAIN_TYPES: Final = frozenset(
 class ReadOnlyQueries:
     """Runs queries from any thread beside the writer of `connection`.
 
-    Keeps a cursor of its own to make cursors from, so that it never waits for a statement of the writer.
+    Keeps a cursor of its own to make cursors from, so that it never waits for a statement of the writer. With
+    `owns_connection` the connection is closed with it.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, owns_connection: bool = False) -> None:
+        self._owned = connection if owns_connection else None
         self._root = connection.cursor()
         self._making = threading.Lock()
 
@@ -76,6 +78,8 @@ class ReadOnlyQueries:
     def close(self) -> None:
         with self._making:
             self._root.close()
+            if self._owned is not None:
+                self._owned.close()
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._making:

@@ -76,12 +76,11 @@ def _opened(source: Path | str | Journal) -> Iterator[_Query]:
     from olvm.journal.read_only import ReadOnlyQueries
 
     connection = connect(Path(source), fsync=True, threads=1, read_only=True)
-    queries = ReadOnlyQueries(connection)
+    queries = ReadOnlyQueries(connection, owns_connection=True)
     try:
         yield queries.run
     finally:
         queries.close()
-        connection.close()
 
 
 def _replay(query: _Query) -> Image:

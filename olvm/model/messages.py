@@ -261,8 +261,6 @@ class ReleaseVm(Message, frozen=True):
     failed_start: bool = False
 
 
-
-
 class ExplainFor(Message, frozen=True):
     """The engine passes a client's question on; the answer goes straight to `reply_to`."""
 
