@@ -22,6 +22,7 @@ from olvm.model.records import EventRecord
 
 log = logging.getLogger("olvm.history")
 
+EVENTS = msgspec.msgpack.Decoder(list[EventRecord])
 MAINTAIN_PERIOD_NS = 300 * NS_PER_S
 
 
@@ -64,7 +65,7 @@ class HistoryPort:
         return None
 
     def _store_events(self, request: StoreEvents) -> bytes:
-        events = msgspec.convert(msgspec.msgpack.decode(request.payload), list[EventRecord])
+        events = EVENTS.decode(request.payload)
         cursor = self._store.add_events(request.source, events, first_kept_seq=events[0].seq)
         self._store.add_configuration(
             change for event in events if (change := configuration_of(event)) is not None

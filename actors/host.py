@@ -29,6 +29,11 @@ ACTION_BY_NAME = {
     "maintenance": HostAction.MAINTENANCE,
     "remove": HostAction.REMOVE,
 }
+# What an answer means to a host that fell silent in a status other than Up.
+RETURN_TRIGGER = {
+    HostStatus.ERROR.value: HostTrigger.RETURNED_TO_ERROR,
+    HostStatus.PREPARING_FOR_MAINTENANCE.value: HostTrigger.RETURNED_TO_PREPARING,
+}
 
 
 class Host:
@@ -89,6 +94,8 @@ class Host:
         record = self.record
         before = record.status
         record.status = next_host_status(before, trigger)
+        if trigger is HostTrigger.HEARTBEAT_MISSED:
+            record.silent_from = before.value
         record.status_reason = reason
         record.status_since_ns = turn.now_ns
         turn.save(record)
@@ -119,7 +126,14 @@ class Host:
             return  # from before the agent's last start
         self.last_seen_ns = turn.now_ns
         if record.status in (HostStatus.CONNECTING, HostStatus.NON_RESPONSIVE):
-            self._move(HostTrigger.ANSWERED, "answers again", turn)
+            self._answer_again(turn)
+
+    def _answer_again(self, turn: Turn) -> None:
+        """Back to what it was before it fell silent: a host in Error or on its way out does not return to service."""
+        trigger = RETURN_TRIGGER.get(self.record.silent_from, HostTrigger.ANSWERED)
+        self._move(trigger, "answers again", turn)
+        if self.record.status is HostStatus.PREPARING_FOR_MAINTENANCE:
+            turn.send(self.cluster, m.AskEmpty(self.record.name))
 
     def _on_report(self, report: m.HostReport, turn: Turn) -> None:
         record = self.record
@@ -227,7 +241,7 @@ class Host:
         if record.status in (HostStatus.INSTALLING, HostStatus.UNASSIGNED):
             self._move(HostTrigger.CAPABILITIES_OK, "", turn)
         elif record.status in (HostStatus.CONNECTING, HostStatus.NON_RESPONSIVE):
-            self._move(HostTrigger.ANSWERED, "answers again", turn)
+            self._answer_again(turn)
         turn.send(
             self.cluster,
             m.HostJoined(

@@ -65,6 +65,7 @@ class HostAgent:
         self.opening = False
         self.seq = 0
         self.cpu_load_percent = 0.0
+        self.unreported: dict[str, None] = {}  # machines whose change is told at the end of the batch
 
     def timed_record(self) -> TimedRecord | None:
         return None
@@ -81,6 +82,8 @@ class HostAgent:
                 self._on_call_ended(message, turn)
             case m.DomainHappened():
                 self._on_happened(message, turn)
+            case m.FlushReports():
+                self._flush_reports(turn)
             case m.ForgetDomain():
                 self._on_forget(message, turn)
             case m.CommandDomain():
@@ -218,6 +221,20 @@ class HostAgent:
     # ------------------------------------------------------------------ machines
 
     def _report(self, domain: DomainRecord, turn: Turn, absent: bool = False) -> None:
+        """Tell the machine's actor how it stands; what happens to it in one batch is told once."""
+        if absent:
+            self._tell(domain, turn, absent=True)
+            return
+        if not self.unreported:
+            turn.send(f"{self.address}@{turn.silo}", m.FlushReports())
+        self.unreported[domain.vm_id] = None
+
+    def _flush_reports(self, turn: Turn) -> None:
+        unreported, self.unreported = self.unreported, {}
+        for vm_id in unreported:
+            self._tell(self.domains[vm_id], turn)
+
+    def _tell(self, domain: DomainRecord, turn: Turn, absent: bool = False) -> None:
         self.seq += 1
         turn.send(
             domain.vm_address,

@@ -217,10 +217,8 @@ class _RayInfrastructure:
             raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
         request = msgspec.msgpack.encode((sql, params, snapshots, row_count_max, timeout_s))
         try:
-            answer: bytes = ray.get(
-                handle.query_history.options(concurrency_group="questions").remote(request),
-                timeout=timeout_s + 5,
-            )
+            reference: Any = handle.query_history.options(concurrency_group="questions").remote(request)
+            answer = _fetch(reference, timeout_s + 5)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise OlvmError(
                 f"history did not answer ({type(error).__name__}); the telemetry silo may be restarting, try again"
@@ -238,6 +236,12 @@ class _RayInfrastructure:
             ):
                 return
         raise NotFound(f"host {host} has no simulated hypervisor here")
+
+
+def _fetch(reference: Any, timeout_s: float) -> Any:
+    """`ray.get`, whose types do not know an actor's methods."""
+    get: Any = ray.get
+    return get(reference, timeout=timeout_s)
 
 
 class RayRuntime:

@@ -223,7 +223,8 @@ class Silo:
             if self._local:
                 turns += self._drain(now_ns)
             elif self._posted:
-                self._local.append(self._posted.popleft())
+                for _ in range(min(len(self._posted), TURNS_PER_COMMIT_MAX)):
+                    self._local.append(self._posted.popleft())
             elif self._frames:
                 self._take_frame(self._frames.popleft(), now_ns)
             else:
@@ -288,7 +289,7 @@ class Silo:
             log.debug("%s: no actor %s for %s", self.name, address, type(envelope.message).__name__)
             return
         turn = Turn(
-            address, envelope.sender, envelope.message_id, now_ns, self.config, self._new_id, self.name
+            address, envelope.sender, envelope.message_id, now_ns, self.config, self._new_id, silo=self.name
         )
         message = envelope.message
         if type(message) is TimerFired:
@@ -432,12 +433,26 @@ class Silo:
         if events:
             batch.upserts[EventRecord] = {event.id: event for event in events}
         if batch.turns or batch.upserts or batch.outgoing:
+            self._journal_peers()
             self.journal.commit(batch)
             self.commit_count += 1
             if self.observer is not None:
                 self.observer.on_committed(batch.upserts, events)
             self._batch = Batch()
             self._batch_events = []
+
+    def _journal_peers(self) -> None:
+        """How far the channels came is state like any other: `replay(journal) == tables` holds for it too."""
+        peers = self._batch.upserts.get(PeerRecord)
+        if not peers:
+            return
+        changes = [(PeerRecord.TABLE, key, record) for key, record in peers.items()]
+        self._batch.turns.append(
+            TurnRow(
+                self._turn_seq, self._clock_ns(), "silo", "FramesTaken", "", "", b"\xc0", encode(changes)
+            )
+        )
+        self._turn_seq += 1
 
     def _release(self, now_ns: int) -> None:
         replies, self._batch_replies = self._batch_replies, []

@@ -338,8 +338,6 @@ class Vm:
                 record.status is VmStatus.RESTORING_STATE,
             ),
         )
-        if record.operation_id is not None:
-            turn.send("engine", m.OperationProgressed(record.operation_id, 30, f"placed on {message.host}"))
 
     def _on_not_placed(self, message: m.VmNotPlaced, turn: Turn) -> None:
         record = self.record
@@ -438,6 +436,8 @@ class Vm:
             self._move(VmTrigger.LAUNCHED, turn)
             if record.operation_id is not None:
                 turn.set_timer(record, "deadline", turn.config.boot_timeout_s)
+                boots = f"boots on {record.host}"
+                turn.send("engine", m.OperationProgressed(record.operation_id, 50, boots))
         elif reported is VmStatus.PAUSED and current is VmStatus.UP:
             self._move(VmTrigger.PAUSED, turn)
             self._say("vm_paused", "is paused", turn, "warning")

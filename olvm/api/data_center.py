@@ -12,7 +12,7 @@ process opened and on one that it joined.
 from __future__ import annotations
 
 import contextlib
-import uuid
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -130,7 +130,7 @@ class DataCenter:
 
         A retry with the same `client_request_id` gets the first one's operation and changes nothing more.
         """
-        request_id = client_request_id or uuid.uuid4().hex
+        request_id = client_request_id or os.urandom(16).hex()
         accepted: Future[Any] = self._link.ask(p.Do(command, request_id))
         operation = Operation(self._client, accepted, what)
         if not self._pipelined:

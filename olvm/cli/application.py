@@ -65,10 +65,8 @@ def run(tokens: Sequence[str]) -> int:
     try:
         command = _parsed(_leading_options_last(list(tokens)))
         code = command()
-        sys.stdout.flush()
     except BrokenPipeError:
-        _let_stdout_go()
-        code = 0 if code == EXIT_FAILED else code
+        code = 0
     except KeyboardInterrupt as interrupt:
         _say(interrupt, verbose)
         code = EXIT_INTERRUPTED
@@ -82,8 +80,7 @@ def run(tokens: Sequence[str]) -> int:
         code = EXIT_USAGE
     except Exception as fault:  # noqa: BLE001 - the supervisor: a person gets a line, whatever broke
         _say(fault, verbose)
-        code = EXIT_FAILED
-    return code
+    return _flushed(code, verbose)
 
 
 def _parsed(tokens: list[str]) -> Callable[[], int]:
@@ -117,7 +114,14 @@ def _say(error: BaseException, verbose: bool) -> None:
         print(f"olvm: {line_of(error)}", file=sys.stderr)
 
 
-def _let_stdout_go() -> None:
-    """The interpreter flushes stdout when it ends and would complain once more."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flushed(code: int, verbose: bool) -> int:
+    """Write out what stdout holds back; what cannot be written is let go, or the interpreter complains again."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            _say(error, verbose)
+            return code or EXIT_FAILED
+    return code

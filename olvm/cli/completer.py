@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ def _names(table: str, context: CompletionContext) -> list[str]:
     from olvm.api.data_center import DataCenter
     from olvm.cli.options import default_directory
 
-    typed = context["--directory"].value
-    directory = Path(str(typed)) if typed else default_directory()
+    named = context["--directory"].raw or os.environ.get("OLVM_DIRECTORY")
+    directory = Path(named) if named else default_directory()
     query = f"select name from {table} where starts_with(name, ?) order by name limit {NAMES_OFFERED_MAX}"  # noqa: S608
     with DataCenter.connect(directory, connect_timeout=0, reconnect=0) as dc:
         rows = dc.sql(query, [context.incomplete], timeout=ANSWER_TIMEOUT_S).rows()

@@ -7,6 +7,7 @@ plane's own records (`olvm.model.records`); configuration and guest facts exist 
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -69,8 +70,7 @@ class RowTable(NamedTuple):
 
     def key_of(self, row: Row) -> Row:
         """The primary key of one row."""
-        names = [column.name for column in self.columns]
-        return tuple(row[names.index(name)] for name in self.key)
+        return tuple([row[position] for position in _positions(self)])
 
     @property
     def insert_sql(self) -> str:
@@ -79,6 +79,12 @@ class RowTable(NamedTuple):
         values = ", ".join(_unnested(column) for column in self.columns)
         key = ", ".join(self.key)
         return f"insert into {self.name} ({names}) select {values} on conflict ({key}) {self.on_conflict}"
+
+
+@cache
+def _positions(table: RowTable) -> tuple[int, ...]:
+    names = [column.name for column in table.columns]
+    return tuple(names.index(name) for name in table.key)
 
 
 def _unnested(column: Column) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from olvm.model.vm_states import VmStatus
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Base of all messages; the tag is the class name."""
 
 
@@ -432,6 +432,10 @@ class DomainReported(Message, frozen=True):
     absent: bool = False  # the agent has no such machine and the hypervisor was asked
 
 
+class FlushReports(Message, frozen=True):
+    """An agent to itself: tell what changed in this batch."""
+
+
 class DomainMissing(Message, frozen=True):
     """A full report does not name a machine that should be there. Says nothing about whether it runs."""
 
@@ -575,6 +579,7 @@ AnyMessage = (
     | ForgetDomain
     | QueryDomain
     | DomainReported
+    | FlushReports
     | DomainMissing
     | DomainRefused
     | HostLost

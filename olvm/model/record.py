@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 
-class Record(msgspec.Struct, kw_only=True):
+class Record(msgspec.Struct, kw_only=True, gc=False):
     """Base of every durable record.
 
     Scalar fields (`str`, `int`, `float`, `bool`, an enum, or one of them `| None`) become SQL columns; any other

@@ -38,8 +38,8 @@ class Machine(Record):
     ready: bool = False
     host: str | None = None
     order: int | None = None  # a word that SQL keeps for itself
-    tags: list[str] = []  # noqa: RUF012 - msgspec copies it
-    timers: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
+    tags: list[str] = []
+    timers: dict[str, int] = {}
     details: dict[str, str | int | float | bool | None] | None = None
 
 
