@@ -169,6 +169,9 @@ class Host:
                 raise AssertionError(f"{self.address} has no timer {name}")
 
     def _watch(self, turn: Turn) -> None:
+        if self.record.status is HostStatus.NON_RESPONSIVE:
+            # An agent that lost its journal does not know that it exists; to any other this changes nothing.
+            turn.tell(f"agents@{self.record.silo}", self._agent_order())
         if self.record.status not in WATCHED:
             return
         silent_s = (turn.now_ns - self.last_seen_ns) / NS_PER_S
@@ -191,6 +194,7 @@ class Host:
     def _on_register(self, message: m.RegisterHost, turn: Turn) -> None:
         command, record = message.command, self.record
         record.backend = command.backend
+        record.backend_settings = command.backend_settings
         record.silo = command.silo
         record.cpus = command.cpus
         record.memory_bytes = command.memory_bytes
@@ -203,17 +207,23 @@ class Host:
             cluster=record.cluster,
             operation_id=message.operation_id,
         )
-        self._start_agent(turn, command.backend_settings)
+        self._start_agent(turn)
         turn.wake("watch", turn.config.heartbeat_period_s)
 
-    def _start_agent(self, turn: Turn, settings: dict[str, str | int | float | bool]) -> None:
+    def _start_agent(self, turn: Turn) -> None:
+        turn.set_timer(self.record, "init", turn.config.host_init_timeout_s)
+        turn.send(f"agents@{self.record.silo}", self._agent_order())
+
+    def _agent_order(self) -> m.StartAgent:
         record = self.record
-        turn.set_timer(record, "init", turn.config.host_init_timeout_s)
-        turn.send(
-            f"agents@{record.silo}",
-            m.StartAgent(
-                record.name, record.cluster, record.backend, settings, record.cpus, record.memory_bytes
-            ),
+        return m.StartAgent(
+            record.name,
+            record.cluster,
+            record.backend,
+            record.backend_settings,
+            record.cpus,
+            record.memory_bytes,
+            record.host_epoch,
         )
 
     def _on_agent_ready(self, message: m.AgentReady, turn: Turn) -> None:
@@ -278,7 +288,7 @@ class Host:
         match message.action:
             case "activate":
                 self._move(HostTrigger.ACTIVATE, "", turn)
-                self._start_agent(turn, {})
+                self._start_agent(turn)
             case "maintenance":
                 self._move(HostTrigger.MAINTENANCE_REQUESTED, "asked for", turn)
                 turn.send(self.cluster, m.AskEmpty(record.name))

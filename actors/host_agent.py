@@ -113,6 +113,9 @@ class HostAgent:
             record.cpus = message.cpus
             record.memory_bytes = message.memory_bytes
             turn.save(record)
+        if record.host_epoch < message.host_epoch_min:
+            record.host_epoch = message.host_epoch_min
+            turn.save(record)
         if self.is_open:
             self._say_ready(turn)
         else:

@@ -448,9 +448,7 @@ class Silo:
             return
         changes = [(PeerRecord.TABLE, key, record) for key, record in peers.items()]
         self._batch.turns.append(
-            TurnRow(
-                self._turn_seq, self._clock_ns(), "silo", "FramesTaken", "", "", b"\xc0", encode(changes)
-            )
+            TurnRow(self._turn_seq, self._clock_ns(), "silo", "FramesTaken", "", "", b"\xc0", encode(changes))
         )
         self._turn_seq += 1
 

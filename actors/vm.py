@@ -305,6 +305,8 @@ class Vm:
         """Begin an attempt: from Down or Suspended, or again after one that failed."""
         record = self.record
         record.epoch += 1
+        # Reports of this attempt are known by its epoch; host epochs of another host do not compare.
+        record.seen_host_epoch = record.seen_seq = 0
         record.host = record.agent = None
         record.exit_reason = None
         record.exit_message = ""

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 import olvm
-from olvm.model.errors import OlvmError, WaitTimeout, from_wire
+from olvm.model.errors import JournalUnwritable, OlvmError, WaitTimeout, from_wire
 
 PID_FILE = "olvm.pid"
 LOG_FILE = "olvm.log"
@@ -73,6 +73,20 @@ def remove_pid(directory: Path) -> None:
 
 
 # ---------------------------------------------------------------- starting it
+
+
+def make_private(directory: Path) -> None:
+    """The data center's directory, for its owner alone.
+
+    Raises:
+        JournalUnwritable: it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise JournalUnwritable(
+            f"data center directory {directory} cannot be made ({error.strerror}); name another with --directory"
+        ) from error
 
 
 def daemon_command(directory: Path, runtime: str, settings: dict[str, object]) -> list[str]:

@@ -24,7 +24,7 @@ def data_center(options: Connecting) -> Iterator[DataCenter]:
         EngineUnreachable: none runs there.
         Denied: it is another user's.
     """
-    directory = options.directory.absolute()
+    directory = options.place()
     _check_access(directory)
     wait_s = RESTART_WAIT_S if running_pid(directory) else 0.0
     with DataCenter.connect(directory, connect_timeout=wait_s) as dc:

@@ -24,59 +24,71 @@ from olvm.model.errors import OlvmError
 log = logging.getLogger("olvm.daemon")
 
 
+class Parent:
+    """The `olvm up` that waits. It is told once; then the descriptor's number may belong to something else."""
+
+    def __init__(self, ready_fd: int | None) -> None:
+        self._fd = ready_fd
+        if ready_fd is not None:
+            os.set_inheritable(ready_fd, False)  # Ray's processes would hold it open
+
+    @property
+    def waits(self) -> bool:
+        return self._fd is not None
+
+    def tell(self, readiness: Readiness) -> None:
+        fd, self._fd = self._fd, None
+        if fd is None:
+            return
+        try:
+            os.write(fd, msgspec.json.encode(readiness))
+        except BrokenPipeError:
+            log.info("nobody waits for this start any more")
+        finally:
+            os.close(fd)
+
+
 def main(arguments: list[str]) -> int:
     directory, runtime, settings = Path(arguments[0]), arguments[1], arguments[2]
-    ready_fd = int(arguments[3]) if len(arguments) > 3 else -1
-    if ready_fd >= 0:
-        os.set_inheritable(ready_fd, False)  # noqa: FBT003 - Ray's processes would hold it open
+    parent = Parent(int(arguments[3]) if len(arguments) > 3 else None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return _serve(directory, runtime, msgspec.json.decode(settings, type=dict[str, Any]), ready_fd)
+        _serve(directory, runtime, msgspec.json.decode(settings, type=dict[str, Any]), parent)
     except OlvmError as error:
-        if ready_fd < 0:
+        if parent.waits:
+            log.error("not started: %s", error.message)  # noqa: TRY400 - the message says it all
+        else:
             print(f"olvm: {error.message}", file=sys.stderr)
-        log.error("not started: %s", error.message)  # noqa: TRY400 - the message says it all
-        _tell(ready_fd, Readiness(code=error.code, message=error.message))
+        parent.tell(Readiness(code=error.code, message=error.message))
         return error.exit_code
     except Exception as fault:
         log.exception("ended by a fault")
-        _tell(ready_fd, Readiness(code=OlvmError.code, message=f"the data center could not start: {fault!r}"))
+        parent.tell(Readiness(code=OlvmError.code, message=f"the data center could not start: {fault!r}"))
         return 1
+    return 0
 
 
-def _serve(directory: Path, runtime: str, settings: dict[str, Any], ready_fd: int) -> int:
+def _serve(directory: Path, runtime: str, settings: dict[str, Any], parent: Parent) -> None:
     stopping = threading.Event()
     _stop_on_signal(stopping)
     world = cast("Literal['ray', 'local']", runtime)
-    with DataCenter.open(directory, runtime=world, **settings) as dc:
-        _stop_on_signal(stopping)  # again: Ray installs a handler of its own
-        write_pid(directory)
-        try:
+    try:
+        with DataCenter.open(directory, runtime=world, **settings) as dc:
+            _stop_on_signal(stopping)  # again: Ray installs a handler of its own
+            write_pid(directory)
             epoch = dc.status().engine_epoch
             log.info("serving %s on %s, engine epoch %d", directory, runtime, epoch)
-            _tell(ready_fd, Readiness())
+            parent.tell(Readiness())
             stopping.wait()
             log.info("stopping")
-        finally:
-            remove_pid(directory)
+    finally:
+        remove_pid(directory)
     log.info("stopped")
-    return 0
 
 
 def _stop_on_signal(stopping: threading.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-
-
-def _tell(ready_fd: int, readiness: Readiness) -> None:
-    """Write to the parent that waits; a parent that has gone does not matter."""
-    if ready_fd < 0:
-        return
-    try:
-        os.write(ready_fd, msgspec.json.encode(readiness))
-        os.close(ready_fd)
-    except OSError:
-        log.debug("nobody waits for this start")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,10 @@ class Connecting:
         bool, Parameter(name=["--verbose", "-v"], negative=(), help="Show the traceback of a failure.")
     ] = False
 
+    def place(self) -> Path:
+        """The directory by its one true name, which pid files and messages use."""
+        return self.directory.expanduser().resolve()
+
 
 @Parameter(name="*", group=SHARED)
 @dataclass(frozen=True, kw_only=True)

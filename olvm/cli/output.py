@@ -90,6 +90,16 @@ def chosen_columns(asked: str, known: Sequence[str], usual: Sequence[str]) -> li
     return list(dict.fromkeys(chosen)) or list(usual)
 
 
+def distinct(columns: Sequence[str]) -> list[str]:
+    """The names, each once: SQL may give two columns one name, and none of them may be lost."""
+    seen: dict[str, int] = {}
+    names = []
+    for column in columns:
+        seen[column] = seen.get(column, 0) + 1
+        names.append(column if seen[column] == 1 else f"{column}_{seen[column]}")
+    return names
+
+
 def heading(column: str) -> str:
     """What stands above a column of a table, where the values carry their own units."""
     for unit in ("_bytes", "_ns"):

@@ -116,8 +116,8 @@ class Replay:
     # ------------------------------------------------------------------ requests
 
     def _send(self, tenant: Tenant, verb: Verb) -> None:
-        if verb == "stop" and tenant.state not in ("running", "removing"):
-            return  # its start is asked again; the stop is scheduled anew when it runs
+        if not tenant.may_ask(verb):
+            return
         vm, name = self._dc.vms[tenant.vm.name], tenant.vm.name
         tenant.state = STATE_DURING[verb]
         match verb:

@@ -36,6 +36,7 @@ class Tenant(msgspec.Struct, kw_only=True):
     vm: PlannedVm
     state: State = "waiting"
     reported_up: bool = False  # by the newest event of the data center
+    exists: bool = False
     attempts: int = 0  # since the last success
     restarts: int = 0  # starts after its host died under it
 
@@ -52,13 +53,25 @@ class Tenant(msgspec.Struct, kw_only=True):
         if verb == "create" or self.attempts >= ATTEMPTS_MAX:
             self.state = "refused"
             return None
-        # A machine that is to be removed runs again: it came up between its tenant's two requests.
-        again: Verb = "stop" if verb == "remove" and self.reported_up else verb
-        return Next(again, now_s + RETRY_AFTER_S)
+        if verb == "stop" or (verb == "remove" and self.reported_up):  # it came up between stop and remove
+            self.state = "running"
+            return Next("stop", now_s + RETRY_AFTER_S)
+        return Next(verb, now_s + RETRY_AFTER_S)
+
+    def may_ask(self, verb: Verb) -> bool:
+        """Whether a request planned earlier still makes sense."""
+        match verb:
+            case "stop":
+                return self.state == "running"  # else it is starting again, and plans its stop when it runs
+            case "start":
+                return self.state in ("creating", "starting")
+            case "create" | "remove":
+                return True
 
     def _after_success(self, verb: Verb, now_s: float) -> Next | None:
         match verb:
             case "create":
+                self.exists = True
                 return Next("start", now_s)
             case "start":
                 return self._running(now_s)
@@ -66,6 +79,7 @@ class Tenant(msgspec.Struct, kw_only=True):
                 return self._stopped(now_s)
             case "remove":
                 self.state = "gone"
+                self.exists = False
                 return None
 
     def _running(self, now_s: float) -> Next | None:
@@ -84,10 +98,13 @@ class Tenant(msgspec.Struct, kw_only=True):
             self.reported_up = False
         if event == "vm_crashed" and self.state == "running" and not self.vm.high_availability:
             self.restarts += 1
+            self.state = "starting"
             return Next("start", now_s)
         return None
 
     @property
     def expected_status(self) -> str | None:
         """What the data center must say of the machine when all is quiet; None: it knows no such machine."""
-        return {"running": "up", "stopped": "down", "refused": "down"}.get(self.state)
+        if not self.exists:
+            return None
+        return {"running": "up", "stopped": "down", "refused": "down"}.get(self.state, self.state)

@@ -351,7 +351,7 @@ class StartAgent(Message, frozen=True):
     backend_settings: dict[str, str | int | float | bool]
     cpus: int
     memory_bytes: int
-    engine_epoch: int = 0
+    host_epoch_min: int = 0  # an agent that lost its journal goes on above what the engine has seen
 
 
 class StopAgent(Message, frozen=True):

@@ -114,6 +114,7 @@ class HostRecord(Record):
     cpu_model: str = ""
     backend: str = "simulated"
     silo: str = ""
+    backend_settings: dict[str, str | int | float | bool] = {}
     silent_from: str = ""  # the status in which it fell silent, to return to
     boot_id: str = ""
     host_epoch: int = 0  # of the agent: it grows with each start of the agent

@@ -1,0 +1,176 @@
+"""Sends commands, waits for their operations and reports each: what every verb that changes something does.
+
+Rule: an operation is durable once accepted. Whatever happens to this process afterwards, the report says so and
+names the operation's id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from olvm.api.data_center import DataCenter
+from olvm.api.operation import Operation
+from olvm.cli.failures import CommandFailed, Interrupted, exit_code_of, goes_on, line_of
+from olvm.cli.options import Changing
+from olvm.cli.output import chosen_columns, write_rows
+from olvm.model.errors import BadInput, OlvmError, WaitTimeout
+from olvm.model.messages import Command, OperationView
+from olvm.model.records import ClusterRecord
+
+# While it waits, a command asks this often whether the engine is still there and whether a push went missing.
+ASK_AGAIN_S = 10.0
+USUAL_COLUMNS = ("target_name", "kind", "status", "id")
+KNOWN_COLUMNS = tuple(field.name for field in msgspec.structs.fields(OperationView))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One command, and the words that name it to a person."""
+
+    command: Command
+    what: str
+
+
+def carry_out(dc: DataCenter, asked: Iterable[Asked], options: Changing) -> int:
+    """Send all, wait if the options say so, print the operations; a line on stderr for each that failed.
+
+    Raises:
+        CommandFailed: some failed; their code where they agree, otherwise 1.
+        Interrupted: Ctrl-C; the operations go on.
+    """
+    chosen_columns(options.columns, KNOWN_COLUMNS, USUAL_COLUMNS)  # a wrong one is refused before anything is done
+    with dc.pipelined():
+        sent = [(one.what, dc.submit(one.command, one.what)) for one in asked]
+    return _see_to_the_end(sent, options)
+
+
+def wait_for_ids(dc: DataCenter, operation_ids: Sequence[str], options: Changing) -> int:
+    """Wait for operations that any process began, and report them as `carry_out` does."""
+    sent = [(f"operation {one}", dc.operations.follow(one)) for one in once_each(operation_ids)]
+    return _see_to_the_end(sent, options)
+
+
+def _see_to_the_end(sent: Sequence[tuple[str, Operation]], options: Changing) -> int:
+    columns = chosen_columns(options.columns, KNOWN_COLUMNS, USUAL_COLUMNS)
+    failed: list[OlvmError] = []
+    accepted = _accepted(sent, failed)
+    with _ids_when_interrupted(accepted):
+        _wait(accepted, options, failed)
+    for error in failed:
+        print(f"olvm: {line_of(error)}", file=sys.stderr)
+    try:
+        write_rows((_row(operation.view) for _, operation in accepted), columns, options.output)
+    finally:  # also when nobody reads the rows: what failed has failed
+        if failed:
+            raise CommandFailed(exit_code_of(failed))
+    return 0
+
+
+def _accepted(sent: Sequence[tuple[str, Operation]], failed: list[OlvmError]) -> list[tuple[str, Operation]]:
+    """Those that the engine took; what it refused is added to `failed`."""
+    accepted = []
+    for what, operation in sent:
+        try:
+            accepted.append((what, operation.accepted()))
+        except OlvmError as error:
+            failed.append(error)
+    return accepted
+
+
+def _wait(accepted: Sequence[tuple[str, Operation]], options: Changing, failed: list[OlvmError]) -> None:
+    if not options.wait:
+        return
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    unfinished = []
+    for what, operation in accepted:
+        try:
+            if not wait_until(operation, deadline):
+                unfinished.append((what, operation))
+        except OlvmError as error:
+            failed.append(error)
+    if unfinished:
+        assert options.timeout is not None
+        names = ", ".join(what for what, _ in unfinished[:3]) + (", …" if len(unfinished) > 3 else "")
+        rest = goes_on([operation.id for _, operation in unfinished])
+        failed.append(WaitTimeout(f"{names}: not ended within {options.timeout:g} s; {rest}"))
+
+
+def wait_until(operation: Operation, deadline: float | None) -> bool:
+    """Wait for the operation's end; False at the deadline (of the monotonic clock). Raises what it failed with.
+
+    Raises:
+        EngineUnreachable: the engine went away and did not come back.
+    """
+    while True:
+        left_s = ASK_AGAIN_S if deadline is None else min(ASK_AGAIN_S, max(0.0, deadline - time.monotonic()))
+        try:
+            operation.wait(left_s)
+        except WaitTimeout:
+            if operation.done:  # it ended with a WaitTimeout of its own, or just now
+                operation.wait(0)
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            operation.refresh()
+        else:
+            return True
+
+
+@contextlib.contextmanager
+def _ids_when_interrupted(accepted: Sequence[tuple[str, Operation]]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted([operation.id for _, operation in accepted if not operation.done]) from None
+
+
+def _row(view: OperationView) -> dict[str, object]:
+    return msgspec.structs.asdict(view)
+
+
+# ---------------------------------------------------------------- what verbs share
+
+
+def once_each(names: Sequence[str]) -> list[str]:
+    """The names in their order, each once."""
+    return list(dict.fromkeys(names))
+
+
+def confirm_removal(kind: str, names: Sequence[str], yes: bool) -> None:
+    """Ask on a terminal; elsewhere `--yes` must have been given.
+
+    Raises:
+        BadInput: nobody can be asked.
+        CommandFailed: the answer was no.
+    """
+    if yes:
+        return
+    listed = ", ".join(names)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise BadInput(f"removing {kind} {listed} needs --yes where nobody can be asked")
+    print(f"Remove {kind} {listed}? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        print("olvm: nothing was removed", file=sys.stderr)
+        raise CommandFailed(1)
+
+
+def cluster_or_only(dc: DataCenter, cluster: str | None) -> str:
+    """The cluster that was named, or the only one there is.
+
+    Raises:
+        BadInput: none was named, and there are none or several.
+    """
+    if cluster:
+        return cluster
+    names = [str(name) for (name,) in dc.sql(f"select name from {ClusterRecord.TABLE} order by name").rows()]  # noqa: S608
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise BadInput("there is no cluster yet; create one with `olvm cluster create NAME`")
+    raise BadInput(f"there are {len(names)} clusters; say which with --cluster: {', '.join(names[:10])}")

@@ -1,0 +1,20 @@
+"""`olvm demo`: hands over to olvm.demo, which is loaded only now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+def run(
+    *,
+    runtime: Literal["ray", "local"] = "ray",
+    vms: int = 3500,
+    directory: Path | None = None,
+    seconds: float = 60.0,
+    keep: bool = False,
+) -> int:
+    """Tell the whole story on this machine; the exit code is 1 when an acknowledgement was lost."""
+    from olvm.demo.story import tell_story
+
+    return tell_story(runtime=runtime, vm_count=vms, seconds=seconds, directory=directory, keep=keep)

@@ -1,0 +1,162 @@
+"""`olvm vm`: virtual machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, get_args
+
+from cyclopts import App, Parameter
+
+from olvm.cli.changes import Asked, carry_out, cluster_or_only, confirm_removal, once_each
+from olvm.cli.completer import host_names, vm_names
+from olvm.cli.connection import data_center
+from olvm.cli.listing import list_records, show_record
+from olvm.cli.options import CHANGING, LISTING, PRINTING, Changing, Cluster, Duration, Listing, Printing, VmNames, Yes
+from olvm.cli.output import chosen_columns, write_object, write_rows
+from olvm.model import messages as m
+from olvm.model.sizes import parse_size
+
+USUAL_COLUMNS = ("name", "status", "host", "cluster", "vcpus", "memory_bytes", "high_availability")
+VERDICT_COLUMNS = ("host", "accepted", "chosen", "score", "rejected_by", "reason")
+VmName = Annotated[str, Parameter(help="Name or id.", completer=vm_names)]
+Memory = Annotated[str, Parameter(help="As in 512MiB or 8GiB.", metavar="SIZE")]
+Deadline = Annotated[
+    Duration | None, Parameter(help="The operation fails when it has not ended after this long.")
+]
+
+app = App(name="vm", help="Virtual machines: create, start, stop and watch them.")
+
+_HELP_BY_VERB: dict[m.VmVerb, str] = {
+    "start": "Run machines; suspended ones go on from their saved memory.",
+    "shutdown": "Ask the guests to shut down.",
+    "stop": "End machines at once, as by pulling the plug.",
+    "reboot": "Ask the guests to boot again.",
+    "reset": "Boot machines again at once, as by the reset button.",
+    "suspend": "Save the memory of machines to disk and end them.",
+    "resume": "Let suspended or paused machines go on.",
+}
+
+
+@app.command(name="list")
+def list_(*, options: Listing = LISTING) -> int:
+    """List machines."""
+    with data_center(options) as dc:
+        return list_records(dc.vms, options, USUAL_COLUMNS)
+
+
+@app.command
+def show(name: VmName, /, *, options: Printing = PRINTING) -> int:
+    """Show everything about one machine."""
+    with data_center(options) as dc:
+        return show_record(dc.vms.row(name), options)
+
+
+@app.command
+def create(
+    names: Annotated[list[str], Parameter(help="Names; several get the same size.")],
+    /,
+    *,
+    vcpus: Annotated[int, Parameter(help="Virtual CPUs.", metavar="N")] = 1,
+    memory: Memory = "1GiB",
+    cluster: Cluster = None,
+    high_availability: Annotated[bool, Parameter(help="Restart it elsewhere when its host is lost.")] = False,
+    pinned_host: Annotated[
+        list[str] | None,
+        Parameter(help="Run only there; may be repeated.", negative=(), completer=host_names, metavar="HOST"),
+    ] = None,
+    description: Annotated[str, Parameter(help="For people.", metavar="TEXT")] = "",
+    dedicated: Annotated[bool, Parameter(negative=(), help="A process of its own for its actor.")] = False,
+    options: Changing = CHANGING,
+) -> int:  # noqa: PLR0913 - each parameter is an option of the command line
+    """Define machines; they are down until started."""
+    memory_bytes = parse_size(memory)
+    with data_center(options) as dc:
+        place = cluster_or_only(dc, cluster)
+        asked = [
+            Asked(
+                command=m.CreateVm(
+                    name=name,
+                    cluster=place,
+                    vcpus=vcpus,
+                    memory_bytes=memory_bytes,
+                    high_availability=high_availability,
+                    pinned_hosts=list(pinned_host or ()),
+                    description=description,
+                    dedicated=dedicated,
+                ),
+                what=f"create vm {name}",
+            )
+            for name in once_each(names)
+        ]
+        return carry_out(dc, asked, options)
+
+
+@app.command
+def update(
+    names: VmNames,
+    /,
+    *,
+    vcpus: Annotated[int | None, Parameter(help="Virtual CPUs; while it is down.", metavar="N")] = None,
+    memory: Annotated[str | None, Parameter(help="As in 8GiB; while it is down.", metavar="SIZE")] = None,
+    high_availability: Annotated[
+        bool | None, Parameter(help="Restart it elsewhere when its host is lost.")
+    ] = None,
+    description: Annotated[str | None, Parameter(help="For people.", metavar="TEXT")] = None,
+    options: Changing = CHANGING,
+) -> int:
+    """Change what is given."""
+    memory_bytes = None if memory is None else parse_size(memory)
+    asked = [
+        Asked(
+            command=m.UpdateVm(name, vcpus, memory_bytes, high_availability, description),
+            what=f"update vm {name}",
+        )
+        for name in once_each(names)
+    ]
+    with data_center(options) as dc:
+        return carry_out(dc, asked, options)
+
+
+@app.command
+def remove(names: VmNames, /, *, yes: Yes = False, options: Changing = CHANGING) -> int:
+    """Remove machines that are down."""
+    chosen = once_each(names)
+    with data_center(options) as dc:
+        confirm_removal("vm", chosen, yes)
+        return carry_out(dc, [_asked(name, "remove", None) for name in chosen], options)
+
+
+@app.command
+def explain(name: VmName, /, *, options: Printing = PRINTING) -> int:
+    """Say of every host why it would or would not take the machine now. Changes nothing."""
+    columns = chosen_columns(options.columns, VERDICT_COLUMNS, VERDICT_COLUMNS)
+    with data_center(options) as dc:
+        explanation = dc.vms[name].explain()
+    rows = [{column: getattr(verdict, column) for column in VERDICT_COLUMNS} for verdict in explanation.hosts]
+    if options.output == "json":
+        row = {"vm": explanation.vm, "policy": explanation.policy, "summary": explanation.summary, "hosts": rows}
+        write_object(row, list(row), "json")
+        return 0
+    write_rows(rows, columns, options.output)
+    if options.output == "table":
+        print(f"\n{explanation.summary}")
+    return 0
+
+
+def _asked(name: str, verb: m.VmVerb, deadline_s: float | None) -> Asked:
+    return Asked(command=m.VmCommand(name, verb, deadline_s, None), what=f"{verb} vm {name}")
+
+
+def _commanding(verb: m.VmVerb) -> Callable[..., int]:
+    def command(
+        names: VmNames, /, *, deadline: Deadline = None, options: Changing = CHANGING
+    ) -> int:
+        with data_center(options) as dc:
+            return carry_out(dc, [_asked(name, verb, deadline) for name in once_each(names)], options)
+
+    return command
+
+
+assert set(_HELP_BY_VERB) | {"migrate", "remove"} == set(get_args(m.VmVerb))
+for _verb, _help in _HELP_BY_VERB.items():
+    app.command(_commanding(_verb), name=_verb, help=_help)

@@ -1,0 +1,151 @@
+"""Writes the demo's summary: what was done, what the crashes cost, what the journal proves, what to ask next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from olvm.api.data_center import DataCenter
+from olvm.demo.drills import CrashCost, Drills
+from olvm.demo.plan import POLICY_BY_CLUSTER, Plan
+from olvm.demo.proof import REASON_CHARS_MAX, Proof, percentile
+from olvm.demo.replay import Ledger, Replay
+from olvm.demo.watch import Watcher
+from olvm.model.errors import OlvmError
+
+SHOWN_MAX = 5
+QUERIES = (
+    (
+        "What was asked, how it ended, and how long it took",
+        "select kind, status, count(*) as n,\n"
+        "       round(quantile_cont((finished_ns - created_ns) / 1e6, 0.5), 1) as p50_ms,\n"
+        "       round(quantile_cont((finished_ns - created_ns) / 1e6, 0.99), 1) as p99_ms\n"
+        "from operations group by kind, status order by n desc limit 8",
+    ),
+    (
+        "The night of the killed host",
+        "select make_timestamp(at_ns // 1000)::time(0) as at, code, count(*) as n, min(message) as for_example\n"
+        "from events where host = '{host}' and severity <> 'normal' or code in ('engine_started')\n"
+        "group by all order by at limit 8",
+    ),
+    (
+        "History: machines and load of the fleet over time",
+        "select date_trunc('second', history_datetime) as at, count(*) as hosts, sum(active_vms) as machines,\n"
+        "       round(avg(cpu_usage_percent), 1) as cpu_percent, round(avg(memory_usage_percent), 1) as memory_percent\n"
+        "from statistics_hosts_resources_usage_samples group by 1 having count(*) > 3 order by 1 desc limit 5",
+    ),
+)
+
+
+class Report:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def _say(self, text: str = "") -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    # ------------------------------------------------------------------ what happened
+
+    def opening(self, plan: Plan, directory: Path, runtime: str) -> None:
+        cpus = sum(host.shape.cpus for host in plan.hosts)
+        memory_gib = sum(host.shape.memory_bytes for host in plan.hosts) >> 30
+        self._say(
+            f"olvm demo: {len(plan.vms)} machines of the Azure trace on {len(plan.hosts)} simulated hosts "
+            f"({cpus} CPUs, {memory_gib} GiB, Google's mix), runtime {runtime}\n"
+            f"{plan.workload_s / 60:.0f} minutes of the trace in {plan.seconds:g} s (x{plan.speed:.0f}; arrivals "
+            "spread evenly inside each period of 5 minutes).\n"
+            "Simulated hypervisors run on the same clock; the control plane runs in real time.\n"
+            f"Files: {directory}"
+        )
+
+    def operations(self, replay: Replay, proof: Proof) -> None:
+        ledger, seconds = replay.ledger, replay.plan.seconds
+        self._say("\nOperations")
+        self._say(
+            f"  {ledger.sent} sent, {len(ledger.acknowledged)} acknowledged, "
+            f"{len(ledger.acknowledged) / seconds:.0f} a second; refused: {_counts(ledger.refusals)}"
+        )
+        self._say(f"  in the journal: {proof.in_journal}: {_counts(proof.by_status)}")
+        for kind, code, reason, count in proof.failures[:SHOWN_MAX]:
+            short = reason if len(reason) <= REASON_CHARS_MAX else reason[: REASON_CHARS_MAX - 1] + "…"
+            self._say(f"    {count:5} {kind} {code}: {short}")
+        self._latencies(ledger, proof)
+
+    def _latencies(self, ledger: Ledger, proof: Proof) -> None:
+        if proof.start_ms:
+            p50, p90, p99 = proof.start_ms
+            self._say(
+                f"  start, request to Up, by the journal: p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms "
+                f"({proof.starts} starts; a simulated boot is part of it)"
+            )
+        seen, accepted = ledger.start_latencies_s, ledger.accept_latencies_s
+        self._say(
+            f"  start, as the driver saw it:          p50 {percentile(seen, 0.5) * 1e3:.0f} ms, "
+            f"p90 {percentile(seen, 0.9) * 1e3:.0f} ms, p99 {percentile(seen, 0.99) * 1e3:.0f} ms\n"
+            f"  request to durable acknowledgement:   p50 {percentile(accepted, 0.5) * 1e3:.0f} ms, "
+            f"p99 {percentile(accepted, 0.99) * 1e3:.0f} ms"
+        )
+
+    def clusters(self, watcher: Watcher) -> None:
+        self._say("\nClusters, at their fullest")
+        for name, fill in sorted(watcher.fills.items()):
+            self._say(
+                f"  {name:8} {POLICY_BY_CLUSTER.get(name, ''):20} {fill.vms:5} machines placed, "
+                f"{fill.cpus_percent:.0f} % of CPUs, {fill.memory_percent:.0f} % of memory reserved"
+            )
+
+    def crashes(self, drills: Drills, replay: Replay, watcher: Watcher) -> None:
+        self._say("\nCrashes")
+        for cost in (drills.host, drills.engine):
+            self._say(f"  {_crash_line(cost)}")
+        restarts = sum(tenant.restarts for tenant in replay.tenants.values())
+        counts = watcher.count_by_code
+        self._say(
+            f"  machines that died with their host: {counts.get('vm_crashed', 0)}; started again by their tenants: "
+            f"{restarts}, by themselves (highly available): {counts.get('vm_ha_restart', 0)}"
+        )
+
+    def verdict(self, proof: Proof) -> None:
+        self._say("\nProof, from the journal")
+        self._say(f"  machines: {_counts(proof.vms_by_status)}; the driver expects: {_counts(proof.vms_expected)}")
+        for line in proof.vms_otherwise[:SHOWN_MAX]:
+            self._say(f"    differs: {line}")
+        for operation_id in (proof.missing + proof.ended_otherwise)[:SHOWN_MAX]:
+            self._say(f"    lost: {operation_id}")
+        self._say(
+            f"  lost acknowledgements: {proof.lost} of {proof.acknowledged}; "
+            f"machines not as expected: {len(proof.vms_otherwise)}"
+        )
+
+    # ------------------------------------------------------------------ what can be asked
+
+    def queries(self, dc: DataCenter, plan: Plan) -> None:
+        for title, template in QUERIES:
+            sql = template.replace("{host}", plan.host_to_kill.shape.name)
+            self._say(f"\n{title}\n\n  {sql.replace(chr(10), chr(10) + '  ')}\n")
+            try:
+                answer = str(dc.sql(sql))
+            except OlvmError as error:
+                answer = f"no answer: {error.message}"
+            self._say("  " + answer.replace("\n", "\n  "))
+
+    def closing(self, directory: Path, wall_s: float) -> None:
+        self._say(
+            f"\nThe whole story took {wall_s:.0f} s. Its files stay in {directory}\n"
+            f"  olvm up -d {directory}                      brings the data center up again\n"
+            f"  olvm vm list -d {directory}\n"
+            f"  olvm sql \"select status, count(*) from vms group by 1\" -d {directory}"
+        )
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+
+
+def _crash_line(cost: CrashCost) -> str:
+    if not cost.at_ns:
+        return f"{cost.what}: {cost.note or 'not killed, the replay was over before'}"
+    back = "not seen back" if cost.serving_again_s is None else f"back after {cost.serving_again_s:.2f} s"
+    hit = f"; {cost.vms_hit} machines ran there, {cost.vms_hit_ha} of them highly available" if cost.vms_hit else ""
+    return f"{cost.what} (process {cost.pid}): {back}{hit}{'; ' + cost.note if cost.note else ''}"
