@@ -12,13 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from actors.assembly import record_types
 from actors.client_socket import SocketServer
 from actors.gateway import Gateway, Infrastructure
 from actors.node import Node
-from olvm.journal.read_only import table_names
+from olvm.journal.snapshot import SqlParser, write_parquet
 from olvm.model import messages as m
 from olvm.model.client_protocol import SiloStatus
 from olvm.model.config import Config
@@ -42,7 +40,7 @@ class EngineProcess:
         self._infrastructure = infrastructure
         self.gateway = Gateway(node.runner.silo, infrastructure, version=VERSION, run_sql=self.run_sql)
         self._socket: SocketServer | None = None
-        self._parser = duckdb.connect(":memory:")
+        self._parser = SqlParser()
 
     def start(self) -> None:
         self.node.start()
@@ -58,7 +56,7 @@ class EngineProcess:
 
     def run_sql(self, sql: str, params: list[Any], row_count_max: int, timeout_s: float) -> QueryResult:
         """Answer from the file that holds the tables; for both, history joins snapshots of the engine's."""
-        names = {name.lower() for name in table_names(self._parser.cursor(), sql)}
+        names = self._parser.table_names(sql)
         said_history = {match.lower() for match in HISTORY_QUALIFIED.findall(sql)}
         to_history = (names - ENGINE_TABLES) | (names & said_history)
         journal = self.node.runner.silo.journal
@@ -81,16 +79,6 @@ class EngineProcess:
                 write_parquet(journal.query(f'select * from "{table}"'), path)  # noqa: S608 - a name of ours
                 snapshots[table] = str(path)
             yield snapshots
-
-
-def write_parquet(table: QueryResult, path: Path) -> None:
-    """A small table as a file that another process reads."""
-    with duckdb.connect(":memory:") as con:
-        columns = ", ".join(f'"{name}" {kind}' for name, kind in zip(table.columns, table.types, strict=True))
-        con.execute(f"create table copied ({columns})")
-        with con.appender("copied") as appender:
-            appender.append_rows(table.rows)
-        con.execute(f"copy copied to '{str(path).replace(chr(39), chr(39) * 2)}' (format parquet)")
 
 
 class SiloNames:

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -22,7 +22,6 @@ import msgspec
 os.environ["RAY_AUTH_MODE"] = "token"
 
 import ray
-from ray.actor import ActorHandle
 
 from actors.engine_process import EngineProcess, SiloNames, check_private, dead_status, silos_on_record
 from actors.node import Node
@@ -35,6 +34,9 @@ from olvm.model.record import Record
 from olvm.model.table import QueryResult
 
 log = logging.getLogger("olvm.ray")
+
+# An actor's handle: Ray's own types do not know the methods of an actor.
+Handle: TypeAlias = Any
 
 STATUS_TIMEOUT_S = 3.0
 START_TIMEOUT_S = 120.0
@@ -131,7 +133,7 @@ class _Peers:
         self._directory = directory
         self._config = config
         self._namespace = namespace_of(directory)
-        self._handles: dict[str, ActorHandle[Any]] = {}
+        self._handles: dict[str, Handle] = {}
         self._lock = threading.Lock()
 
     def transmit(self, silo: str, frame: bytes) -> None:
@@ -140,7 +142,7 @@ class _Peers:
         if handle is not None:
             handle.deliver.options(concurrency_group="frames").remote(frame)
 
-    def find(self, silo: str) -> ActorHandle[Any] | None:
+    def find(self, silo: str) -> Handle | None:
         handle = self._handles.get(silo)
         if handle is None:
             try:
@@ -150,9 +152,9 @@ class _Peers:
             self._handles[silo] = handle
         return handle
 
-    def ensure(self, silo: str) -> ActorHandle[Any]:
+    def ensure(self, silo: str) -> Handle:
         with self._lock:
-            handle: ActorHandle[Any] = _SiloActor.options(
+            handle: Handle = _SiloActor.options(
                 name=f"silo-{silo}",
                 namespace=self._namespace,
                 lifetime="detached",
@@ -217,8 +219,8 @@ class _RayInfrastructure:
             raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
         request = msgspec.msgpack.encode((sql, params, snapshots, row_count_max, timeout_s))
         try:
-            reference: Any = handle.query_history.options(concurrency_group="questions").remote(request)
-            answer = _fetch(reference, timeout_s + 5)
+            reference = handle.query_history.options(concurrency_group="questions").remote(request)
+            answer: Any = ray.get(reference, timeout=timeout_s + 5)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise OlvmError(
                 f"history did not answer ({type(error).__name__}); the telemetry silo may be restarting, try again"
@@ -236,12 +238,6 @@ class _RayInfrastructure:
             ):
                 return
         raise NotFound(f"host {host} has no simulated hypervisor here")
-
-
-def _fetch(reference: Any, timeout_s: float) -> Any:
-    """`ray.get`, whose types do not know an actor's methods."""
-    get: Any = ray.get
-    return get(reference, timeout=timeout_s)
 
 
 class RayRuntime:

@@ -45,7 +45,11 @@ _COMMANDS = (
     ("up", "lifecycle:up", "Start a data center that stays up in the background."),
     ("down", "lifecycle:down", "Stop it in order; machines and operations are kept."),
     ("status", "lifecycle:status", "Show its silos with processes, queues and journals."),
-    ("cluster", "cluster:app", "Clusters: which hosts belong together, and how machines are spread over them."),
+    (
+        "cluster",
+        "cluster:app",
+        "Clusters: which hosts belong together, and how machines are spread over them.",
+    ),
     ("host", "host:app", "Hosts: add them, take them out of service, bring them back."),
     ("vm", "vm:app", "Virtual machines: create, start, stop and watch them."),
     ("operation", "operation:app", "Operations: the durable record of every command."),

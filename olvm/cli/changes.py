@@ -17,7 +17,7 @@ import msgspec
 from olvm.api.data_center import DataCenter
 from olvm.api.operation import Operation
 from olvm.cli.failures import CommandFailed, Interrupted, exit_code_of, goes_on, line_of
-from olvm.cli.options import Changing
+from olvm.cli.options import Changing, OutputFormat
 from olvm.cli.output import chosen_columns, write_rows
 from olvm.model.errors import BadInput, OlvmError, WaitTimeout
 from olvm.model.messages import Command, OperationView
@@ -44,28 +44,29 @@ def carry_out(dc: DataCenter, asked: Iterable[Asked], options: Changing) -> int:
         CommandFailed: some failed; their code where they agree, otherwise 1.
         Interrupted: Ctrl-C; the operations go on.
     """
-    chosen_columns(options.columns, KNOWN_COLUMNS, USUAL_COLUMNS)  # a wrong one is refused before anything is done
-    with dc.pipelined():
-        sent = [(one.what, dc.submit(one.command, one.what)) for one in asked]
-    return _see_to_the_end(sent, options)
-
-
-def wait_for_ids(dc: DataCenter, operation_ids: Sequence[str], options: Changing) -> int:
-    """Wait for operations that any process began, and report them as `carry_out` does."""
-    sent = [(f"operation {one}", dc.operations.follow(one)) for one in once_each(operation_ids)]
-    return _see_to_the_end(sent, options)
-
-
-def _see_to_the_end(sent: Sequence[tuple[str, Operation]], options: Changing) -> int:
     columns = chosen_columns(options.columns, KNOWN_COLUMNS, USUAL_COLUMNS)
     failed: list[OlvmError] = []
+    with dc.pipelined():
+        sent = [(one.what, dc.submit(one.command, one.what)) for one in asked]
     accepted = _accepted(sent, failed)
     with _ids_when_interrupted(accepted):
         _wait(accepted, options, failed)
+    rows = [msgspec.structs.asdict(operation.view) for _, operation in accepted]
+    return report(rows, columns, options.output, failed)
+
+
+def report(
+    rows: Sequence[dict[str, object]],
+    columns: Sequence[str],
+    output: OutputFormat,
+    failed: Sequence[OlvmError],
+) -> int:
+    """A line on stderr for each failure, then the operations; raises `CommandFailed` if there was any."""
     for error in failed:
         print(f"olvm: {line_of(error)}", file=sys.stderr)
     try:
-        write_rows((_row(operation.view) for _, operation in accepted), columns, options.output)
+        if rows or output != "table":  # headings over nothing would only be in the way of the errors
+            write_rows(rows, columns, output)
     finally:  # also when nobody reads the rows: what failed has failed
         if failed:
             raise CommandFailed(exit_code_of(failed))
@@ -128,10 +129,6 @@ def _ids_when_interrupted(accepted: Sequence[tuple[str, Operation]]) -> Iterator
         yield
     except KeyboardInterrupt:
         raise Interrupted([operation.id for _, operation in accepted if not operation.done]) from None
-
-
-def _row(view: OperationView) -> dict[str, object]:
-    return msgspec.structs.asdict(view)
 
 
 # ---------------------------------------------------------------- what verbs share

@@ -21,7 +21,9 @@ Policy = Annotated[
 ]
 PolicyParameters = Annotated[
     list[str] | None,
-    Parameter(name="--policy-parameter", help="Of the policy; may be repeated.", negative=(), metavar="KEY=N"),
+    Parameter(
+        name="--policy-parameter", help="Of the policy; may be repeated.", negative=(), metavar="KEY=N"
+    ),
 ]
 MemoryOvercommit = Annotated[
     int | None,
@@ -34,7 +36,9 @@ CpuOvercommit = Annotated[
     ),
 ]
 
-app = App(name="cluster", help="Clusters: which hosts belong together, and how machines are spread over them.")
+app = App(
+    name="cluster", help="Clusters: which hosts belong together, and how machines are spread over them."
+)
 
 
 @app.command(name="list")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 
 def demo(
     *,
+    runtime: Annotated[
+        Literal["ray", "local"], Parameter(help="A process for each silo (ray), or one for all (local).")
+    ] = "ray",
+    vms: Annotated[int, Parameter(help="Machines in the story.", metavar="N")] = 3500,
+    seconds: Annotated[float, Parameter(help="How long its busy part lasts.", metavar="N")] = 60.0,
     directory: Annotated[
         Path | None,
-        Parameter(name=["--directory", "-d"], help="Keep its data center here.", metavar="DIR", show_default=False),
+        Parameter(name=["--directory", "-d"], help="Directory of its data center.", show_default=False),
     ] = None,
-    vms: Annotated[int, Parameter(help="Machines to start.", metavar="N")] = 1000,
+    keep: Annotated[bool, Parameter(negative=(), help="Keep that directory afterwards.")] = False,
     verbose: Annotated[
         bool, Parameter(name=["--verbose", "-v"], negative=(), help="Show the traceback of a failure.")
     ] = False,
 ) -> int:
     """Show the whole story on this machine: start, fail, recover."""
-    del verbose  # `application.run` reads it
+    del verbose  # `application.run` has read it
     from olvm.cli.demo import run
 
-    return run(directory, vms)
+    return run(runtime=runtime, vms=vms, directory=directory, seconds=seconds, keep=keep)

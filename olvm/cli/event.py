@@ -101,7 +101,9 @@ def _following(
 
 def _stream(events: Iterable[dict[str, Any]], columns: list[str], output: str) -> None:
     """A line for each event as it comes. A table cannot know its widths, so columns have the usual ones."""
-    widths = [{"seq": 6, "at_ns": 19, "severity": 8, "code": 22, "message": 0}.get(name, 12) for name in columns]
+    widths = [
+        {"seq": 6, "at_ns": 19, "severity": 8, "code": 22, "message": 0}.get(name, 12) for name in columns
+    ]
     out = sys.stdout
     if output == "table":
         print(_fitted([heading(column) for column in columns], widths), flush=True)

@@ -60,5 +60,5 @@ def exit_code_of(errors: Sequence[OlvmError]) -> int:
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split()).rstrip(".")
+    text = " ".join(text.split()).rstrip("., ")
     return text[:1].lower() + text[1:]

@@ -39,7 +39,9 @@ def up(
     runtime: Annotated[
         Literal["ray", "local"], Parameter(help="A process for each silo (ray), or one for all (local).")
     ] = "ray",
-    foreground: Annotated[bool, Parameter(negative=(), help="Stay in this terminal; Ctrl-C ends it.")] = False,
+    foreground: Annotated[
+        bool, Parameter(negative=(), help="Stay in this terminal; Ctrl-C ends it.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         Parameter(
@@ -62,7 +64,7 @@ def up(
     command = background.daemon_command(directory, runtime, chosen)
     if foreground:
         os.chdir(background.package_root())
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606 - there is nothing for a shell to read
     try:
         pid = background.start(directory, command, timeout)
     except JournalLocked:
@@ -109,7 +111,9 @@ def status(*, options: Printing = PRINTING) -> int:
         write_object(row, list(row), "json")
         return 0
     rows = [msgspec.structs.asdict(silo) for silo in found.silos]
-    write_rows(rows, columns if options.output == "table" or options.columns else KNOWN_COLUMNS, options.output)
+    write_rows(
+        rows, columns if options.output == "table" or options.columns else KNOWN_COLUMNS, options.output
+    )
     print(_summary(found), file=sys.stderr)
     return 0
 
@@ -155,5 +159,3 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
                 raise BadInput(f"--set {pair}: {key} has a value already")
         inside[last] = value
     return settings
-
-

@@ -6,11 +6,12 @@ Rule: an option means the same wherever it stands.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from olvm.cli.completer import host_names, vm_names
 from olvm.model.sizes import parse_duration
@@ -27,19 +28,24 @@ def default_directory() -> Path:
     return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "olvm"
 
 
-def seconds(_annotation: object, tokens: object) -> float:
+def seconds(_annotation: object, tokens: Sequence[Token]) -> float:
     """Cyclopts converter: `60s`, `5m`, `1h30m` or a number of seconds."""
-    (token,) = tokens  # type: ignore[misc]
+    (token,) = tokens
     return parse_duration(token.value)
 
 
 Duration = Annotated[float, Parameter(converter=seconds, n_tokens=1, metavar="TIME")]
 Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")]
 Cluster = Annotated[
-    str | None, Parameter(name="--cluster", help="Its cluster; needed when there are several.", metavar="NAME")
+    str | None,
+    Parameter(name="--cluster", help="Its cluster; needed when there are several.", metavar="NAME"),
 ]
-VmNames = Annotated[list[str], Parameter(help="Names or ids; several are commanded at once.", completer=vm_names)]
-HostNames = Annotated[list[str], Parameter(help="Names; several are commanded at once.", completer=host_names)]
+VmNames = Annotated[
+    list[str], Parameter(help="Names or ids; several are commanded at once.", completer=vm_names)
+]
+HostNames = Annotated[
+    list[str], Parameter(help="Names; several are commanded at once.", completer=host_names)
+]
 
 
 @Parameter(name="*", group=SHARED)
@@ -75,7 +81,9 @@ class Printing(Connecting):
     columns: Annotated[
         str,
         Parameter(
-            name=["--columns", "-c"], help="Columns, with commas between; `all` for every one.", metavar="COL,…"
+            name=["--columns", "-c"],
+            help="Columns, with commas between; `all` for every one.",
+            metavar="COL,…",
         ),
     ] = ""
 

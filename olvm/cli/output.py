@@ -38,7 +38,9 @@ def write_rows(
     out = stream or sys.stdout
     match output:
         case "table":
-            _write_table([[cell(column, row.get(column)) for column in columns] for row in rows], columns, out)
+            _write_table(
+                [[cell(column, row.get(column)) for column in columns] for row in rows], columns, out
+            )
         case "json":
             picked = [_picked(row, columns) for row in rows]
             out.write(msgspec.json.format(_json(picked), indent=2).decode() + "\n")
@@ -50,7 +52,9 @@ def write_rows(
             writer.writerows([plain(row.get(column)) for column in columns] for row in rows)
 
 
-def write_object(row: Row, columns: Sequence[str], output: OutputFormat, stream: TextIO | None = None) -> None:
+def write_object(
+    row: Row, columns: Sequence[str], output: OutputFormat, stream: TextIO | None = None
+) -> None:
     """Print one object: as a table, a line for each column; as JSON, one object."""
     out = stream or sys.stdout
     if output == "table":

@@ -17,7 +17,9 @@ STATEMENT_BYTES_MAX = 1024 * 1024
 
 
 def sql(
-    statement: Annotated[str, Parameter(help="A statement that reads; `-` takes it from stdin.", allow_leading_hyphen=True)],
+    statement: Annotated[
+        str, Parameter(help="A statement that reads; `-` takes it from stdin.", allow_leading_hyphen=True)
+    ],
     /,
     *,
     output: Annotated[OutputFormat, Parameter(name=["--output", "-o"], help="Format of the data.")] = "table",

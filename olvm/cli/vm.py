@@ -11,7 +11,18 @@ from olvm.cli.changes import Asked, carry_out, cluster_or_only, confirm_removal,
 from olvm.cli.completer import host_names, vm_names
 from olvm.cli.connection import data_center
 from olvm.cli.listing import list_records, show_record
-from olvm.cli.options import CHANGING, LISTING, PRINTING, Changing, Cluster, Duration, Listing, Printing, VmNames, Yes
+from olvm.cli.options import (
+    CHANGING,
+    LISTING,
+    PRINTING,
+    Changing,
+    Cluster,
+    Duration,
+    Listing,
+    Printing,
+    VmNames,
+    Yes,
+)
 from olvm.cli.output import chosen_columns, write_object, write_rows
 from olvm.model import messages as m
 from olvm.model.sizes import parse_size
@@ -67,7 +78,7 @@ def create(
     description: Annotated[str, Parameter(help="For people.", metavar="TEXT")] = "",
     dedicated: Annotated[bool, Parameter(negative=(), help="A process of its own for its actor.")] = False,
     options: Changing = CHANGING,
-) -> int:  # noqa: PLR0913 - each parameter is an option of the command line
+) -> int:
     """Define machines; they are down until started."""
     memory_bytes = parse_size(memory)
     with data_center(options) as dc:
@@ -134,7 +145,12 @@ def explain(name: VmName, /, *, options: Printing = PRINTING) -> int:
         explanation = dc.vms[name].explain()
     rows = [{column: getattr(verdict, column) for column in VERDICT_COLUMNS} for verdict in explanation.hosts]
     if options.output == "json":
-        row = {"vm": explanation.vm, "policy": explanation.policy, "summary": explanation.summary, "hosts": rows}
+        row = {
+            "vm": explanation.vm,
+            "policy": explanation.policy,
+            "summary": explanation.summary,
+            "hosts": rows,
+        }
         write_object(row, list(row), "json")
         return 0
     write_rows(rows, columns, options.output)
@@ -148,9 +164,7 @@ def _asked(name: str, verb: m.VmVerb, deadline_s: float | None) -> Asked:
 
 
 def _commanding(verb: m.VmVerb) -> Callable[..., int]:
-    def command(
-        names: VmNames, /, *, deadline: Deadline = None, options: Changing = CHANGING
-    ) -> int:
+    def command(names: VmNames, /, *, deadline: Deadline = None, options: Changing = CHANGING) -> int:
         with data_center(options) as dc:
             return carry_out(dc, [_asked(name, verb, deadline) for name in once_each(names)], options)
 

@@ -75,7 +75,7 @@ class DuckDbJournal:
         self._token: str | None = duckdb_file.hold(path)
 
     @classmethod
-    def open(  # noqa: PLR0913 - every one of them is a decision of the caller
+    def open(
         cls,
         path: Path | str,
         record_types: Sequence[type[Record]],

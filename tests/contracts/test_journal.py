@@ -164,6 +164,14 @@ def test_same_keys_replaced_after_a_failed_batch_are_replaced(place: Place) -> N
     assert recovered.next_turn_seq == 3
 
 
+def test_good_records_of_a_failed_batch_do_not_come_with_the_next(place: Place) -> None:
+    journal = place.open()
+    with pytest.raises((JournalError, OverflowError)):
+        journal.commit(batch(0, saved=[Machine(id="good"), Machine(id="bad", memory_bytes=2**70)]))
+    journal.commit(batch(0, saved=[Machine(id="next")]))
+    assert list(journal.recover().records[Machine]) == ["next"]
+
+
 def test_turns_are_rows_of_the_journal(place: Place) -> None:
     journal = place.open()
     journal.commit(batch(0, saved=[Machine(id="1")]))
