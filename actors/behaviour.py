@@ -25,7 +25,8 @@ class TimedRecord(Protocol):
 class Behaviour(Protocol):
     """One actor. `handle` is its only mutator; it may raise only for a fault of the programmer."""
 
-    address: str
+    @property
+    def address(self) -> str: ...
 
     def handle(self, message: AnyMessage, turn: Turn) -> None: ...
 

@@ -86,6 +86,8 @@ def accept(peer: PeerRecord, frame: Frame) -> list[bytes]:
         # A first meeting, or the peer lost its disk: its lowest unacknowledged message is where it begins.
         peer.incarnation = frame.source_id
         peer.received_seq = frame.base_seq - 1
+    # What lies below base was acknowledged by this silo: if it does not know, it lost its disk since.
+    peer.received_seq = max(peer.received_seq, frame.base_seq - 1)
     fresh: list[bytes] = []
     for offset, payload in enumerate(frame.durable):
         seq = frame.first_seq + offset

@@ -162,6 +162,7 @@ class Engine:
         if operation.client_request_id:
             self.operation_by_request[operation.client_request_id] = operation.id
         self.record.accepted_count += 1
+        turn.save(self.record)
         turn.save(operation)
         turn.reply(view_of(operation))
 
@@ -186,6 +187,7 @@ class Engine:
         else:
             self.record.failed_count += 1
         self._remember(operation)
+        turn.save(self.record)
         turn.save(operation)
         if not message.succeeded:
             turn.record(

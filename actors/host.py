@@ -235,7 +235,7 @@ class Host:
         record.boot_id = message.boot_id
         record.cpus = message.cpus
         record.memory_bytes = message.memory_bytes
-        record.cpu_model = message.cpu_model
+        record.cpu_model = message.cpu_model or record.cpu_model  # told once per start of the agent
         self.last_seen_ns = turn.now_ns
         self.last_seq = 0
         turn.cancel_timer(record, "init")
@@ -269,6 +269,7 @@ class Host:
         elif record.status is HostStatus.UNASSIGNED:
             self._move(HostTrigger.HEARTBEAT_MISSED, reason, turn, "warning")
             self._move(HostTrigger.GRACE_OVER, reason, turn, "error")
+            turn.send(self.cluster, m.HostUnresponsive(record.name, reason))
         self._finish(turn, False, f"host {record.name}: {reason}", OperationFailed.code)
 
     # ------------------------------------------------------------------ commands

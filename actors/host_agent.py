@@ -38,6 +38,9 @@ EXIT_ADMIN = 6  # AdminShutdown
 EXIT_LOST_QEMU = 2  # LostQEMU
 EXIT_HOST_SHUTDOWN = 11  # HostShutdown
 
+NOT_STARTED = frozenset({"wait_for_launch", "restoring_state"})
+LIST_AGAIN_S = 1.0
+
 STATUS_BY_EVENT = {
     "started": VmStatus.POWERING_UP,
     "guest_up": VmStatus.UP,
@@ -147,22 +150,24 @@ class HostAgent:
         self.is_open = True
         self.seq = 0
         self._say_ready(turn, opened.cpu_model)
-        running = set(opened.vm_ids)
         for domain in self.domains.values():
-            self._adopt(domain, domain.vm_id in running, rebooted, turn)
+            self._adopt(domain, opened.statuses.get(domain.vm_id), rebooted, turn)
         turn.wake("heartbeat", turn.config.heartbeat_period_s)
         turn.wake("report", min(1.0, turn.config.report_period_s))
         turn.wake("sample", turn.config.sample_period_s)
 
-    def _adopt(self, domain: DomainRecord, is_running: bool, rebooted: bool, turn: Turn) -> None:
-        """After a start of the agent: hold the record of a machine against what the hypervisor runs."""
+    def _adopt(self, domain: DomainRecord, there: str | None, rebooted: bool, turn: Turn) -> None:
+        """After a start of the agent: hold the record of a machine against what the hypervisor runs.
+
+        What it tells now may be past an event that was lost with the agent: no other will come for it.
+        """
         if domain.status is VmStatus.DOWN:
             if not domain.forgotten:
                 self._report(domain, turn)
-        elif is_running:
-            domain.pending = ""
-            if domain.status is not VmStatus.UP:
-                domain.status = VmStatus.POWERING_UP
+        elif there is not None:
+            if VmStatus(there) not in (VmStatus.WAIT_FOR_LAUNCH, VmStatus.RESTORING_STATE):
+                domain.pending = ""  # else the call's answer is still to come
+            domain.status = VmStatus(there)
             turn.save(domain)
             self._report(domain, turn)
         elif domain.pending in ("start", "restore"):
@@ -208,6 +213,8 @@ class HostAgent:
             case "sample":
                 turn.call(self.port, SampleHost(record.host, record.host_epoch), "sample")
                 turn.wake("sample", config.sample_period_s)
+            case _ if name.startswith("list/"):
+                turn.call(self.port, ListDomains(), name.removeprefix("list/"))
             case _:
                 raise AssertionError(f"{self.address} has no timer {name}")
 
@@ -376,7 +383,7 @@ class HostAgent:
         match verb:
             case "start":
                 self._on_launched(domain, message, turn)
-            case "verify" | "query":
+            case "verify" | "query" | "recheck":
                 self._on_listed(domain, verb, message, turn)
             case _:
                 self._on_commanded(domain, verb, message, turn)
@@ -398,26 +405,30 @@ class HostAgent:
 
     def _on_listed(self, domain: DomainRecord, verb: str, message: m.CallEnded, turn: Turn) -> None:
         if not message.ok:
-            turn.call(self.port, ListDomains(), message.tag)
+            turn.wake(f"list/{message.tag}", LIST_AGAIN_S)
             return
-        present = domain.vm_id in msgspec.msgpack.decode(message.value, type=list[str])
+        found = msgspec.msgpack.decode(message.value, type=dict[str, str]).get(domain.vm_id)
         if verb == "query":
-            if present:  # an agent that lost its journal finds the machine again
+            if found is not None:  # an agent that lost its journal finds the machine again
                 domain.forgotten = False
-                domain.status = VmStatus.UP
+                domain.status = VmStatus(found)
                 turn.save(domain)
-            self._report(domain, turn, absent=not present)
+            self._report(domain, turn, absent=found is None)
+        elif domain.status is VmStatus.DOWN:
             return
-        if domain.status is VmStatus.DOWN:
-            return
-        if present:
+        elif verb == "verify" and found in NOT_STARTED:
+            turn.wake(f"list/{message.tag}", LIST_AGAIN_S)
+        elif found is not None:
             domain.pending = ""
-            if domain.status is VmStatus.WAIT_FOR_LAUNCH:
-                domain.status = VmStatus.POWERING_UP
+            domain.status = VmStatus(found)
             turn.save(domain)
             self._report(domain, turn)
-        else:
+        elif verb == "verify":
             self._down(domain, EXIT_START_FAILED, "the start timed out and left no machine", turn)
+        elif domain.status is VmStatus.SAVING_STATE:
+            self._down(domain, EXIT_SAVED, "saved", turn)
+        else:
+            self._down(domain, EXIT_LOST_QEMU, "QEMU is gone", turn)
 
     def _on_commanded(self, domain: DomainRecord, verb: str, message: m.CallEnded, turn: Turn) -> None:
         if domain.status is VmStatus.DOWN:
@@ -429,6 +440,8 @@ class HostAgent:
             self._down(domain, EXIT_SAVED, "saved", turn)
         elif gone:
             self._down(domain, EXIT_LOST_QEMU, "QEMU is gone", turn)
+        elif not message.outcome_known:
+            turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
         elif not message.ok:
             if domain.status is STATUS_BY_VERB.get(verb):
                 domain.status = VmStatus.UP
@@ -444,8 +457,6 @@ class HostAgent:
             return
         status = STATUS_BY_EVENT[message.kind]
         if status is VmStatus.DOWN:
-            if domain.status is VmStatus.SAVING_STATE:
-                return  # the answer of the save says more
             exit_reason = EXIT_LOST_QEMU if message.exit_reason is None else message.exit_reason
             self._down(domain, exit_reason, message.message, turn)
             return

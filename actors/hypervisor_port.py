@@ -39,7 +39,7 @@ class HostOpened(msgspec.Struct, frozen=True):
     cpus: int
     memory_bytes: int
     cpu_model: str
-    vm_ids: list[str]
+    statuses: dict[str, str]  # of each domain there, by vm id: values of protocol.DomainStatus
 
 
 class SampleHost(msgspec.Struct, frozen=True):
@@ -91,8 +91,8 @@ class HypervisorPort:
         if isinstance(result, CallFailed):
             message = CallEnded(tag, False, result.message.encode(), result.code, result.outcome_known)
         elif isinstance(result.value, DomainList):
-            vm_ids = [domain.vm_id for domain in result.value.domains]
-            message = CallEnded(tag, True, msgspec.msgpack.encode(vm_ids))
+            status_by_vm_id = {domain.vm_id: domain.status for domain in result.value.domains}
+            message = CallEnded(tag, True, msgspec.msgpack.encode(status_by_vm_id))
         else:
             message = CallEnded(tag, True)
         deliver_result(self._silo, caller, message, "hypervisor")
@@ -114,7 +114,7 @@ class HypervisorPort:
             cpus=have.cpus,
             memory_bytes=have.memory_bytes,
             cpu_model=have.cpu_model,
-            vm_ids=[domain.vm_id for domain in backend.domains()],
+            statuses={domain.vm_id: domain.status for domain in backend.domains()},
         )
         message = CallEnded(tag, True, msgspec.msgpack.encode(opened))
         deliver_result(self._silo, caller, message, "hypervisor")
@@ -131,6 +131,8 @@ class HypervisorPort:
             return
         seq = self._sample_seq[request.host] = self._sample_seq.get(request.host, 0) + 1
         host, domains = backend.statistics()
+        # History has one time: that of the silo, not that of a hypervisor whose clock may be accelerated.
+        host = msgspec.structs.replace(host, sampled_ns=self._silo.now_ns())
         batches, facts = encode_samples(request.host, request.host_epoch, seq, host, domains)
         sampled = Sampled(host.cpu_user_percent + host.cpu_sys_percent, batches, facts)
         message = CallEnded(tag, True, msgspec.msgpack.encode(sampled))

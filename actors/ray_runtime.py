@@ -7,6 +7,8 @@ Clients do not come through Ray but through the engine's socket.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import logging
 import os
@@ -74,6 +76,11 @@ class SiloProcess:
             self._process.start()
         else:
             self._node.start()
+        # What was recovered lives as long as the process: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        _give_back_memory()
 
     def deliver(self, frame: bytes) -> None:
         self._node.receive(frame)
@@ -105,6 +112,13 @@ class SiloProcess:
             self._process.stop()
         else:
             self._node.stop()
+
+
+def _give_back_memory() -> None:
+    """Return what recovery needed and no longer holds; where libc is not glibc, nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _open_node(name: str, directory: str, config: Config, transmit: Any) -> Node:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from actors.silo import Silo
-from olvm.model.errors import JournalUnwritable
+from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
 from olvm.model.limits import NS_PER_S
 
 log = logging.getLogger("olvm.runner")
@@ -67,21 +67,32 @@ class SiloRunner:
         try:
             silo.run_batch()
             self.unwritable = ""
+            if not silo.has_work or silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
+                silo.journal.maintain()
         except JournalUnwritable as error:
-            self.unwritable = error.message
-            log.error("silo %s: %s; nothing of this batch was acknowledged, trying again", silo.name, error)  # noqa: TRY400
-            time.sleep(UNWRITABLE_RETRY_S)
-            silo.give_up_batch()
+            self._give_up(silo, error)
             return
         if silo.has_work:
-            if silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
-                silo.journal.maintain()
             return
-        silo.journal.maintain()
         due_ns = silo.next_due_ns()
         wait_s = IDLE_WAIT_S_MAX if due_ns is None else (due_ns - clock_ns()) / NS_PER_S
         if wait_s > 0:
             self._woken.wait(min(wait_s, IDLE_WAIT_S_MAX))
+
+    def _give_up(self, silo: Silo, error: JournalError) -> None:
+        """Let the silo forget its batch; while the journal cannot even be read, try that again."""
+        given_up = False
+        while not (given_up or self._stopping):
+            self.unwritable = error.message
+            log.error("silo %s: %s; nothing of this batch was acknowledged, trying again", silo.name, error)
+            try:
+                silo.give_up_batch(error.message)
+                given_up = True
+            except JournalCorrupt:
+                raise
+            except JournalError as again:
+                error = again
+            time.sleep(UNWRITABLE_RETRY_S)
 
 
 _WALL_AT_START_NS = time.time_ns() - time.monotonic_ns()

@@ -40,8 +40,9 @@ from olvm.journal.port import Batch, Journal, Outgoing
 from olvm.journal.port import Recovered as RecoveredState
 from olvm.journal.port import Turn as TurnRow
 from olvm.model.config import Config
+from olvm.model.errors import JournalUnwritable
 from olvm.model.limits import TURNS_PER_COMMIT_MAX
-from olvm.model.messages import AnyMessage, EventTold, Recovered, TimerFired
+from olvm.model.messages import AnyMessage, EventTold, Recovered, Refusal, TimerFired
 from olvm.model.record import Record, key_of
 from olvm.model.records import EventRecord, PeerRecord
 
@@ -49,6 +50,8 @@ log = logging.getLogger("olvm.silo")
 
 Records = dict[type[Record], dict[str, Record]]
 Cast = Callable[[Records], list[Behaviour]]
+
+POSTED_PER_STEP = 200
 
 
 class Port(Protocol):
@@ -131,6 +134,10 @@ class Silo:
         self._push(due_ns, "", "", run)
         return lambda: cancelled.append(True)
 
+    def now_ns(self) -> int:
+        """The silo's own clock."""
+        return self._clock_ns()
+
     # ------------------------------------------------------------------ recovery
 
     def _recover(self) -> None:
@@ -166,11 +173,12 @@ class Silo:
 
     def _install(self, behaviour: Behaviour) -> None:
         assert behaviour.address not in self._behaviours, f"two actors at {behaviour.address}"
-        self._behaviours[behaviour.address] = behaviour
+        address = behaviour.address
+        self._behaviours[address] = behaviour
         record = behaviour.timed_record()
         if record is not None:
             for name, due_ns in record.timers.items():
-                self._arm(behaviour.address, name, due_ns)
+                self._arm(address, name, due_ns)
 
     # ------------------------------------------------------------------ timers
 
@@ -222,19 +230,31 @@ class Silo:
         while turns < TURNS_PER_COMMIT_MAX:
             if self._local:
                 turns += self._drain(now_ns)
-            elif self._posted:
-                for _ in range(min(len(self._posted), TURNS_PER_COMMIT_MAX)):
-                    self._local.append(self._posted.popleft())
-            elif self._frames:
-                self._take_frame(self._frames.popleft(), now_ns)
+            elif self._posted or self._frames:
+                self._take_some(now_ns)
             else:
                 break
         self._drain(now_ns)
         self._commit()
         self._release(self._clock_ns())
 
-    def give_up_batch(self) -> None:
-        """Forget the batch that could not be committed, as a crash would, and recover."""
+    def _take_some(self, now_ns: int) -> None:
+        """From both doors in turn: a burst of clients must not keep heartbeats waiting, nor the other way round."""
+        if self._frames:
+            self._take_frame(self._frames.popleft(), now_ns)
+        for _ in range(min(len(self._posted), POSTED_PER_STEP)):
+            self._local.append(self._posted.popleft())
+
+    def give_up_batch(self, reason: str) -> None:
+        """Forget the batch that could not be committed, as a crash would, and recover.
+
+        Other silos send again what they sent; clients do not, so each is told `reason` in place of its reply.
+        """
+        replies, self._batch_replies = self._batch_replies, []
+        if self.observer is not None:
+            for address, _ in replies:
+                self.observer.on_reply(address, Refusal(JournalUnwritable.code, reason))
+            self.observer.on_released()
         self._ack_due.clear()
         self._recover()
 
@@ -286,11 +306,9 @@ class Silo:
             self._batch_volatile.setdefault(silo_of(envelope.to), []).append(encode(tuple(envelope)))
             return
         if behaviour is None:
-            log.debug("%s: no actor %s for %s", self.name, address, type(envelope.message).__name__)
+            self._answer_for_nobody(envelope, now_ns)
             return
-        turn = Turn(
-            address, envelope.sender, envelope.message_id, now_ns, self.config, self._new_id, silo=self.name
-        )
+        turn = self._turn_of(envelope, now_ns)
         message = envelope.message
         if type(message) is TimerFired:
             timed = behaviour.timed_record()
@@ -302,13 +320,34 @@ class Silo:
             self._put_aside(envelope, fault)
             return
         self.turn_count += 1
-        self._collect(envelope, turn, behaviour)
+        self._collect(envelope, turn)
+
+    def _answer_for_nobody(self, envelope: Envelope, now_ns: int) -> None:
+        """A command whose actor is gone ends its operation here; anything else came too late to matter."""
+        message, address = envelope.message, local_name(envelope.to)
+        log.debug("%s: no actor %s for %s", self.name, address, type(message).__name__)
+        if isinstance(message, CommandVm | ChangeVm | CommandHost | ChangeCluster | EndCluster):
+            turn = self._turn_of(envelope, now_ns)
+            reason = f"{address} was removed before it could carry out the command"
+            turn.send("engine", OperationEnded(message.operation_id, False, reason, NotFound.code))
+            self._collect(envelope, turn)
+
+    def _turn_of(self, envelope: Envelope, now_ns: int) -> Turn:
+        return Turn(
+            local_name(envelope.to),
+            envelope.sender,
+            envelope.message_id,
+            now_ns,
+            self.config,
+            self._new_id,
+            silo=self.name,
+        )
 
     def _put_aside(self, envelope: Envelope, fault: Exception) -> None:
         """Rule 3. The message that the fault came from is not handled again."""
         log.exception("%s: %s failed on %r", self.name, envelope.to, envelope.message, exc_info=fault)
         self.fault_count += 1
-        waiting = list(self._local)
+        waiting = [one for one in self._local if type(one.message) is not Recovered]
         self._restore_upserts()
         if self.name == ENGINE_SILO:
             self._record_event(
@@ -325,6 +364,21 @@ class Silo:
         self._release(self._clock_ns())
         self._recover()
         self._local.extend(waiting)
+        self._drop_cause(envelope)
+
+    def _drop_cause(self, envelope: Envelope) -> None:
+        """A timer is in the durable record, and `Recovered` is said anew: recovery would bring both back."""
+        address, message = local_name(envelope.to), envelope.message
+        if type(message) is Recovered:
+            again = [one for one in self._local if one.to != address or type(one.message) is not Recovered]
+            self._local = deque(again)
+        behaviour = self._behaviours.get(address)
+        timed = None if behaviour is None else behaviour.timed_record()
+        if type(message) is TimerFired and timed is not None and timed.timers.pop(message.name, None):
+            self._due_by_timer.pop((address, message.name), None)
+            turn = self._turn_of(envelope, self._clock_ns())
+            turn.save(cast("Record", timed))
+            self._collect(envelope, turn)
 
     def _restore_upserts(self) -> None:
         """Undo what the failed turn did to records that the batch will write: back to their after-images."""
@@ -341,11 +395,11 @@ class Silo:
         for peer in self.peers.values():
             batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
 
-    def _collect(self, envelope: Envelope, turn: Turn, behaviour: Behaviour) -> None:
+    def _collect(self, envelope: Envelope, turn: Turn) -> None:
         for spawned in turn.spawned:
             self._install(spawned)
         if turn.stopped:
-            del self._behaviours[behaviour.address]
+            del self._behaviours[turn.me]
         for name, due_ns in turn.timers:
             if due_ns is None:
                 self._due_by_timer.pop((turn.me, name), None)

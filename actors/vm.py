@@ -34,6 +34,15 @@ ACTION_BY_VERB: dict[str, VmAction] = {
     "remove": VmAction.REMOVE,
 }
 LAUNCHING = frozenset({VmStatus.WAIT_FOR_LAUNCH, VmStatus.RESTORING_STATE})
+# Held by this actor's deadline; PoweringUp is not: a guest without an agent may boot for ever.
+BOUNDED = LAUNCHING | {VmStatus.POWERING_DOWN, VmStatus.REBOOT_IN_PROGRESS, VmStatus.SAVING_STATE}
+PAUSABLE = LAUNCHING | {
+    VmStatus.UP,
+    VmStatus.POWERING_UP,
+    VmStatus.POWERING_DOWN,
+    VmStatus.REBOOT_IN_PROGRESS,
+}
+ENDED_BY_UP = frozenset({"start", "resume", "reboot", "reset"})
 # VDSM exit reasons that are no fault: success, saved, shut down by an administrator or from inside.
 NORMAL_EXITS = frozenset({0, 4, 5, 6, 7})
 EXIT_SAVED = 5
@@ -45,13 +54,20 @@ HA_RETRY_LONG_S = 1800.0
 
 
 class Vm:
-    __slots__ = ("address", "cluster", "ha_attempts", "record")
+    # Tens of thousands live in one silo: what can be derived from the record is not kept beside it.
+    __slots__ = ("ha_attempts", "record")
 
     def __init__(self, record: VmRecord) -> None:
         self.record = record
-        self.address = f"vm/{record.id}"
-        self.cluster = f"cluster/{record.cluster}"
         self.ha_attempts = 0
+
+    @property
+    def address(self) -> str:
+        return f"vm/{self.record.id}"
+
+    @property
+    def cluster(self) -> str:
+        return f"cluster/{self.record.cluster}"
 
     @classmethod
     def new(cls, message: m.RegisterVm, now_ns: int) -> Vm:
@@ -260,12 +276,14 @@ class Vm:
         if record.agent is not None:
             self._tell_agent("destroy", turn)
             return
-        record.epoch += 1
         if record.status is VmStatus.SUSPENDED:
+            record.epoch += 1
             self._move(VmTrigger.STOPPED, turn, "its saved memory was discarded")
             self._finish(turn, True)
             return
-        # Nothing was asked of a host yet: the attempt ends here, and a placement that still comes is given back.
+        # Nothing was asked of a host yet: the attempt ends here, and its placement is given back.
+        turn.send(self.cluster, m.ReleaseVm(record.id, "", record.epoch))
+        record.epoch += 1
         self._move(VmTrigger.LAUNCH_FAILED, turn, "stopped before it was placed")
         self._finish(turn, True)
 
@@ -365,7 +383,8 @@ class Vm:
         """The host says that the attempt failed: try another one, at most rerun_count_max in all."""
         record = self.record
         host, reason = message.host, message.domain.exit_message
-        stopped = message.domain.exit_reason == EXIT_ADMIN
+        # Whoever asked for a stop meanwhile wants no other attempt, whatever ended this one.
+        stopped = message.domain.exit_reason == EXIT_ADMIN or record.operation_kind == "stop"
         turn.send(self.cluster, m.ReleaseVm(record.id, host, record.epoch, failed_start=not stopped))
         if stopped:
             self._move(VmTrigger.LAUNCH_FAILED, turn, "stopped while starting")
@@ -440,11 +459,12 @@ class Vm:
                 turn.set_timer(record, "deadline", turn.config.boot_timeout_s)
                 boots = f"boots on {record.host}"
                 turn.send("engine", m.OperationProgressed(record.operation_id, 50, boots))
-        elif reported is VmStatus.PAUSED and current is VmStatus.UP:
+        elif reported is VmStatus.PAUSED and current in PAUSABLE:
             self._move(VmTrigger.PAUSED, turn)
             self._say("vm_paused", "is paused", turn, "warning")
         elif reported is VmStatus.REBOOT_IN_PROGRESS and current is VmStatus.UP:
             self._move(VmTrigger.GUEST_REBOOTED, turn)
+            self._bound(turn)
 
     def _on_up(self, current: VmStatus, turn: Turn) -> None:
         record = self.record
@@ -463,7 +483,10 @@ class Vm:
             record.tried_hosts = []
             self.ha_attempts = 0
             self._say("vm_up", f"is up on {record.host}", turn)
-        self._finish(turn, True)
+        if record.operation_kind in ENDED_BY_UP:
+            self._finish(turn, True)
+        elif record.operation_id is None:
+            turn.cancel_timer(record, "deadline")
 
     def _come_back(self, reported: VmStatus, turn: Turn) -> None:
         """The host answers again: what it says holds."""
@@ -473,8 +496,15 @@ class Vm:
             return
         self._move(trigger, turn)
         self._say("vm_known_again", f"is {record.status.value} on {record.host} again", turn)
-        if record.status is VmStatus.UP and record.operation_kind in ("start", "resume", "reboot", "reset"):
+        if record.status is VmStatus.UP and record.operation_kind in ENDED_BY_UP:
             self._finish(turn, True)
+        self._bound(turn)
+
+    def _bound(self, turn: Turn) -> None:
+        """Rule 6 for a transient status that no operation asked for, or whose operation has ended."""
+        record = self.record
+        if record.status in BOUNDED and "deadline" not in record.timers:
+            turn.set_timer(record, "deadline", turn.config.reboot_timeout_s)
 
     def _on_down(
         self, message: m.DomainReported, exit_reason: int | None, exit_message: str, turn: Turn
@@ -586,6 +616,7 @@ class Vm:
                 turn.wake("query", turn.config.query_period_s)
                 reason = f"cannot start {record.name}: host {host} did not answer in time; it is unknown until then"
             case VmStatus.WAIT_FOR_LAUNCH | VmStatus.RESTORING_STATE:
+                turn.send(self.cluster, m.ReleaseVm(record.id, "", record.epoch))
                 record.epoch += 1
                 reason = f"cannot start {record.name}: its cluster did not answer in time"
                 self._move(VmTrigger.LAUNCH_FAILED, turn, reason)

@@ -7,10 +7,10 @@ from typing import Literal
 
 
 def run(
+    directory: Path | None = None,
+    vms: int = 3500,
     *,
     runtime: Literal["ray", "local"] = "ray",
-    vms: int = 3500,
-    directory: Path | None = None,
     seconds: float = 60.0,
     keep: bool = False,
 ) -> int:

@@ -96,11 +96,16 @@ def chosen_columns(asked: str, known: Sequence[str], usual: Sequence[str]) -> li
 
 def distinct(columns: Sequence[str]) -> list[str]:
     """The names, each once: SQL may give two columns one name, and none of them may be lost."""
-    seen: dict[str, int] = {}
-    names = []
+    taken = set(columns)
+    names: list[str] = []
     for column in columns:
-        seen[column] = seen.get(column, 0) + 1
-        names.append(column if seen[column] == 1 else f"{column}_{seen[column]}")
+        name, count = column, 1
+        while name in names:
+            count += 1
+            name = f"{column}_{count}"
+            if name in taken:  # SQL has a column of that name itself
+                name = column
+        names.append(name)
     return names
 
 

@@ -25,9 +25,9 @@ HOST_CPUS_MAX = 176
 HOST_MEMORY_BYTES_MAX = 576 * GIB_BYTES
 POLICY_BY_CLUSTER = {"even": "evenly_distributed", "saving": "power_saving"}
 CLUSTERS = tuple(POLICY_BY_CLUSTER)
-HOST_CRASH_AT = 0.4  # of the replay
-ENGINE_CRASH_AT = 0.65
-HIGHLY_AVAILABLE_EVERY = 10  # each tenth machine
+HOST_CRASH_AT = 0.55  # of the replay
+ENGINE_CRASH_AT = 0.75
+HIGHLY_AVAILABLE_EVERY = 8  # machines of a cluster
 KEPT_EVERY = 4  # each fourth machine that departs is only stopped; the others are removed as well
 SAMPLE_PERIOD_S_MAX = 15.0
 SAMPLES_PER_REPLAY = 12.0
@@ -119,8 +119,8 @@ def _planned(number: int, vm: TraceVm, arrive_s: float, workload_s: float, secon
         cluster=CLUSTERS[number % len(CLUSTERS)],
         vcpus=vm.vcpus,
         memory_bytes=vm.memory_bytes,
-        high_availability=number % HIGHLY_AVAILABLE_EVERY == 0,
-        kept=number % KEPT_EVERY == 0,
+        high_availability=number // len(CLUSTERS) % HIGHLY_AVAILABLE_EVERY == 0,
+        kept=number // len(CLUSTERS) % KEPT_EVERY == 1,
         arrive_s=arrive_s * scale,
         leave_s=None if leave_s is None or leave_s > workload_s else leave_s * scale,
     )

@@ -38,7 +38,7 @@ class ProgressLine:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def show(self, news: str) -> None:
         if news != self._news:

@@ -25,13 +25,13 @@ QUERIES = (
     ),
     (
         "The night of the killed host",
-        "select make_timestamp(at_ns // 1000)::time(0) as at, code, count(*) as n, min(message) as for_example\n"
+        "select date_trunc('second', make_timestamp(at_ns // 1000))::time as utc, code, count(*) as n, min(message) as for_example\n"
         "from events where host = '{host}' and severity <> 'normal' or code in ('engine_started')\n"
-        "group by all order by at limit 8",
+        "group by all order by utc limit 8",
     ),
     (
         "History: machines and load of the fleet over time",
-        "select date_trunc('second', history_datetime) as at, count(*) as hosts, sum(active_vms) as machines,\n"
+        "select date_trunc('second', history_datetime) as utc, count(*) as hosts, sum(active_vms) as machines,\n"
         "       round(avg(cpu_usage_percent), 1) as cpu_percent, round(avg(memory_usage_percent), 1) as memory_percent\n"
         "from statistics_hosts_resources_usage_samples group by 1 having count(*) > 3 order by 1 desc limit 5",
     ),
@@ -101,9 +101,12 @@ class Report:
             self._say(f"  {_crash_line(cost)}")
         restarts = sum(tenant.restarts for tenant in replay.tenants.values())
         counts = watcher.count_by_code
+        died, by_themselves = counts.get("vm_crashed", 0), counts.get("vm_ha_restart", 0)
+        leaving = died - restarts - by_themselves
         self._say(
-            f"  machines that died with their host: {counts.get('vm_crashed', 0)}; started again by their tenants: "
-            f"{restarts}, by themselves (highly available): {counts.get('vm_ha_restart', 0)}"
+            f"  machines that died with their host: {died}; started again by their tenants: {restarts}, "
+            f"by themselves (highly available): {by_themselves}"
+            + (f"; starting or leaving at that moment: {leaving}" if leaving > 0 else "")
         )
 
     def verdict(self, proof: Proof) -> None:

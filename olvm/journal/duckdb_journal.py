@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,8 @@ CHECKPOINT_WAL_BYTES: Final = 64 * 1024 * 1024
 
 # Acknowledged messages that may lie in the outbox before they are deleted.
 OUTBOX_GARBAGE_MAX: Final = 20_000
+
+ROWS_PER_FETCH: Final = 2_000
 
 _MARKS: Final = "select destination, max(seq) from outbox where payload is null group by destination"
 _GARBAGE: Final = f"""
@@ -143,8 +145,14 @@ class DuckDbJournal:
         assert garbage is not None
         self._garbage = garbage[0]
 
-    def _drop_connection(self) -> None:
+    def _drop_appenders(self) -> None:
+        # A row that was refused leaves those before it in the appender: they must not come with the next batch.
+        for appender in self._appenders.values():
+            appender.clear()
         self._appenders.clear()
+
+    def _drop_connection(self) -> None:
+        self._drop_appenders()
         for resource in (self._queries, self._connection):
             if resource is not None:
                 # What cannot be closed cleanly is what we are here to get rid of.
@@ -172,11 +180,12 @@ class DuckDbJournal:
 
     def recover(self) -> Recovered:
         connection = self._writer()
+        shared: dict[str, str] = {}
         try:
             records = {
                 record_type: {}
                 if table.is_append_only
-                else table.decode_all(connection.execute(table.recover_sql()).fetchall())
+                else table.decode_all(_rows_of(connection.execute(table.recover_sql())), shared)
                 for record_type, table in self._table_by_type.items()
             }
             waiting = connection.execute(_WAITING).fetchall()
@@ -298,7 +307,7 @@ class DuckDbJournal:
 
     def _settle_failed_commit(self, batch: Batch, error: duckdb.Error) -> None:
         """Raise what is to be told of a commit that failed; return where the file says that it succeeded."""
-        self._appenders.clear()
+        self._drop_appenders()
         connection = self._connection
         assert connection is not None
         try:
@@ -359,6 +368,12 @@ class DuckDbJournal:
         return JournalError(
             f"journal {self.path} refused a statement: {text}; this is a fault of olvm, report it"
         )
+
+
+def _rows_of(answer: duckdb.DuckDBPyConnection) -> Iterator[Row]:
+    """Rows in portions, so that a large table is never held twice."""
+    while rows := answer.fetchmany(ROWS_PER_FETCH):
+        yield from rows
 
 
 def _size(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Driver scripts on a local data center that something happens to: started by test_faults.py.
 
 python fault_driver.py full DIR        create machines until the disk is full, then with room again; prints JSON
+python fault_driver.py boot DIR        start a machine whose host cannot write for a while; prints JSON
 python fault_driver.py burst DIR       create and start machines for ever, printing each acknowledged operation
 python fault_driver.py interrupt DIR   wait for an operation that takes long, inside `with`
 """
@@ -13,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import olvm
@@ -64,6 +66,30 @@ def full(directory: Path) -> None:
         print(json.dumps({"refusals": refusals, "notes": notes, "ids": acknowledged, "vms": states}))
 
 
+def boot(directory: Path) -> None:
+    """The guest comes up while the host's silo cannot write that it did."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with lab(directory, boot_time_s_min=1.0, boot_time_s_max=1.0) as dc:
+        prod = dc.clusters.create("prod")
+        prod.hosts.add("kvm00", cpus=64, memory="1TiB")
+        web = prod.vms.create("web-1", vcpus=1, memory="1GiB")
+        started = web.start()
+        _poll(lambda: web.status == "powering_up")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        _poll(lambda: "host-1" in [silo.name for silo in dc.status().silos if silo.note])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        started.wait(20)
+        web.shutdown().wait(20)
+        print(json.dumps({"status": web.status, "started": started.status}))
+
+
+def _poll(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to that in 30 s"
+        time.sleep(0.02)
+
+
 def _create_when_possible(prod: Cluster) -> Operation:
     deadline = time.monotonic() + 60
     while True:
@@ -106,4 +132,4 @@ def interrupt(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"full": full, "burst": burst, "interrupt": interrupt}[sys.argv[1]](Path(sys.argv[2]))
+    {"full": full, "boot": boot, "burst": burst, "interrupt": interrupt}[sys.argv[1]](Path(sys.argv[2]))

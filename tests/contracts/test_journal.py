@@ -151,27 +151,6 @@ def test_batch_of_many_keys_replaces_and_erases(place: Place) -> None:
     assert journal.query("select count(*), bool_and(ready) from machines").rows == [(50, True)]
 
 
-def test_same_keys_replaced_after_a_failed_batch_are_replaced(place: Place) -> None:
-    journal = place.open()
-    journal.commit(batch(0, saved=[Machine(id="1")]))
-    with pytest.raises((JournalError, OverflowError)):
-        # More than 63 bits fit neither a column nor, for the memory journal, msgpack.
-        journal.commit(batch(1, saved=[Machine(id="1", name="lost", memory_bytes=2**70)]))
-    assert journal.query("select name from machines").rows == [("",)]
-    journal.commit(batch(1, saved=[Machine(id="1", name="kept")]))
-    recovered = place.open().recover()
-    assert recovered.records[Machine] == {"1": Machine(id="1", name="kept")}
-    assert recovered.next_turn_seq == 3
-
-
-def test_good_records_of_a_failed_batch_do_not_come_with_the_next(place: Place) -> None:
-    journal = place.open()
-    with pytest.raises((JournalError, OverflowError)):
-        journal.commit(batch(0, saved=[Machine(id="good"), Machine(id="bad", memory_bytes=2**70)]))
-    journal.commit(batch(0, saved=[Machine(id="next")]))
-    assert list(journal.recover().records[Machine]) == ["next"]
-
-
 def test_turns_are_rows_of_the_journal(place: Place) -> None:
     journal = place.open()
     journal.commit(batch(0, saved=[Machine(id="1")]))
