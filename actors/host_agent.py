@@ -164,9 +164,10 @@ class HostAgent:
         if domain.status is VmStatus.DOWN:
             if not domain.forgotten:
                 self._report(domain, turn)
+        elif domain.pending and there in NOT_STARTED:
+            self._launch(domain, turn)  # the same start again: its answer was lost with the agent
         elif there is not None:
-            if VmStatus(there) not in (VmStatus.WAIT_FOR_LAUNCH, VmStatus.RESTORING_STATE):
-                domain.pending = ""  # else the call's answer is still to come
+            domain.pending = ""
             domain.status = VmStatus(there)
             turn.save(domain)
             self._report(domain, turn)

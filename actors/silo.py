@@ -19,7 +19,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -40,9 +40,21 @@ from olvm.journal.port import Batch, Journal, Outgoing
 from olvm.journal.port import Recovered as RecoveredState
 from olvm.journal.port import Turn as TurnRow
 from olvm.model.config import Config
-from olvm.model.errors import JournalUnwritable
+from olvm.model.errors import JournalUnwritable, NotFound
 from olvm.model.limits import TURNS_PER_COMMIT_MAX
-from olvm.model.messages import AnyMessage, EventTold, Recovered, Refusal, TimerFired
+from olvm.model.messages import (
+    AnyMessage,
+    ChangeCluster,
+    ChangeVm,
+    CommandHost,
+    CommandVm,
+    EndCluster,
+    EventTold,
+    OperationEnded,
+    Recovered,
+    Refusal,
+    TimerFired,
+)
 from olvm.model.record import Record, key_of
 from olvm.model.records import EventRecord, PeerRecord
 

@@ -55,11 +55,14 @@ HA_RETRY_LONG_S = 1800.0
 
 class Vm:
     # Tens of thousands live in one silo: what can be derived from the record is not kept beside it.
-    __slots__ = ("ha_attempts", "record")
+    __slots__ = ("ha_attempts", "record", "seen")
 
     def __init__(self, record: VmRecord) -> None:
         self.record = record
         self.ha_attempts = 0
+        # Rule 2: the newest report believed. The record gets it in turns that save it, or the journal, which holds
+        # what a turn saved, and the table, which is written at the end of the batch, would differ.
+        self.seen = (record.seen_host_epoch, record.seen_seq)
 
     @property
     def address(self) -> str:
@@ -93,6 +96,8 @@ class Vm:
 
     def handle(self, message: m.AnyMessage, turn: Turn) -> None:
         self._dispatch(message, turn)
+        if turn.saved:
+            self.record.seen_host_epoch, self.record.seen_seq = self.seen
         if self.record.silo and (turn.saved or turn.erased):
             row = b"" if turn.stopped else msgspec.msgpack.encode(self.record)
             turn.send("engine", m.VmChanged(row, self.record.id))
@@ -324,7 +329,7 @@ class Vm:
         record = self.record
         record.epoch += 1
         # Reports of this attempt are known by its epoch; host epochs of another host do not compare.
-        record.seen_host_epoch = record.seen_seq = 0
+        self.seen = (0, 0)
         record.host = record.agent = None
         record.exit_reason = None
         record.exit_message = ""
@@ -410,10 +415,9 @@ class Vm:
 
     def _is_news(self, host_epoch: int, seq: int) -> bool:
         """Rule 2. The mark is committed with the next change of state; until then it is kept in memory alone."""
-        record = self.record
-        if (host_epoch, seq) <= (record.seen_host_epoch, record.seen_seq):
+        if (host_epoch, seq) <= self.seen:
             return False
-        record.seen_host_epoch, record.seen_seq = host_epoch, seq
+        self.seen = (host_epoch, seq)
         return True
 
     def _on_reported(self, message: m.DomainReported, turn: Turn) -> None:

@@ -238,7 +238,7 @@ class World:
             try:
                 silo.run_batch()
             except JournalUnwritable:
-                silo.give_up_batch()
+                silo.give_up_batch("the journal cannot be written")
             if fate in (253, 254, 255) and name in self.silos:
                 self.crash(name)
             self.check(self)

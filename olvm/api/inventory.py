@@ -422,10 +422,12 @@ class Operations(_Table[OperationRecord]):
 
     def wait(self, operation_id: str, timeout: float | None = None) -> OperationView:
         """Wait for an operation that any process began; raises what it failed with, or `WaitTimeout`."""
-        dc = self._dc
-        accepted = dc._link.ask(p.Watch(operation_id))
-        operation = Operation(dc._client, accepted, f"operation {operation_id}")
-        return operation.wait(timeout).view
+        return self.follow(operation_id).wait(timeout).view
+
+    def follow(self, operation_id: str) -> Operation:
+        """The operation that any process began, to be waited for here; `NotFound` when there is none."""
+        accepted = self._dc._link.ask(p.Watch(operation_id))
+        return Operation(self._dc._client, accepted, f"operation {operation_id}").accepted()
 
 
 class Events:

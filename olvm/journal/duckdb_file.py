@@ -16,7 +16,7 @@ import duckdb
 from olvm.journal.read_only import one_line
 from olvm.model.errors import JournalCorrupt, JournalError, JournalLocked, JournalUnwritable
 
-MEMORY_LIMIT: Final = "1GB"
+MEMORY_LIMIT: Final = "512MB"
 
 # DuckDB counts whole vectors touched by scattered upserts, so that its own threshold would checkpoint at
 # every commit; `Journal.maintain` checkpoints by the true size of the write-ahead log instead.

@@ -33,7 +33,7 @@ JOURNAL_ROWS_MAX: Final = 1_000_000
 
 # A log of this size is replayed in about 0.2 s at the next start; writing it into the file takes about as
 # long.
-CHECKPOINT_WAL_BYTES: Final = 64 * 1024 * 1024
+CHECKPOINT_WAL_BYTES: Final = 32 * 1024 * 1024
 
 # Acknowledged messages that may lie in the outbox before they are deleted.
 OUTBOX_GARBAGE_MAX: Final = 20_000

@@ -126,7 +126,8 @@ CASES: list[tuple[str, int, Shape]] = [
     ("status -o json", 0, json_of(lambda v: v["runtime"] == "local" and v["silos"][0]["alive"])),  # type: ignore[index]
     ("status -o csv -c name,pid", 0, has("name,pid\nengine,")),
     ("cluster list", 0, has("prod", "evenly_distributed")),
-    ("cluster show prod -o json -c name,policy", 0, json_of(lambda v: v == {"name": "prod", "policy": "evenly_distributed"})),
+    ("cluster show prod -o json -c name,policy", 0,
+     json_of(lambda v: v == {"name": "prod", "policy": "evenly_distributed"})),
     ("cluster update prod --cpu-overcommit 400", 0, table(*OPERATION_HEADINGS)),
     ("host list -o csv -c name,status", 0, lambda text: text == "name,status\nkvm00,up\nkvm01,up\n"),
     ("host show kvm00", 0, has("kvm00", "256GiB")),
@@ -288,6 +289,7 @@ def test_events_followed_come_as_they_happen_and_end_with_interrupt(cli: Cli) ->
         follower.send_signal(signal.SIGINT)
         _, said = follower.communicate(timeout=TIMEOUT_S)
     assert (follower.returncode, said) == (130, "olvm: interrupted\n")
+    cli.ok("cluster", "remove", "followed", "--yes")
 
 
 def test_reader_that_goes_away_is_no_failure(cli: Cli) -> None:
@@ -315,7 +317,7 @@ def test_names_are_completed_by_the_running_engine(cli: Cli) -> None:
 
 def test_client_loads_nothing_heavy_and_stays_within_its_cpu_time(cli: Cli) -> None:
     names = [f"many-{number}" for number in range(1000)]
-    cli.ok("vm", "create", *names, "--memory", "64MiB")
+    cli.ok("vm", "create", *names, "--memory", "64MiB", "--cluster", "prod")
     program = (
         "import sys; from olvm.cli import main; code = main(['vm', 'list']); "
         "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr); sys.exit(code)"
