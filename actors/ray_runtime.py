@@ -20,8 +20,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-# Ray reads its authentication mode once, when it is imported.
+# Ray reads these once, when it is imported. A silo that dies is our business: its end stands in status and events,
+# not on a driver script's standard output.
 os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
 
 import ray
 
@@ -327,7 +329,6 @@ def _start_ray(directory: Path) -> None:
         os.chmod(token, 0o600)
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
     # Ray warns of the coming default of this variable at every start unless it is set.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

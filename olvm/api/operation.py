@@ -44,16 +44,14 @@ class Operation:
 
     @property
     def id(self) -> str:
-        self.accepted()
-        assert self._view is not None
-        return self._view.id
+        return self.view.id
 
     @property
     def view(self) -> OperationView:
         """The operation as last heard; `refresh` asks."""
-        self.accepted()
-        assert self._view is not None
-        return self._view
+        accepted: OperationView = result_of(self._accepted, ACCEPT_TIMEOUT_S, self._what)
+        # A future wakes its waiters before it calls back, so `take` may not have been called yet.
+        return self._view or accepted
 
     @property
     def status(self) -> str:

@@ -48,8 +48,9 @@ def carry_out(dc: DataCenter, asked: Iterable[Asked], options: Changing) -> int:
     failed: list[OlvmError] = []
     with dc.pipelined():
         sent = [(one.what, dc.submit(one.command, one.what)) for one in asked]
-    accepted = _accepted(sent, failed)
+    accepted: list[tuple[str, Operation]] = []
     with _ids_when_interrupted(accepted):
+        _collect(sent, accepted, failed)
         _wait(accepted, options, failed)
     rows = [msgspec.structs.asdict(operation.view) for _, operation in accepted]
     return report(rows, columns, options.output, failed)
@@ -73,15 +74,15 @@ def report(
     return 0
 
 
-def _accepted(sent: Sequence[tuple[str, Operation]], failed: list[OlvmError]) -> list[tuple[str, Operation]]:
-    """Those that the engine took; what it refused is added to `failed`."""
-    accepted = []
+def _collect(
+    sent: Sequence[tuple[str, Operation]], accepted: list[tuple[str, Operation]], failed: list[OlvmError]
+) -> None:
+    """Add those that the engine took to `accepted` as it does, and what it refused to `failed`."""
     for what, operation in sent:
         try:
             accepted.append((what, operation.accepted()))
         except OlvmError as error:
             failed.append(error)
-    return accepted
 
 
 def _wait(accepted: Sequence[tuple[str, Operation]], options: Changing, failed: list[OlvmError]) -> None:

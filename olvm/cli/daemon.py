@@ -76,8 +76,8 @@ def _serve(directory: Path, runtime: str, settings: dict[str, Any], parent: Pare
         with DataCenter.open(directory, runtime=world, **settings) as dc:
             _stop_on_signal(stopping)  # again: Ray installs a handler of its own
             write_pid(directory)
-            epoch = dc.status().engine_epoch
-            log.info("serving %s on %s, engine epoch %d", directory, runtime, epoch)
+            silos = len(dc.status().silos)
+            log.info("serving %s on %s with %d silos", directory, runtime, silos)
             parent.tell(Readiness())
             stopping.wait()
             log.info("stopping")

@@ -1,0 +1,117 @@
+"""Whether a flood of samples slows the engine: latency of starts with and without it. JSON lines.
+
+Samples are poured into the telemetry silo as agents send them. Their reports are encoded once and stamped anew each
+time, so that this process, which also measures, does not spend itself on encoding; each report is new to history.
+What arrived is counted in history. Use Ray: in the local runtime all silos share one interpreter's lock.
+
+python benchmarks/bench_telemetry_side.py [--runtime ray|local] [--samples-per-s 200000] [--starts 500]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+from bench_history import Fleet
+from bench_starts import time_start
+from measuring import Teller, add_hosts, create_vms, instant
+
+import olvm
+from actors.wire import TELEMETRY_SILO, Frame, encode
+from olvm.history.samples import SampleBatch, decode_batch
+from olvm.model.messages import Samples
+
+VMS_PER_REPORT = 75
+TICK_S = 0.05
+POURED_BEFORE_S = 2.0  # the flood has its full strength when the first start is timed
+
+
+class Flood:
+    """Pours samples until it is left; `with` runs it in a thread."""
+
+    def __init__(self, transmit: Callable[[str, bytes], None], samples_per_s: float) -> None:
+        self._transmit = transmit
+        self._reports_per_tick = max(1, round(samples_per_s * TICK_S / VMS_PER_REPORT))
+        fleet = Fleet(self._reports_per_tick, VMS_PER_REPORT, seed=1)
+        fleet.step(0.0)
+        self._batches: list[SampleBatch] = [decode_batch(payload) for payload in fleet.encoded(0)]
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flood", daemon=True)
+        self.sent = 0
+        self.seconds = 0.0
+
+    def __enter__(self) -> Flood:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        began_s = due_s = time.perf_counter()
+        round_number = 1
+        while not self._stopping.wait(max(0.0, due_s - time.perf_counter())):
+            due_s += TICK_S
+            round_number += 1
+            self._transmit(TELEMETRY_SILO, self._frame(round_number))
+            self.sent += self._reports_per_tick * VMS_PER_REPORT
+        self.seconds = time.perf_counter() - began_s
+
+    def _frame(self, round_number: int) -> bytes:
+        at_ns = time.time_ns()
+        volatile = []
+        for batch in self._batches:
+            payload = encode(msgspec.structs.replace(batch, seq=round_number, at_ns=at_ns))
+            volatile.append(encode((f"telemetry@{TELEMETRY_SILO}", "flood@host-flood", "flood", "", Samples(payload))))
+        return encode(
+            Frame(
+                source="host-flood",
+                source_id="flood",
+                base_seq=1,
+                first_seq=1,
+                durable=[],
+                volatile=volatile,
+                acked_seq=0,
+                acked_id="",
+            )
+        )
+
+
+def transmit_of(dc: olvm.DataCenter, runtime: str) -> Callable[[str, bytes], None]:
+    """The runtime's own way to a silo: there is no other, because tenants do not send samples."""
+    opened = dc._runtime
+    transmit: Callable[[str, bytes], None] = opened._peers.transmit if runtime == "ray" else opened._transmit
+    return transmit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Whether a flood of samples slows the engine.")
+    parser.add_argument("--runtime", choices=["ray", "local"], default="ray")
+    parser.add_argument("--samples-per-s", type=float, default=200_000)
+    parser.add_argument("--starts", type=int, default=500)
+    arguments = parser.parse_args()
+    teller = Teller("telemetry_side", vars(arguments))
+    with (
+        tempfile.TemporaryDirectory(prefix="olvm-bench-") as directory,
+        olvm.DataCenter.open(directory, runtime=arguments.runtime, simulated=instant()) as dc,
+    ):
+        add_hosts(dc, "bench", count=4, vm_count=2 * arguments.starts)
+        names = [f"vm-{number:06}" for number in range(2 * arguments.starts)]
+        create_vms(dc, "bench", names, in_flight=1000)
+        quiet, flooded = names[: arguments.starts], names[arguments.starts :]
+        teller.tell_percentiles("start_quiet", [time_start(dc, name) for name in quiet])
+        with Flood(transmit_of(dc, arguments.runtime), arguments.samples_per_s) as flood:
+            time.sleep(POURED_BEFORE_S)
+            teller.tell_percentiles("start_flooded", [time_start(dc, name) for name in flooded])
+        stored = dc.sql("select count(*) from vm_samples", timeout=120).one()
+    teller.tell("samples_sent", flood.sent / flood.seconds, "1/s")
+    teller.tell("samples_in_history_when_flood_ended", 100 * stored / flood.sent, "percent")
+
+
+if __name__ == "__main__":
+    main()
