@@ -27,6 +27,8 @@ from olvm.model.messages import Samples
 
 VMS_PER_REPORT = 75
 TICK_S = 0.05
+DRAIN_S_MAX = 60.0
+STORED_QUERY = "select count(*) from vm_samples s join vm_names v using (vm_key) where v.vm_name like 'vm-%-%'"
 POURED_BEFORE_S = 2.0  # the flood has its full strength when the first start is timed
 
 
@@ -89,6 +91,18 @@ def transmit_of(dc: olvm.DataCenter, runtime: str) -> Callable[[str, bytes], Non
     return transmit
 
 
+def drain(dc: olvm.DataCenter, sent: int) -> tuple[int, float]:
+    """How many of the samples history holds in the end, and how long after the flood it had them."""
+    began_s = time.perf_counter()
+    while True:
+        # By the flood's own hosts: those of the data center send samples too.
+        stored = int(dc.sql(STORED_QUERY, timeout=120).one())
+        waited_s = time.perf_counter() - began_s
+        if stored >= sent or waited_s > DRAIN_S_MAX:
+            return stored, waited_s
+        time.sleep(0.1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whether a flood of samples slows the engine.")
     parser.add_argument("--runtime", choices=["ray", "local"], default="ray")
@@ -108,9 +122,10 @@ def main() -> None:
         with Flood(transmit_of(dc, arguments.runtime), arguments.samples_per_s) as flood:
             time.sleep(POURED_BEFORE_S)
             teller.tell_percentiles("start_flooded", [time_start(dc, name) for name in flooded])
-        stored = dc.sql("select count(*) from vm_samples", timeout=120).one()
+        stored, drained_s = drain(dc, flood.sent)
     teller.tell("samples_sent", flood.sent / flood.seconds, "1/s")
-    teller.tell("samples_in_history_when_flood_ended", 100 * stored / flood.sent, "percent")
+    teller.tell("samples_stored", 100 * stored / flood.sent, "percent")
+    teller.tell("stored_after_flood", drained_s, "s")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -39,16 +38,19 @@ def machine() -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """The commit that is measured; a plus says that files differ from it; empty outside a repository."""
-    root = Path(__file__).resolve().parent
-    found = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip()
+    """What HEAD of this repository names, read from its files; empty outside a repository."""
+    git = Path(__file__).resolve().parents[1] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        reference = head.removeprefix("ref: ")
+        if (git / reference).exists():
+            return (git / reference).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), "")
 
 
 class Teller:

@@ -159,8 +159,7 @@ class DataCenter:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 operation.wait(left)
         open_count = sum(
-            not operation.done
-            and (not operation._accepted.done() or operation._accepted.exception() is None)
+            not operation.done and (not operation._accepted.done() or operation._accepted.exception() is None)
             for operation in operations
         )
         if open_count:

@@ -91,7 +91,9 @@ class Drills:
             local = cast("LocalRuntime", self._dc._runtime)
             local.crash(silo.name)
             local.ensure(silo.name)
-            cost.note = "the host's silo was dropped and opened again: the local runtime has no process to kill"
+            cost.note = (
+                "the host's silo was dropped and opened again: the local runtime has no process to kill"
+            )
         else:
             os.kill(silo.pid, signal.SIGKILL)
         while time.monotonic() - began_s < BACK_WITHIN_S and not self._stopping.is_set():

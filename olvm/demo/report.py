@@ -111,7 +111,9 @@ class Report:
 
     def verdict(self, proof: Proof) -> None:
         self._say("\nProof, from the journal")
-        self._say(f"  machines: {_counts(proof.vms_by_status)}; the driver expects: {_counts(proof.vms_expected)}")
+        self._say(
+            f"  machines: {_counts(proof.vms_by_status)}; the driver expects: {_counts(proof.vms_expected)}"
+        )
         for line in proof.vms_otherwise[:SHOWN_MAX]:
             self._say(f"    differs: {line}")
         for operation_id in (proof.missing + proof.ended_otherwise)[:SHOWN_MAX]:
@@ -138,7 +140,7 @@ class Report:
             f"\nThe whole story took {wall_s:.0f} s. Its files stay in {directory}\n"
             f"  olvm up -d {directory}                      brings the data center up again\n"
             f"  olvm vm list -d {directory}\n"
-            f"  olvm sql \"select status, count(*) from vms group by 1\" -d {directory}"
+            f'  olvm sql "select status, count(*) from vms group by 1" -d {directory}'
         )
 
 
@@ -150,5 +152,9 @@ def _crash_line(cost: CrashCost) -> str:
     if not cost.at_ns:
         return f"{cost.what}: {cost.note or 'not killed, the replay was over before'}"
     back = "not seen back" if cost.serving_again_s is None else f"back after {cost.serving_again_s:.2f} s"
-    hit = f"; {cost.vms_hit} machines ran there, {cost.vms_hit_ha} of them highly available" if cost.vms_hit else ""
+    hit = (
+        f"; {cost.vms_hit} machines ran there, {cost.vms_hit_ha} of them highly available"
+        if cost.vms_hit
+        else ""
+    )
     return f"{cost.what} (process {cost.pid}): {back}{hit}{'; ' + cost.note if cost.note else ''}"

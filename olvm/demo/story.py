@@ -23,7 +23,9 @@ HOSTS_UP_WITHIN_S = 90.0
 POLL_S = 0.05
 
 
-def tell_story(*, runtime: RuntimeName, vm_count: int, seconds: float, directory: Path | None, keep: bool) -> int:
+def tell_story(
+    *, runtime: RuntimeName, vm_count: int, seconds: float, directory: Path | None, keep: bool
+) -> int:
     """Run the demo; 1 when the journal does not hold what the driver was told, else 0.
 
     Args:

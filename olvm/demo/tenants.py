@@ -13,7 +13,9 @@ import msgspec
 from olvm.demo.plan import PlannedVm
 
 Verb = Literal["create", "start", "stop", "remove"]
-State = Literal["waiting", "creating", "starting", "running", "stopping", "stopped", "removing", "gone", "refused"]
+State = Literal[
+    "waiting", "creating", "starting", "running", "stopping", "stopped", "removing", "gone", "refused"
+]
 
 RETRY_AFTER_S = 0.5
 ATTEMPTS_MAX = 40

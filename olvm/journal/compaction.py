@@ -10,7 +10,9 @@ from typing import Final
 import duckdb
 
 from olvm.journal.migrations import BASELINE_COLUMNS, OUTBOX_COLUMNS
+from olvm.journal.record_table import quoted
 from olvm.journal.replay import final_images
+from olvm.model.record import Record
 
 # Turns folded by one transaction: about 0.2 s during which no turn is committed.
 TURNS_PER_FOLD_MAX: Final = 20_000
@@ -33,6 +35,26 @@ def fold_turns(connection: duckdb.DuckDBPyConnection, up_to_seq: int, skipped: f
         appender.append_rows(kept)
         appender.flush()
     connection.execute("delete from journal where seq <= ?", [up_to_seq])
+    connection.commit()
+
+
+def drop_oldest(connection: duckdb.DuckDBPyConnection, record_type: type[Record], rows_kept_max: int) -> None:
+    """Erase the oldest rows of a table that only grows, by `KEPT_BY`; rows without a value there are open and stay.
+
+    Safe for `replay == tables` while the journal holds fewer turns than rows are kept: each newer row was written
+    by a turn of its own, so the last image of an erased row is in the baseline, where it is erased too.
+    """
+    table, order, key = quoted(record_type.TABLE), quoted(record_type.KEPT_BY), quoted(record_type.KEY)
+    oldest = (
+        f"{order} <= (select {order} from {table} where {order} is not null "  # noqa: S608 - our own names
+        f"order by {order} desc limit 1 offset {int(rows_kept_max)})"
+    )
+    connection.begin()
+    connection.execute(
+        f"delete from baseline where table_name = ? and key in (select {key} from {table} where {oldest})",  # noqa: S608
+        [record_type.TABLE],
+    )
+    connection.execute(f"delete from {table} where {oldest}")  # noqa: S608 - our own names
     connection.commit()
 
 

@@ -20,7 +20,7 @@ from typing import Final
 import duckdb
 
 from olvm.journal import duckdb_file, migrations
-from olvm.journal.compaction import TURNS_PER_FOLD_MAX, drop_acknowledged, fold_turns
+from olvm.journal.compaction import TURNS_PER_FOLD_MAX, drop_acknowledged, drop_oldest, fold_turns
 from olvm.journal.port import Batch, Outgoing, Position, Recovered, assert_batch_fits
 from olvm.journal.read_only import TIMEOUT_S, ReadOnlyQueries, one_line
 from olvm.journal.record_table import RecordTable, Row, delete_parameters, quoted
@@ -342,6 +342,9 @@ class DuckDbJournal:
         fold_turns(connection, self._last_seq - self._rows + count, self._append_only)
         self._rows -= count
         self._is_folding = count < excess
+        for record_type in self._table_by_type:
+            if record_type.ROWS_KEPT_MAX and not self._is_folding:
+                drop_oldest(connection, record_type, max(record_type.ROWS_KEPT_MAX, self._rows_max))
 
     # ------------------------------------------------------------------ small questions
 

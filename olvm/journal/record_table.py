@@ -135,7 +135,9 @@ class RecordTable:
             for index, value in enumerate(values):
                 if type(value) is str:
                     values[index] = share.setdefault(value, value)
-            records[share.setdefault(row[key_index], row[key_index])] = record_type(**dict(zip(names, values, strict=True)))
+            records[share.setdefault(row[key_index], row[key_index])] = record_type(
+                **dict(zip(names, values, strict=True))
+            )
         return records
 
 

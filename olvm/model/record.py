@@ -24,6 +24,9 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     APPEND_ONLY: ClassVar[bool] = False
     # SQL `order by` for recovery, with a limit of OPERATIONS_REMEMBERED_MAX rows plus what is open; empty: read all.
     RECOVER_ORDER: ClassVar[str] = ""
+    # Of a table that only ever grows: the column whose newest values stay, and how many rows that is. 0: all stay.
+    KEPT_BY: ClassVar[str] = ""
+    ROWS_KEPT_MAX: ClassVar[int] = 0
 
 
 def key_of(record: Record) -> str:

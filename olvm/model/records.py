@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from olvm.model.host_states import HostStatus
+from olvm.model.limits import EVENTS_KEPT_MAX, OPERATIONS_KEPT_MAX
 from olvm.model.record import Record
 from olvm.model.vm_states import VmStatus
 
@@ -50,6 +51,8 @@ class OperationRecord(Record):
     KEY: ClassVar[str] = "id"
     # Only what can still matter is read back into memory: open operations and the newest finished ones.
     RECOVER_ORDER: ClassVar[str] = "finished_ns is not null, created_ns desc"
+    KEPT_BY: ClassVar[str] = "finished_ns"
+    ROWS_KEPT_MAX: ClassVar[int] = OPERATIONS_KEPT_MAX
 
     id: str
     kind: str
@@ -166,6 +169,8 @@ class EventRecord(Record):
     TABLE: ClassVar[str] = "events"
     KEY: ClassVar[str] = "id"
     APPEND_ONLY: ClassVar[bool] = True
+    KEPT_BY: ClassVar[str] = "seq"
+    ROWS_KEPT_MAX: ClassVar[int] = EVENTS_KEPT_MAX
 
     id: str
     seq: int

@@ -1,0 +1,55 @@
+"""Every benchmark of a data center runs with tiny sizes and writes series that can be compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.architecture.source import ROOT
+
+TIMEOUT_S = 120
+TINY = {
+    "bench_starts.py": ["--vms", "20", "--alone", "3", "--hosts", "2"],
+    "bench_restart.py": ["--vms", "20", "--hosts", "2"],
+    "bench_idle.py": ["--vms", "10", "--hosts", "2", "--seconds", "0.5"],
+    "bench_telemetry_side.py": ["--starts", "3", "--samples-per-s", "3000"],
+}
+FIELDS = {"benchmark", "figure", "value", "unit", "machine", "parameters", "commit"}
+
+
+def run_benchmark(name: str, arguments: list[str]) -> list[dict[str, Any]]:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "benchmarks" / name), "--runtime", "local", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_benchmark_with_tiny_sizes_writes_a_complete_series(name: str) -> None:
+    lines = run_benchmark(name, TINY[name])
+    figures = [line["figure"] for line in lines]
+    assert figures
+    assert len(set(figures)) == len(figures)
+    for line in lines:
+        assert set(line) == FIELDS
+        assert line["benchmark"] == name.removeprefix("bench_").removesuffix(".py")
+        assert line["machine"]["cpus"] >= 1
+        assert line["parameters"]["runtime"] == "local"
+
+
+def test_telemetry_benchmark_floods_history_with_what_it_says_it_sends() -> None:
+    lines = run_benchmark("bench_telemetry_side.py", TINY["bench_telemetry_side.py"])
+    value_by_figure = {line["figure"]: line["value"] for line in lines}
+    assert value_by_figure["samples_sent"] == pytest.approx(3000, rel=0.3)
+    assert value_by_figure["samples_stored"] == 100
