@@ -57,6 +57,8 @@ STATUS_BY_VERB = {
     "reset": VmStatus.REBOOT_IN_PROGRESS,
     "save": VmStatus.SAVING_STATE,
 }
+# Set when the guest was asked; a guest that does not obey says nothing, so a question goes to the hypervisor.
+ASSUMED = frozenset(STATUS_BY_VERB.values())
 
 
 class HostAgent:
@@ -348,7 +350,10 @@ class HostAgent:
     def _on_query(self, message: m.QueryDomain, turn: Turn) -> None:
         domain = self.domains.get(message.vm_id)
         if domain is not None and not domain.forgotten:
-            self._report(domain, turn)
+            if domain.status in ASSUMED and self.is_open:
+                turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
+            else:
+                self._report(domain, turn)
             return
         if domain is None:
             domain = DomainRecord(

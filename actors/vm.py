@@ -567,11 +567,14 @@ class Vm:
             turn.wake("query", turn.config.query_period_s)
 
     def _query(self, turn: Turn) -> None:
+        self._ask_host(turn)
+        turn.wake("query", turn.config.query_period_s)
+
+    def _ask_host(self, turn: Turn) -> None:
         record = self.record
         if record.agent is not None:
             address = f"{self.address}@{record.silo}" if record.silo else self.address
             turn.tell(record.agent, m.QueryDomain(record.id, address, record.epoch))
-        turn.wake("query", turn.config.query_period_s)
 
     def _on_refused(self, message: m.DomainRefused, turn: Turn) -> None:
         record = self.record
@@ -627,12 +630,15 @@ class Vm:
             case VmStatus.POWERING_DOWN:
                 reason = f"the guest of {record.name} did not shut down in time; `stop` ends it at once"
                 self._move(VmTrigger.SHUTDOWN_TIMED_OUT, turn, reason)
+                self._ask_host(turn)
             case VmStatus.SAVING_STATE:
                 reason = f"the memory of {record.name} was not saved in time"
                 self._move(VmTrigger.SAVE_FAILED, turn, reason)
+                self._ask_host(turn)
             case VmStatus.REBOOT_IN_PROGRESS:
                 reason = f"the guest of {record.name} did not come back from its {kind} in time"
                 self._move(VmTrigger.REBOOT_TIMED_OUT, turn, reason)
+                self._ask_host(turn)
             case _:
                 reason = f"{kind} of {record.name} on {host} got no answer in time"
         self._say("operation_timed_out", f"{kind} timed out: {reason}", turn, "warning")

@@ -28,7 +28,9 @@ from olvm.model.messages import Samples
 VMS_PER_REPORT = 75
 TICK_S = 0.05
 DRAIN_S_MAX = 60.0
-STORED_QUERY = "select count(*) from vm_samples s join vm_names v using (vm_key) where v.vm_name like 'vm-%-%'"
+STORED_QUERY = (
+    "select count(*) from vm_samples s join vm_names v using (vm_key) where v.vm_name like 'vm-%-%'"
+)
 POURED_BEFORE_S = 2.0  # the flood has its full strength when the first start is timed
 
 
@@ -69,7 +71,9 @@ class Flood:
         volatile = []
         for batch in self._batches:
             payload = encode(msgspec.structs.replace(batch, seq=round_number, at_ns=at_ns))
-            volatile.append(encode((f"telemetry@{TELEMETRY_SILO}", "flood@host-flood", "flood", "", Samples(payload))))
+            volatile.append(
+                encode((f"telemetry@{TELEMETRY_SILO}", "flood@host-flood", "flood", "", Samples(payload)))
+            )
         return encode(
             Frame(
                 source="host-flood",

@@ -15,7 +15,9 @@ import tempfile
 import olvm
 
 STEP_TIMEOUT_S = 120.0
-QUICK = {"time_scale": 20.0}  # twenty simulated seconds in one: guests boot and shut down in well under a second
+QUICK = {
+    "time_scale": 20.0
+}  # twenty simulated seconds in one: guests boot and shut down in well under a second
 
 
 def populate(dc: olvm.DataCenter, host_count: int, vm_count: int) -> None:
@@ -68,7 +70,11 @@ def main() -> None:
             print(f"{host.name}:")
             restart_host(dc, host.name)
             cursor = print_events(dc, cursor)
-        print(dc.sql("select host, count(*) as machines from vms where status = 'up' group by host order by host"))
+        print(
+            dc.sql(
+                "select host, count(*) as machines from vms where status = 'up' group by host order by host"
+            )
+        )
 
 
 if __name__ == "__main__":

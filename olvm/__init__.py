@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from olvm.version import VERSION as __version__
+from olvm.version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from olvm.api.data_center import DataCenter

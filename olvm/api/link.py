@@ -27,10 +27,12 @@ from olvm.model.socket_path import SOCKET_NAME, bound_path
 LENGTH = struct.Struct(">I")
 READ_BYTES = 1024 * 1024
 Push = Callable[[OperationView], None]
+Lost = Callable[[EngineUnreachable], None]
 
 
 class Link(Protocol):
     on_push: Push
+    on_lost: Lost
 
     def ask(self, ask: Any) -> Future[Any]:
         """Send a request; its future gets the answer, or raises what the engine refused it with."""
@@ -49,11 +51,16 @@ def _ignore_push(_: OperationView) -> None:
     """Until an OperationClient listens."""
 
 
+def _ignore_loss(_: EngineUnreachable) -> None:
+    """Likewise."""
+
+
 class LocalLink:
     """To a gateway in this process: no socket, no encoding."""
 
     def __init__(self, gateway: Any) -> None:
         self.on_push: Push = _ignore_push
+        self.on_lost: Lost = _ignore_loss
         self._gateway = gateway
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Any]] = {}
@@ -95,6 +102,7 @@ class SocketLink:
     def __init__(self, directory: Path, *, connect_timeout_s: float = 5.0, reconnect_s: float = 30.0) -> None:
         """`reconnect_s`: how long an engine may be away (it restarts in about 3 s) before requests fail."""
         self.on_push: Push = _ignore_push
+        self.on_lost: Lost = _ignore_loss
         self._path = directory.resolve() / SOCKET_NAME
         self._reconnect_s = reconnect_s
         self._numbers = itertools.count(1)
@@ -170,6 +178,7 @@ class SocketLink:
                 waiting, self._waiting = self._waiting, {}
             for _, future in waiting.values():
                 future.set_exception(error)
+            self.on_lost(error)
             return False
         with self._lock:
             self._socket = client

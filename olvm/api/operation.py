@@ -8,7 +8,7 @@ from typing import Any
 
 from olvm.api.link import Link, result_of
 from olvm.model import client_protocol as p
-from olvm.model.errors import OperationFailed, WaitTimeout, from_wire
+from olvm.model.errors import EngineUnreachable, OperationFailed, WaitTimeout, from_wire
 from olvm.model.messages import OperationView
 
 ACCEPT_TIMEOUT_S = 120.0
@@ -24,6 +24,7 @@ class Operation:
         self._what = what
         self._ended = threading.Event()
         self._view: OperationView | None = None
+        self._lost: EngineUnreachable | None = None
         accepted.add_done_callback(self._on_accepted)
 
     def _on_accepted(self, future: Future[Any]) -> None:
@@ -36,6 +37,11 @@ class Operation:
             self._view = view
         if view.finished_ns is not None:
             self._ended.set()
+
+    def lose(self, error: EngineUnreachable) -> None:
+        """The engine has been away for too long; called by the client. The operation itself goes on."""
+        self._lost = error
+        self._ended.set()
 
     def accepted(self, timeout: float | None = ACCEPT_TIMEOUT_S) -> Operation:
         """Block until the engine has made the operation durable; raises what it was refused with."""
@@ -60,7 +66,7 @@ class Operation:
 
     @property
     def done(self) -> bool:
-        return self._ended.is_set()
+        return self._ended.is_set() and self._lost is None
 
     @property
     def reason(self) -> str:
@@ -87,6 +93,8 @@ class Operation:
         if not self._ended.wait(timeout):
             raise WaitTimeout(f"{self._what}: still {self.view.status} after {timeout:g} s; it goes on")
         view = self.view
+        if view.finished_ns is None and self._lost is not None:
+            raise self._lost
         if view.status == "failed":
             error = from_wire(view.error_code or OperationFailed.code, view.reason)
             raise error
@@ -103,6 +111,7 @@ class OperationClient:
     def __init__(self, link: Link) -> None:
         self.link = link
         link.on_push = self._on_push
+        link.on_lost = self._on_lost
         self._open: dict[str, list[Operation]] = {}
         self._early: dict[str, OperationView] = {}
         self._lock = threading.Lock()
@@ -128,6 +137,10 @@ class OperationClient:
                 return
         for operation in waiting:
             operation.take(view)
+
+    def _on_lost(self, error: EngineUnreachable) -> None:
+        for operation in self.pending():
+            operation.lose(error)
 
     def pending(self) -> list[Operation]:
         with self._lock:

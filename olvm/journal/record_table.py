@@ -135,7 +135,8 @@ class RecordTable:
             for index, value in enumerate(values):
                 if type(value) is str:
                     values[index] = share.setdefault(value, value)
-            records[share.setdefault(row[key_index], row[key_index])] = record_type(
+            key = str(row[key_index])
+            records[share.setdefault(key, key)] = record_type(
                 **dict(zip(names, values, strict=True))
             )
         return records
