@@ -20,7 +20,7 @@ from olvm.journal.snapshot import SqlParser, write_parquet
 from olvm.model import messages as m
 from olvm.model.client_protocol import SiloStatus
 from olvm.model.config import Config
-from olvm.model.errors import OlvmError
+from olvm.model.errors import JournalUnwritable
 from olvm.model.socket_path import SOCKET_NAME
 from olvm.model.table import QueryResult
 from olvm.version import VERSION
@@ -121,7 +121,10 @@ def check_private(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.chmod(directory, 0o700)
     except OSError as error:
-        raise OlvmError(f"data center directory {directory} cannot be used: {error.strerror}") from error
+        raise JournalUnwritable(
+            f"data center directory {directory} cannot be used ({error.strerror}); "
+            "choose another one or mend its permissions"
+        ) from error
 
 
 def dead_status(name: str, note: str) -> SiloStatus:

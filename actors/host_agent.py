@@ -449,9 +449,8 @@ class HostAgent:
         elif not message.outcome_known:
             turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
         elif not message.ok:
-            if domain.status is STATUS_BY_VERB.get(verb):
-                domain.status = VmStatus.UP
-                turn.save(domain)
+            if domain.status is STATUS_BY_VERB.get(verb):  # assumed when it was asked, and wrong
+                turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
             turn.send(
                 domain.vm_address,
                 m.DomainRefused(self.record.host, domain.epoch, verb, message.value.decode(), message.code),

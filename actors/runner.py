@@ -40,7 +40,9 @@ class SiloRunner:
         """End after the batch under way and close the journal. Idempotent."""
         self._stopping = True
         self._woken.set()
-        if self._thread.is_alive():
+        if self._thread.ident is None:
+            self.silo.journal.close()  # never started: nobody else lets go of the file
+        elif self._thread.is_alive():
             self._thread.join(timeout=30)
 
     def wake(self) -> None:

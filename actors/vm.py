@@ -581,9 +581,7 @@ class Vm:
         if message.epoch != record.epoch or message.host != record.host:
             return
         if message.verb == "create" and message.code == "older_copy":
-            # The host is ending the older copy: ask again, as another attempt on any host.
-            turn.send(self.cluster, m.ReleaseVm(record.id, message.host, record.epoch))
-            self._run(turn)
+            self._on_older_copy(message.host, turn)
         elif message.code == "absent":
             self._query(turn)
         else:
@@ -595,6 +593,20 @@ class Vm:
                 self._move(VmTrigger.SAVE_FAILED, turn, message.reason)
             reason = f"{message.verb} of {record.name} on {message.host}: {message.reason}"
             self._finish(turn, False, reason, OperationFailed.code)
+            self._bound(turn)
+
+    def _on_older_copy(self, host: str, turn: Turn) -> None:
+        """The host is ending the older copy: ask again, as another attempt on any host."""
+        record = self.record
+        if record.status not in LAUNCHING:
+            return  # Unknown since its deadline: the host is asked until it gives a definite answer
+        turn.send(self.cluster, m.ReleaseVm(record.id, host, record.epoch))
+        if record.operation_kind != "stop":
+            self._run(turn)
+            return
+        self._move(VmTrigger.LAUNCH_FAILED, turn, "stopped while starting")
+        record.host = record.agent = None
+        self._finish(turn, True)
 
     # ------------------------------------------------------------------ deadlines
 

@@ -118,8 +118,5 @@ def create_vms(dc: olvm.DataCenter, cluster: str, names: list[str], in_flight: i
 
 
 def start_vms(dc: olvm.DataCenter, names: list[str], in_flight: int) -> None:
-    def starting(name: str) -> Callable[[], Operation]:
-        return lambda: dc.vms[name].start()
-
     with dc.pipelined():
-        run_windowed((starting(name) for name in names), in_flight)
+        run_windowed((dc.vms[name].start for name in names), in_flight)

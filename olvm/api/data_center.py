@@ -12,8 +12,9 @@ process opened and on one that it joined.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from olvm.api.inventory import Clusters, Events, Hosts, Operations, Vms
 from olvm.api.link import Link, LocalLink, SocketLink, result_of
 from olvm.api.operation import ACCEPT_TIMEOUT_S, Operation, OperationClient
 from olvm.api.result import Result
-from olvm.api.settings import load_config
+from olvm.api.settings import load_config, store_config
 from olvm.model import client_protocol as p
 from olvm.model import messages as m
 from olvm.model.errors import BadInput, WaitTimeout
@@ -74,23 +75,27 @@ class DataCenter:
         if backend != "simulated":
             raise BadInput(f"backend {backend!r} is not known; this version has: simulated")
         directory = Path(path).absolute()
-        config = load_config(directory, settings)
+        config, kept = load_config(directory, settings)
+        opened: _Runtime
+        reach: Callable[[], Link]
         if runtime == "local":
             from actors.local_runtime import LocalRuntime
 
-            local = LocalRuntime(directory, config)
-            return cls(directory, LocalLink(local.gateway), local)
-        if runtime == "ray":
+            opened = local = LocalRuntime(directory, config)
+            reach = functools.partial(LocalLink, local.gateway)
+        elif runtime == "ray":
             from actors.ray_runtime import RayRuntime
 
-            on_ray = RayRuntime(directory, config)
-            try:
-                link = SocketLink(directory, connect_timeout_s=60)
-            except BaseException:
-                on_ray.close()
-                raise
-            return cls(directory, link, on_ray)
-        raise BadInput(f"runtime {runtime!r} is not known; choose ray or local")
+            opened = RayRuntime(directory, config)
+            reach = functools.partial(SocketLink, directory, connect_timeout_s=60)
+        else:
+            raise BadInput(f"runtime {runtime!r} is not known; choose ray or local")
+        try:
+            store_config(directory, kept)
+            return cls(directory, reach(), opened)
+        except BaseException:
+            opened.close()
+            raise
 
     @classmethod
     def connect(

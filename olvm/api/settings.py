@@ -14,12 +14,11 @@ from olvm.model.errors import BadInput, JournalUnwritable
 FILE_NAME = "config.json"
 
 
-def load_config(directory: Path, settings: dict[str, Any]) -> Config:
-    """What is stored, with `settings` over it; the result is stored again when it changed.
+def load_config(directory: Path, settings: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """What is stored, with `settings` over it: as the typed configuration, and as what `store_config` keeps.
 
     Raises:
         BadInput: an unknown or ill-typed setting, or a file that cannot be read as one.
-        JournalUnwritable: the directory cannot be made or written.
     """
     path = directory / FILE_NAME
     stored: dict[str, Any] = {}
@@ -28,17 +27,26 @@ def load_config(directory: Path, settings: dict[str, Any]) -> Config:
             stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise BadInput(f"configuration {path} is not JSON ({error}); mend or remove it") from error
-    config = config_from({**stored, **settings})
-    fresh = {**stored, **settings}
-    if fresh != stored or not path.exists():
-        try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(fresh)) + b"\n")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise JournalUnwritable(
-                f"data center directory {directory} cannot be written ({error.strerror}); "
-                "choose another one or mend its permissions"
-            ) from error
-    return config
+    kept = {**stored, **settings}
+    return config_from(kept), kept
+
+
+def store_config(directory: Path, kept: dict[str, Any]) -> None:
+    """Keep the settings with the data center; called by its engine's owner, once that has opened it.
+
+    Raises:
+        JournalUnwritable: the directory cannot be written.
+    """
+    path = directory / FILE_NAME
+    text = msgspec.json.format(msgspec.json.encode(kept)) + b"\n"
+    try:
+        if path.exists() and path.read_bytes() == text:
+            return
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise JournalUnwritable(
+            f"data center directory {directory} cannot be written ({error.strerror}); "
+            "choose another one or mend its permissions"
+        ) from error

@@ -23,10 +23,10 @@ LATENCY_QUERY = """
            quantile_cont((finished_ns - created_ns) / 1e6, 0.9), quantile_cont((finished_ns - created_ns) / 1e6, 0.99)
     from operations where kind = 'start_vm' and status = 'succeeded'
 """
-# Numbers and names are taken out of reasons, so that like failures stand in one line.
+# What differs from machine to machine is taken out of reasons, so that like failures stand in one line.
 FAILURE_QUERY = r"""
     select kind, error_code,
-           regexp_replace(regexp_replace(reason, 'azure-\d+', '<vm>', 'g'), 'kvm\d+', '<host>', 'g') as why, count(*)
+           regexp_replace(reason, 'azure-\d+|kvm\d+|\d+(\.\d+)?( GiB)?|\([^)]*\)', '*', 'g') as why, count(*)
     from operations where status = 'failed' group by all order by count(*) desc, kind limit 12
 """
 

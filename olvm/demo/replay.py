@@ -16,7 +16,7 @@ import msgspec
 
 from olvm.api.data_center import DataCenter
 from olvm.api.operation import Operation
-from olvm.demo.plan import Plan
+from olvm.demo.plan import Plan, PlannedVm
 from olvm.demo.tenants import STATE_DURING, Next, Tenant, Verb
 from olvm.model.errors import OlvmError, WaitTimeout
 
@@ -118,25 +118,28 @@ class Replay:
     def _send(self, tenant: Tenant, verb: Verb) -> None:
         if not tenant.may_ask(verb):
             return
-        vm, name = self._dc.vms[tenant.vm.name], tenant.vm.name
         tenant.state = STATE_DURING[verb]
+        self.ledger.sent += 1
+        operation = self._ask(tenant.vm, verb)
+        self._in_flight.append(InFlight(tenant=tenant, verb=verb, operation=operation, sent_s=self.now_s))
+
+    def _ask(self, vm: PlannedVm, verb: Verb) -> Operation:
+        handle = self._dc.vms[vm.name]
         match verb:
             case "create":
-                operation = self._dc.vms.create_later(
-                    name,
-                    cluster=tenant.vm.cluster,
-                    vcpus=tenant.vm.vcpus,
-                    memory=tenant.vm.memory_bytes,
-                    high_availability=tenant.vm.high_availability,
+                return self._dc.vms.create_later(
+                    vm.name,
+                    cluster=vm.cluster,
+                    vcpus=vm.vcpus,
+                    memory=vm.memory_bytes,
+                    high_availability=vm.high_availability,
                 )
             case "start":
-                operation = vm.start()
+                return handle.start()
             case "stop":
-                operation = vm.stop()
+                return handle.stop()
             case "remove":
-                operation = vm.remove()
-        self.ledger.sent += 1
-        self._in_flight.append(InFlight(tenant=tenant, verb=verb, operation=operation, sent_s=self.now_s))
+                return handle.remove()
 
     def _has_ended(self, flight: InFlight) -> bool:
         operation, now_s = flight.operation, self.now_s

@@ -18,24 +18,30 @@ SHOWN_MAX = 5
 QUERIES = (
     (
         "What was asked, how it ended, and how long it took",
-        "select kind, status, count(*) as n,\n"
-        "       round(quantile_cont((finished_ns - created_ns) / 1e6, 0.5), 1) as p50_ms,\n"
-        "       round(quantile_cont((finished_ns - created_ns) / 1e6, 0.99), 1) as p99_ms\n"
-        "from operations group by kind, status order by n desc limit 8",
+        """\
+select kind, status, count(*) as n,
+       round(quantile_cont((finished_ns - created_ns) / 1e6, 0.5), 1) as p50_ms,
+       round(quantile_cont((finished_ns - created_ns) / 1e6, 0.99), 1) as p99_ms
+from operations group by kind, status order by n desc limit 8""",
     ),
     (
-        "The night of the killed host",
-        "select date_trunc('second', make_timestamp(at_ns // 1000))::time as utc, code, count(*) as n, min(message) as for_example\n"
-        "from events where host = '{host}' and severity <> 'normal' or code in ('engine_started')\n"
-        "group by all order by utc limit 8",
+        "The story of the killed host",
+        """\
+select date_trunc('second', make_timestamp(at_ns // 1000))::time as utc, code, count(*) as n,
+       min(message) as for_example
+from events where host = '{host}' and severity <> 'normal' or code = 'engine_started'
+group by all order by utc limit 8""",
     ),
     (
         "History: machines and load of the fleet over time",
-        "select date_trunc('second', history_datetime) as utc, count(*) as hosts, sum(active_vms) as machines,\n"
-        "       round(avg(cpu_usage_percent), 1) as cpu_percent, round(avg(memory_usage_percent), 1) as memory_percent\n"
-        "from statistics_hosts_resources_usage_samples group by 1 having count(*) > 3 order by 1 desc limit 5",
+        """\
+select time_bucket(interval '10 seconds', history_datetime) as utc, count(distinct host_name) as hosts,
+       (sum(active_vms) * count(distinct host_name) / count(*))::integer as machines,
+       round(avg(cpu_usage_percent), 1) as cpu_percent, round(avg(memory_usage_percent), 1) as memory_percent
+from statistics_hosts_resources_usage_samples group by 1 order by 1 limit 10""",
     ),
 )
+NEXT_QUERY = "select status, count(*) from vms group by 1"
 
 
 class Report:
@@ -140,7 +146,7 @@ class Report:
             f"\nThe whole story took {wall_s:.0f} s. Its files stay in {directory}\n"
             f"  olvm up -d {directory}                      brings the data center up again\n"
             f"  olvm vm list -d {directory}\n"
-            f'  olvm sql "select status, count(*) from vms group by 1" -d {directory}'
+            f'  olvm sql "{NEXT_QUERY}" -d {directory}'
         )
 
 

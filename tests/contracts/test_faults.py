@@ -6,11 +6,13 @@ The runtime is `local`, in a process of its own where that process must suffer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -27,14 +29,20 @@ PROCESS_TIMEOUT_S = 90
 ACKNOWLEDGED_BEFORE_KILL = 150
 
 
-def start_driver(mode: str, directory: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def start_driver(mode: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """The driver's process; it does not outlive the block."""
+    with subprocess.Popen(
         [sys.executable, str(DRIVER), mode, str(directory)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    ) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def outcome(mode: str, directory: Path) -> dict[str, object]:
@@ -187,4 +195,3 @@ def test_second_engine_on_a_directory_is_refused_by_the_holders_pid(tmp_path: Pa
         assert (tmp_path / "other" / "config.json").read_bytes() == config, "a refused open changed it"
         with DataCenter.connect(tmp_path / "other") as dc:
             assert dc.status().silos[0].pid == driver.pid
-        driver.kill()
