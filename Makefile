@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 PYTEST_ARGS ?=
 CHECKED := olvm actors hypervisor_backends sim guest_agent tests benchmarks examples
 
-.PHONY: help venv demo test test-fast test-ray check format bench docs sim apt-libvirt clean
+.PHONY: help venv demo test test-fast test-ray check format bench docs apt-libvirt clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -76,9 +76,6 @@ docs: $(STAMP)  ## Check the links of every page, then write the CLI reference t
 	$(PY) -m pytest -q tests/architecture/test_documents.py
 	@mkdir -p build/docs
 	$(PY) -c 'from olvm.cli import app; print(app.generate_docs())' > build/docs/cli.md
-
-sim: $(STAMP)  ## Run the simulator with its default seeds
-	$(BIN)/olvm sim run
 
 apt-libvirt:  ## As root on Debian: install libvirt, QEMU and what builds libvirt-python
 	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \

@@ -118,7 +118,7 @@ class Gateway:
             case p.Explain():
                 self._to_engine(connection, number, m.ExplainPlacement(ask.vm))
             case p.Hello():
-                self._answer(connection, number, self._welcome)
+                self._answer(connection, number, lambda: self._welcome(ask))
             case p.Sql():
                 self._read(connection, number, lambda: self._sql(ask))
             case p.Events():
@@ -232,7 +232,12 @@ class Gateway:
             connection.push(p.Answer(number, body))
             connection.flush()
 
-    def _welcome(self) -> p.Welcome:
+    def _welcome(self, ask: p.Hello) -> p.Welcome:
+        if ask.version != p.PROTOCOL_VERSION:
+            raise BadInput(
+                f"the client speaks protocol {ask.version}, the engine of olvm {self._version} speaks "
+                f"{p.PROTOCOL_VERSION}; install the same release on both sides"
+            )
         return p.Welcome(p.PROTOCOL_VERSION, self._infrastructure.runtime_name, self._engine_epoch())
 
     def _engine_epoch(self) -> int:

@@ -309,7 +309,10 @@ class Host:
             f"host {record.name} still runs {len(message.vm_names)} machines ({shown}); "
             "shut them down first (moving them away comes with live migration)"
         )
-        self._move(HostTrigger.MAINTENANCE_CANCELLED, reason, turn, "warning")
+        silent_s = (turn.now_ns - self.last_seen_ns) / NS_PER_S
+        answers = silent_s <= turn.config.host_connecting_after_s
+        trigger = HostTrigger.MAINTENANCE_CANCELLED if answers else HostTrigger.MAINTENANCE_ABANDONED
+        self._move(trigger, reason, turn, "warning")
         self._finish(turn, False, reason, Conflict.code)
 
     def _remove(self, turn: Turn) -> None:

@@ -107,9 +107,14 @@ class DataCenter:
             EngineUnreachable: no engine answers there within `connect_timeout` seconds.
         """
         directory = Path(path).absolute()
-        return cls(
-            directory, SocketLink(directory, connect_timeout_s=connect_timeout, reconnect_s=reconnect), None
-        )
+        link = SocketLink(directory, connect_timeout_s=connect_timeout, reconnect_s=reconnect)
+        dc = cls(directory, link, None)
+        try:
+            dc.ask(p.Hello(p.PROTOCOL_VERSION), "greeting")
+        except BaseException:
+            dc.close()
+            raise
+        return dc
 
     def close(self) -> None:
         """Leave; a data center that this process opened is stopped in order. Nothing accepted is lost."""

@@ -70,7 +70,7 @@ def create(
     vcpus: Annotated[int, Parameter(help="Virtual CPUs.", metavar="N")] = 1,
     memory: Memory = "1GiB",
     cluster: Cluster = None,
-    high_availability: Annotated[bool, Parameter(help="Restart it elsewhere when its host is lost.")] = False,
+    high_availability: Annotated[bool, Parameter(help="Start it again when its host says that it died.")] = False,
     pinned_host: Annotated[
         list[str] | None,
         Parameter(help="Run only there; may be repeated.", negative=(), completer=host_names, metavar="HOST"),
@@ -110,7 +110,7 @@ def update(
     vcpus: Annotated[int | None, Parameter(help="Virtual CPUs; while it is down.", metavar="N")] = None,
     memory: Annotated[str | None, Parameter(help="As in 8GiB; while it is down.", metavar="SIZE")] = None,
     high_availability: Annotated[
-        bool | None, Parameter(help="Restart it elsewhere when its host is lost.")
+        bool | None, Parameter(help="Start it again when its host says that it died.")
     ] = None,
     description: Annotated[str | None, Parameter(help="For people.", metavar="TEXT")] = None,
     options: Changing = CHANGING,

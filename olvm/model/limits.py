@@ -41,9 +41,6 @@ SQL_ROWS_MAX = 1_000_000
 # An agent remembers the highest epoch of this many machines that it no longer runs.
 EPOCHS_REMEMBERED_MAX = 100_000
 
-# Samples that an agent holds back while the telemetry silo is away, in batches.
-SAMPLE_BATCHES_HELD_MAX = 64
-
 assert TURNS_PER_COMMIT_MAX >= 1
 assert OPERATIONS_REMEMBERED_MAX <= OPERATIONS_KEPT_MAX
 assert VM_MEMORY_BYTES_MIN < VM_MEMORY_BYTES_MAX <= HOST_MEMORY_BYTES_MAX
