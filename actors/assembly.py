@@ -5,6 +5,7 @@ This is composition only. The runtimes (local, Ray, and later the simulator) cal
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from typing import Literal, TypeVar, cast
@@ -24,7 +25,7 @@ from hypervisor_backends.protocol import HypervisorBackend, Scheduler
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import simulated_capabilities, simulated_config_from
 from olvm.model.config import Config
-from olvm.model.errors import NotSupportedYet
+from olvm.model.errors import BadInput, NotSupportedYet
 from olvm.model.record import Record
 from olvm.model.records import (
     ENGINE_RECORDS,
@@ -150,7 +151,9 @@ def backend_factory(silo: Silo, config: Config, clock_ns: Callable[[], int]) -> 
                 f"host {request.host}: backend {request.backend} is not supported yet; use simulated"
             )
         settings = {**config.simulated, **request.settings}
-        scale = float(settings.pop("time_scale", 1.0))
+        scale = settings.pop("time_scale", 1.0)
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise BadInput(f"host {request.host}: time_scale must be a positive number, got {scale!r}")
         scheduler: Scheduler = ScaledScheduler(silo, clock_ns, scale)
         capabilities = simulated_capabilities(cpus=request.cpus, memory_bytes=request.memory_bytes)
         # Another seed after each start: the host lost what it ran, and its boot id must say so.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from actors.assembly import record_types
 from actors.client_socket import SocketServer
 from actors.gateway import Gateway, Infrastructure
-from actors.node import Node
+from actors.node import SNAPSHOTS, Node
 from olvm.journal.snapshot import SqlParser, write_parquet
 from olvm.model import messages as m
 from olvm.model.client_protocol import SiloStatus
@@ -43,6 +44,9 @@ class EngineProcess:
         self._parser = SqlParser()
 
     def start(self) -> None:
+        snapshots = self.node.directory / SNAPSHOTS
+        shutil.rmtree(snapshots, ignore_errors=True)  # of an engine that was killed
+        snapshots.mkdir(mode=0o700, exist_ok=True)
         self.node.start()
         self._socket = SocketServer(self.node.directory / SOCKET_NAME, self.gateway)
 
@@ -72,7 +76,8 @@ class EngineProcess:
         if not tables:
             yield {}
             return
-        with tempfile.TemporaryDirectory(dir=self.node.directory, prefix=".snapshot-") as directory:
+        place = self.node.directory / SNAPSHOTS
+        with tempfile.TemporaryDirectory(dir=place) as directory:
             snapshots: dict[str, str] = {}
             for table in sorted(tables):
                 path = Path(directory) / f"{table}.parquet"

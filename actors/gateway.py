@@ -24,6 +24,7 @@ from olvm.model import client_protocol as p
 from olvm.model import messages as m
 from olvm.model.errors import BadInput, OlvmError
 from olvm.model.limits import SQL_ROWS_MAX
+from olvm.model.names import check_name
 from olvm.model.records import EventRecord, OperationRecord
 from olvm.model.table import QueryResult
 
@@ -137,10 +138,13 @@ class Gateway:
     def _on_do(self, connection: Connection, number: int, ask: p.Do) -> None:
         command = ask.command
         try:
+            # A silo is named after its host or machine, and a file after the silo: no name goes there unchecked.
             if isinstance(command, m.AddHost):
+                _check_names("host", command.name, command.silo)
                 silo = self._infrastructure.silo_for_host(command)
                 command = msgspec.structs.replace(command, silo=silo)
             elif isinstance(command, m.CreateVm):
+                _check_names("vm", command.name, command.silo)
                 silo = self._infrastructure.silo_for_vm(command)
                 command = msgspec.structs.replace(command, silo=silo)
         except OlvmError as error:
@@ -295,3 +299,9 @@ class Gateway:
     def _inject(self, ask: p.Inject) -> p.Done:
         self._infrastructure.inject(ask.host, ask.fault)
         return p.Done()
+
+
+def _check_names(kind: str, name: str, silo: str) -> None:
+    check_name(kind, name)
+    if silo:
+        check_name("silo", silo)

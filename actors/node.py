@@ -27,8 +27,10 @@ from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.port import Journal
 from olvm.model.client_protocol import SiloStatus
 from olvm.model.config import Config
-from olvm.model.errors import NotFound
+from olvm.model.errors import BadInput, NotFound
 from olvm.model.table import QueryResult
+
+SNAPSHOTS = "snapshots"  # directory for tables of the engine on their way to history
 
 Transmit = Callable[[str, bytes], None]
 
@@ -76,7 +78,10 @@ class Node:
             self.hypervisors = HypervisorPort(silo, backend_factory(silo, self.config, clock_ns))
             silo.ports["hypervisor"] = self.hypervisors
         elif self.kind == "telemetry":
-            self.history = HistoryStore.open(self.directory / "history.duckdb")
+            # SQL may read files of that one directory: not of this one, which holds journals and Ray's token.
+            self.history = HistoryStore.open(
+                self.directory / "history.duckdb", snapshot_directory=self.directory / SNAPSHOTS
+            )
             silo.ports["history"] = HistoryPort(silo, self.history)
         return silo
 
@@ -130,7 +135,12 @@ class Node:
         backend = self.hypervisors.backends.get(host) if self.hypervisors is not None else None
         if not isinstance(backend, SimulatedHypervisor):
             raise NotFound(f"host {host} is not a simulated host of silo {self.name}")
-        planted = msgspec.json.decode(fault, type=Fault)
+        try:
+            planted = msgspec.json.decode(fault, type=Fault)
+        except msgspec.DecodeError as error:
+            raise BadInput(
+                f"fault for host {host}: {error}; see simulated_faults.Fault for its fields"
+            ) from error
         self.runner.silo.call_at(clock_ns(), lambda: backend.inject(planted))
         self.runner.wake()
 

@@ -386,7 +386,7 @@ class Silo:
             self._local = deque(again)
         behaviour = self._behaviours.get(address)
         timed = None if behaviour is None else behaviour.timed_record()
-        if type(message) is TimerFired and timed is not None and timed.timers.pop(message.name, None):
+        if type(message) is TimerFired and timed is not None and timed.timers.pop(message.name, 0):
             self._due_by_timer.pop((address, message.name), None)
             turn = self._turn_of(envelope, self._clock_ns())
             turn.save(cast("Record", timed))

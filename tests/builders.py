@@ -22,11 +22,11 @@ GIB = 1024**3
 LAUNCHING = frozenset({VmStatus.WAIT_FOR_LAUNCH, VmStatus.RESTORING_STATE})
 
 
-def turn(*, me: str = "vm/v1", sender: str = "engine", at_s: float = 100.0, config: Config | None = None) -> Turn:
+def turn(
+    *, me: str = "vm/v1", sender: str = "engine", at_s: float = 100.0, config: Config | None = None
+) -> Turn:
     ids = count(1)
-    return Turn(
-        me, sender, "message-1", int(at_s * NS_PER_S), config or Config(), lambda: f"id-{next(ids)}"
-    )
+    return Turn(me, sender, "message-1", int(at_s * NS_PER_S), config or Config(), lambda: f"id-{next(ids)}")
 
 
 def vm(*, status: VmStatus = VmStatus.DOWN, on_host: bool | None = None, **fields: Any) -> Vm:

@@ -323,7 +323,8 @@ class World:
         return row
 
     def vm(self, name: str) -> VmRecord:
-        return next(row for row in self.rows(VmRecord).values() if row.name == name)
+        row: VmRecord = next(row for row in self.rows(VmRecord).values() if row.name == name)
+        return row
 
     def status(self, name: str) -> str:
         return str(self.vm(name).status.value)

@@ -24,7 +24,7 @@ class ProgressLine:
         self._news = ""
         self._bar: Progress | None = None
         if self._console.is_terminal:
-            columns = (TextColumn("{task.fields[clock]}"), BarColumn(30), TextColumn("{task.fields[text]}"))
+            columns = (TextColumn("{task.fields[clock]}"), BarColumn(16), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task("replay", total=replay.plan.seconds, clock="", text="")
 
@@ -57,9 +57,9 @@ class ProgressLine:
     def _texts(self) -> tuple[str, str]:
         replay = self._replay
         minutes = min(replay.now_s, replay.plan.seconds) * replay.plan.speed / 60
-        clock = f"{replay.now_s:5.1f} s = {minutes:5.1f} min of the trace"
+        clock = f"{replay.now_s:5.1f} s = {minutes:5.1f} min of trace"
         text = (
-            f"{replay.count('running'):5} running  {replay.in_flight_count:4} operations in flight  "
-            f"{len(replay.ledger.ends):6} ended"
+            f"{replay.count('running'):4} running  {replay.in_flight_count:4} in flight  "
+            f"{len(replay.ledger.ends):5} ended"
         )
         return clock, text

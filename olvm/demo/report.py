@@ -141,9 +141,15 @@ class Report:
                 answer = f"no answer: {error.message}"
             self._say("  " + answer.replace("\n", "\n  "))
 
-    def closing(self, directory: Path, wall_s: float) -> None:
+    def closing(self, directory: Path, wall_s: float, *, stays: bool) -> None:
+        self._say(f"\nThe whole story took {wall_s:.0f} s.")
+        if not stays:
+            self._say(
+                "Its files were removed. To look around in them afterwards: `olvm demo --keep`, or --directory DIR"
+            )
+            return
         self._say(
-            f"\nThe whole story took {wall_s:.0f} s. Its files stay in {directory}\n"
+            f"Its files stay in {directory}\n"
             f"  olvm up -d {directory}                      brings the data center up again\n"
             f"  olvm vm list -d {directory}\n"
             f'  olvm sql "{NEXT_QUERY}" -d {directory}'

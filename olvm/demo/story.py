@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -29,8 +30,8 @@ def tell_story(
     """Run the demo; 1 when the journal does not hold what the driver was told, else 0.
 
     Args:
-        directory: an empty or new one; None makes a temporary one. It is never removed.
-        keep: hold the data center up after the summary until the process is interrupted.
+        directory: an empty or new one, which stays; None makes a temporary one.
+        keep: leave the temporary one too. It is also left when something was lost: it is the evidence.
     """
     began_s = time.monotonic()
     plan = make_plan(vm_count=vm_count, seconds=seconds)
@@ -39,9 +40,10 @@ def tell_story(
     report.opening(plan, home, runtime)
     with DataCenter.open(home, runtime=runtime, **plan.settings()) as dc:
         lost = _play(dc, plan, runtime, report)
-        report.closing(home, time.monotonic() - began_s)
-        if keep:
-            _hold()
+    stays = directory is not None or keep or lost > 0
+    if not stays:
+        shutil.rmtree(home)
+    report.closing(home, time.monotonic() - began_s, stays=stays)
     return 1 if lost else 0
 
 
@@ -98,12 +100,3 @@ def build_fleet(dc: DataCenter, plan: Plan) -> None:
         if time.monotonic() > deadline_s:
             raise WaitTimeout(f"only {up} of {len(plan.hosts)} hosts came up within {HOSTS_UP_WITHIN_S:g} s")
         time.sleep(POLL_S)
-
-
-def _hold() -> None:
-    sys.stderr.write("The data center stays up until you press Ctrl-C.\n")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        sys.stderr.write("Closing.\n")

@@ -74,16 +74,16 @@ def boot(directory: Path) -> None:
         prod.hosts.add("kvm00", cpus=64, memory="1TiB")
         web = prod.vms.create("web-1", vcpus=1, memory="1GiB")
         started = web.start()
-        _poll(lambda: web.status == "powering_up")
+        poll(lambda: web.status == "powering_up")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-        _poll(lambda: "host-1" in [silo.name for silo in dc.status().silos if silo.note])
+        poll(lambda: "host-1" in [silo.name for silo in dc.status().silos if silo.note])
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         started.wait(20)
         web.shutdown().wait(20)
         print(json.dumps({"status": web.status, "started": started.status}))
 
 
-def _poll(is_so: Callable[[], bool]) -> None:
+def poll(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < deadline, "it did not come to that in 30 s"
@@ -94,7 +94,9 @@ def _create_when_possible(prod: Cluster) -> Operation:
     deadline = time.monotonic() + 60
     while True:
         try:
-            return prod.vms.create_later("after", vcpus=1, memory="1GiB", client_request_id="after").accepted()
+            return prod.vms.create_later(
+                "after", vcpus=1, memory="1GiB", client_request_id="after"
+            ).accepted()
         except JournalUnwritable:
             assert time.monotonic() < deadline, "the engine did not go on after there was room again"
 

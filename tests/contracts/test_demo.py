@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,12 @@ def test_proof_of_a_journal_that_says_otherwise_counts_every_difference(tmp_path
         "azure-000000: expected up, is down",
         "azure-000001: expected up, is none",
     ]
+
+
+def test_demo_without_a_directory_removes_its_own_and_says_how_to_keep_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run(None, 5, runtime="local", seconds=1) == 0
+    assert "olvm demo --keep" in capsys.readouterr().out
+    assert list(tmp_path.glob("olvm-demo-*")) == []

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests.contracts.fault_driver import lab
 
 from olvm import DataCenter
 from olvm.journal.replay import verify
 from olvm.model.errors import JournalCorrupt, JournalError, JournalLocked, JournalUnwritable
+from tests.contracts.fault_driver import lab
 
 DRIVER = Path(__file__).with_name("fault_driver.py")
 ROOT = DRIVER.parents[2]

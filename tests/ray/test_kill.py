@@ -99,7 +99,11 @@ def test_silos_killed_under_load_lose_nothing_acknowledged(tmp_path: Path) -> No
         for silo in KILLED:
             pause = draw.uniform(0.2, 1.5)
             count = len(driver.acknowledged) + 1 + int(20 * pause)
-            poll(lambda count=count: len(driver.acknowledged) >= count or driver.fault, 60, "the driver goes on")  # type: ignore[misc]
+            poll(
+                lambda count=count: len(driver.acknowledged) >= count or driver.fault,
+                60,
+                "the driver goes on",
+            )  # type: ignore[misc]
             print(f"killed {silo} after {len(driver.acknowledged)} commands; back in {kill(dc, silo):.1f} s")
         driver.ending.set()
         driver.join(60)
@@ -111,7 +115,11 @@ def test_silos_killed_under_load_lose_nothing_acknowledged(tmp_path: Path) -> No
 
 
 def _assert_quiet_and_whole(dc: DataCenter, driver: Driver) -> None:
-    poll(lambda: dc.sql("select count(*) from operations where finished_ns is null").one() == 0, QUIET_WITHIN_S, "rest")
+    poll(
+        lambda: dc.sql("select count(*) from operations where finished_ns is null").one() == 0,
+        QUIET_WITHIN_S,
+        "rest",
+    )
     kept = {one.id: one for one in dc.operations.list(limit=100_000)}
     assert set(driver.acknowledged) <= set(kept)
     assert len(driver.acknowledged) == len(set(driver.acknowledged))

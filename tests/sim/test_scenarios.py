@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from actors.assembly import record_types
+from actors.wire import Envelope
 from hypervisor_backends.simulated_faults import Fault
+from olvm.journal.memory_journal import MemoryJournal
 from olvm.model import messages as m
 from olvm.model.records import DomainRecord, OperationRecord, ReservationRecord
-from olvm.journal.memory_journal import MemoryJournal
-from actors.assembly import record_types
 from tests.builders import GIB
 from tests.world import World, check_replay, check_settled
 
@@ -106,7 +107,7 @@ def test_start_that_fails_everywhere_ends_with_all_hosts_named(world: World) -> 
     assert ended.status == "failed"
     assert "H1" in ended.reason
     assert "H2" in ended.reason
-    assert world.event_codes().count("vm_rerun") == 2 - 1 or world.event_codes().count("vm_rerun") == 2
+    assert world.event_codes().count("vm_rerun") == 2
 
 
 def test_start_that_hangs_is_given_up_and_its_copy_is_ended(world: World) -> None:
@@ -159,7 +160,7 @@ def test_capacity_full_refuses_with_a_reason_and_a_stop_makes_room() -> None:
     outcomes = [world.finish(start(f"v{number}")) for number in (1, 2, 3)]
     refused = [ended for ended in outcomes if ended.status == "failed"]
     assert refused
-    assert all(ended.error_code == "no_capacity" and "H1" in ended.reason for ended in refused)
+    assert [ended.error_code for ended in refused] == ["no_capacity"] * len(refused)
     world.finish(m.VmCommand("v1", "stop"))
     assert world.finish(start(refused[0].target_name)).status == "succeeded"
     check_settled(world)
@@ -183,8 +184,6 @@ def test_agent_refuses_the_create_of_an_epoch_that_is_over(world: World) -> None
     world.finish(start())
     vm = world.vm("v1")
     silo = world.silos[world.silo_by_host[vm.host or ""]]
-    from actors.wire import Envelope  # the message of an engine that has been away
-
     late = m.CreateDomain(vm.id, "vm/" + vm.id, vm.epoch - 1, "v1", 1, GIB)
     silo.post(Envelope(f"agent/{vm.host}", "vm/" + vm.id, "late", "", late))
     world.run(5)

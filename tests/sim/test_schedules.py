@@ -17,7 +17,16 @@ from hypervisor_backends.simulated_faults import Fault
 from olvm.model import messages as m
 from tests.world import World, check_replay, check_settled
 
-VERBS: Final[tuple[m.VmVerb, ...]] = ("start", "stop", "shutdown", "suspend", "resume", "reboot", "reset", "remove")
+VERBS: Final[tuple[m.VmVerb, ...]] = (
+    "start",
+    "stop",
+    "shutdown",
+    "suspend",
+    "resume",
+    "reboot",
+    "reset",
+    "remove",
+)
 FAULTS: Final = (
     "crash engine",
     "crash agent",
@@ -34,7 +43,9 @@ FAULTS: Final = (
 )
 VM_COUNT: Final = 4
 
-Step = tuple[int, int, int]  # what: a verb, or past them a fault; which machine or host; seconds to wait before
+Step = tuple[
+    int, int, int
+]  # what: a verb, or past them a fault; which machine or host; seconds to wait before
 
 
 def take(world: World, step: Step) -> None:
@@ -77,9 +88,7 @@ def run_schedule(steps: list[Step], tape: bytes, *, high_availability: bool = Fa
 
 
 STEPS = st.lists(
-    st.tuples(
-        st.integers(0, len(VERBS) + len(FAULTS) - 1), st.integers(0, VM_COUNT - 1), st.integers(0, 6)
-    ),
+    st.tuples(st.integers(0, len(VERBS) + len(FAULTS) - 1), st.integers(0, VM_COUNT - 1), st.integers(0, 6)),
     max_size=14,
 )
 
@@ -91,7 +100,7 @@ def test_world_any_schedule_settles(steps: list[Step], tape: bytes, high_availab
 
 
 def seeded(seed: int, *, step_count: int = 25) -> tuple[list[Step], bytes]:
-    rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+    rng = random.Random(seed)
     steps = []
     for _ in range(step_count):
         what = rng.randrange(len(VERBS)) if rng.random() < 0.65 else len(VERBS) + rng.randrange(len(FAULTS))

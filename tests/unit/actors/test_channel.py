@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.channel import RESEND_AFTER_NS, Outbox, accept
@@ -98,11 +98,12 @@ class Wire:
                 self.sides[1 - who].take(self.sides[who].frame(self.now_ns), self.now_ns, is_committed=True)
 
 
-ACTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 30)), max_size=60)
+ACTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 30)), min_size=10, max_size=60)
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(acts=ACTS)
+@example([(0, 0, 0), (1, 0, 0), (0, 0, 0), (1, 0, 0), (2, 1, 1)])  # the second frame alone
 def test_channel_any_loss_repetition_order_and_crash_delivers_once_in_order(
     acts: list[tuple[int, int, int]],
 ) -> None:

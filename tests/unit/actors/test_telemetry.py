@@ -1,0 +1,60 @@
+"""Events are pulled from the history's own cursor, and asked for again when nothing comes."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from actors.behaviour import Turn
+from actors.telemetry import EVENTS_PER_PULL_MAX, ReadCursor, StoreEvents, StoreSamples, Telemetry
+from olvm.model import messages as m
+from tests.builders import turn
+
+CURSOR = m.CallEnded("cursor", True, msgspec.msgpack.encode(41))
+PULL = ("events@engine", m.PullEvents(41, EVENTS_PER_PULL_MAX), False)
+
+
+def give(one: Telemetry, message: m.AnyMessage) -> Turn:
+    done = turn(me="telemetry")
+    one.handle(message, done)
+    return done
+
+
+def test_telemetry_start_reads_the_cursor_and_then_pulls_from_it() -> None:
+    one = Telemetry()
+    assert give(one, m.Recovered()).calls == [("history", ReadCursor("engine"), "cursor")]
+    done = give(one, CURSOR)
+    assert done.sent == [PULL]
+    assert [name for name, _ in done.timers] == ["pull"]
+
+
+def test_telemetry_pull_that_is_not_answered_is_asked_again_from_the_same_place() -> None:
+    one = Telemetry()
+    give(one, CURSOR)
+    assert give(one, m.TimerFired("pull")).sent == [PULL]
+
+
+def test_telemetry_events_move_the_cursor_only_when_history_has_them() -> None:
+    one = Telemetry()
+    give(one, CURSOR)
+    stored = give(one, m.EventsTold("engine", b"rows"))
+    assert (stored.calls, stored.sent) == ([("history", StoreEvents("engine", b"rows"), "events")], [])
+    assert one.cursor == 41
+    done = give(one, m.CallEnded("events", True, msgspec.msgpack.encode(50)))
+    assert done.sent == [("events@engine", m.PullEvents(50, EVENTS_PER_PULL_MAX), False)]
+
+
+@pytest.mark.parametrize("tag", ["cursor", "events"])
+def test_telemetry_history_that_fails_is_tried_again_later(tag: str) -> None:
+    done = give(Telemetry(), m.CallEnded(tag, False, b"full disk"))
+    assert (done.sent, [name for name, _ in done.timers]) == ([], ["pull"])
+
+
+def test_telemetry_samples_go_to_history_and_are_not_journalled() -> None:
+    done = give(Telemetry(), m.Samples(b"batch"))
+    assert (done.calls, done.saved) == ([("history", StoreSamples(b"batch"), "samples")], [])
+
+
+def test_telemetry_message_of_another_actor_is_a_fault_of_the_programmer() -> None:
+    with pytest.raises(AssertionError, match="cannot handle"):
+        give(Telemetry(), m.HostLost("H1", ""))
