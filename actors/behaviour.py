@@ -7,6 +7,7 @@ committed it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -120,6 +121,14 @@ class Turn:
     def wake(self, name: str, after_s: float) -> None:
         """A timer that a restart forgets: for periodic work that `Recovered` starts anew."""
         self.timers.append((name, self.now_ns + int(after_s * 1e9)))
+
+    def wake_each(self, name: str, period_s: float) -> None:
+        """As `wake`, at the next multiple of the period: the actors of a silo do periodic work together, in one
+        batch and one frame, and different silos at different moments."""
+        period_ns = max(1, int(period_s * 1e9))
+        phase_ns = zlib.crc32(self.silo.encode()) * 1_000 % period_ns
+        due_ns = (self.now_ns - phase_ns) // period_ns * period_ns + period_ns + phase_ns
+        self.timers.append((name, due_ns))
 
     def call(self, port: str, request: object, tag: str) -> None:
         """Ask the outer world; the answer comes as `CallEnded(tag)`. Asked after the commit, and once per turn."""

@@ -104,7 +104,7 @@ def guest_facts_of(payload: bytes) -> list[GuestFacts]:
             {
                 "vm_id": guest["vm_id"],
                 "vm_name": guest["vm_name"],
-                "told_ns": guest["heartbeat_ns"],
+                "told_ns": guest["told_ns"],
                 "host": batch.host,
                 "guest_host_name": guest["hostname"],
                 "guest_fqdn": guest["fqdn"],

@@ -84,7 +84,7 @@ class Host:
             case m.Recovered():
                 # Quiet time: silence is counted from the engine's start, not from before it.
                 self.last_seen_ns = turn.now_ns
-                turn.wake("watch", turn.config.heartbeat_period_s)
+                turn.wake_each("watch", turn.config.heartbeat_period_s)
             case _:
                 raise AssertionError(f"{self.address} cannot handle {type(message).__name__}")
 
@@ -158,7 +158,7 @@ class Host:
         match name:
             case "watch":
                 self._watch(turn)
-                turn.wake("watch", turn.config.heartbeat_period_s)
+                turn.wake_each("watch", turn.config.heartbeat_period_s)
             case "init":
                 self._on_agent_failed(
                     f"the agent did not answer in {turn.config.host_init_timeout_s:g} s", turn
@@ -208,7 +208,7 @@ class Host:
             operation_id=message.operation_id,
         )
         self._start_agent(turn)
-        turn.wake("watch", turn.config.heartbeat_period_s)
+        turn.wake_each("watch", turn.config.heartbeat_period_s)
 
     def _start_agent(self, turn: Turn) -> None:
         turn.set_timer(self.record, "init", turn.config.host_init_timeout_s)

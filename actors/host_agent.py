@@ -154,9 +154,9 @@ class HostAgent:
         self._say_ready(turn, opened.cpu_model)
         for domain in self.domains.values():
             self._adopt(domain, opened.statuses.get(domain.vm_id), rebooted, turn)
-        turn.wake("heartbeat", turn.config.heartbeat_period_s)
+        turn.wake_each("heartbeat", turn.config.heartbeat_period_s)
         turn.wake("report", min(1.0, turn.config.report_period_s))
-        turn.wake("sample", turn.config.sample_period_s)
+        turn.wake_each("sample", turn.config.sample_period_s)
 
     def _adopt(self, domain: DomainRecord, there: str | None, rebooted: bool, turn: Turn) -> None:
         """After a start of the agent: hold the record of a machine against what the hypervisor runs.
@@ -204,7 +204,7 @@ class HostAgent:
         match name:
             case "heartbeat":
                 turn.tell(f"host/{record.host}", m.Heartbeat(record.host, record.host_epoch, record.boot_id))
-                turn.wake("heartbeat", config.heartbeat_period_s)
+                turn.wake_each("heartbeat", config.heartbeat_period_s)
             case "report":
                 self.seq += 1
                 states = [_state(domain) for domain in self.domains.values() if not domain.forgotten]
@@ -212,10 +212,10 @@ class HostAgent:
                     f"host/{record.host}",
                     m.HostReport(record.host, record.host_epoch, self.seq, self.cpu_load_percent, states),
                 )
-                turn.wake("report", config.report_period_s)
+                turn.wake_each("report", config.report_period_s)
             case "sample":
                 turn.call(self.port, SampleHost(record.host, record.host_epoch), "sample")
-                turn.wake("sample", config.sample_period_s)
+                turn.wake_each("sample", config.sample_period_s)
             case _ if name.startswith("list/"):
                 turn.call(self.port, ListDomains(), name.removeprefix("list/"))
             case _:

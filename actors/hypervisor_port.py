@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.sampling import encode_samples
+from actors.sampling import Sampler
 from actors.silo import Silo, deliver_result
 from hypervisor_backends.protocol import (
     CallFailed,
@@ -67,7 +67,7 @@ class HypervisorPort:
         self._silo = silo
         self._open_backend = open_backend
         self.backends: dict[str, HypervisorBackend] = {}
-        self._sample_seq: dict[str, int] = {}
+        self._samplers: dict[str, Sampler] = {}
 
     def submit(self, caller: str, request: object, tag: str) -> None:
         host = caller.removeprefix("agent/")
@@ -129,11 +129,10 @@ class HypervisorPort:
         if backend is None:
             deliver_result(self._silo, caller, CallEnded(tag, False), "hypervisor")
             return
-        seq = self._sample_seq[request.host] = self._sample_seq.get(request.host, 0) + 1
+        sampler = self._samplers.setdefault(request.host, Sampler(request.host))
         host, domains = backend.statistics()
         # History has one time: that of the silo, not that of a hypervisor whose clock may be accelerated.
-        host = msgspec.structs.replace(host, sampled_ns=self._silo.now_ns())
-        batches, facts = encode_samples(request.host, request.host_epoch, seq, host, domains)
+        batches, facts = sampler.encode(self._silo.now_ns(), request.host_epoch, host, domains)
         sampled = Sampled(host.cpu_user_percent + host.cpu_sys_percent, batches, facts)
         message = CallEnded(tag, True, msgspec.msgpack.encode(sampled))
         deliver_result(self._silo, caller, message, "hypervisor")

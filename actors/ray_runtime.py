@@ -8,6 +8,7 @@ Clients do not come through Ray but through the engine's socket.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import hashlib
 import logging
@@ -318,15 +319,20 @@ def _unwrapped(error: Exception) -> OlvmError:
     return OlvmError(f"the engine did not start on Ray: {lines[-1].strip() if lines else error}")
 
 
+@functools.cache
+def _process_token() -> str:
+    """Ray reads its token once in the life of a process: the second data center opened here must have the same."""
+    return secrets.token_hex(32)
+
+
 def _start_ray(directory: Path) -> None:
     """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; token authentication stays on."""
     token = directory / TOKEN_FILE
     if "RAY_ADDRESS" not in os.environ:
-        if not token.exists():
-            descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-        os.chmod(token, 0o600)
+        descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(_process_token())
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")

@@ -17,8 +17,9 @@ from olvm.model.limits import NS_PER_S
 
 log = logging.getLogger("olvm.runner")
 
-IDLE_WAIT_S_MAX = 1.0
+IDLE_WAIT_S_MAX = 5.0
 UNWRITABLE_RETRY_S = 1.0
+QUIET_S = 0.2
 COMMITS_PER_MAINTENANCE = 256
 
 
@@ -69,7 +70,7 @@ class SiloRunner:
         try:
             silo.run_batch()
             self.unwritable = ""
-            if not silo.has_work or silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
+            if silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
                 silo.journal.maintain()
         except JournalUnwritable as error:
             self._give_up(silo, error)
@@ -78,8 +79,16 @@ class SiloRunner:
             return
         due_ns = silo.next_due_ns()
         wait_s = IDLE_WAIT_S_MAX if due_ns is None else (due_ns - clock_ns()) / NS_PER_S
-        if wait_s > 0:
-            self._woken.wait(min(wait_s, IDLE_WAIT_S_MAX))
+        if wait_s > 0 and not self._woken.wait(min(wait_s, IDLE_WAIT_S_MAX, QUIET_S)):
+            self._rest(silo)
+            self._woken.wait(max(0.0, min(wait_s, IDLE_WAIT_S_MAX) - QUIET_S))
+
+    def _rest(self, silo: Silo) -> None:
+        """Nothing has come for a while: a checkpoint now keeps nobody waiting."""
+        try:
+            silo.journal.maintain()
+        except JournalUnwritable as error:
+            self._give_up(silo, error)
 
     def _give_up(self, silo: Silo, error: JournalError) -> None:
         """Let the silo forget its batch; while the journal cannot even be read, try that again."""

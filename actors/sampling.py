@@ -11,6 +11,7 @@ from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from olvm.history.samples import HostSample, VmSample, encode_host_sample, encode_vm_samples
 
 MB = 1024 * 1024
+SAMPLINGS_PER_RETELLING = 40
 
 
 class GuestFactsBatch(msgspec.Struct, frozen=True):
@@ -21,22 +22,62 @@ class GuestFactsBatch(msgspec.Struct, frozen=True):
     guests: list[dict[str, object]]
 
 
-def encode_samples(
-    host: str, host_epoch: int, seq: int, of_host: HostStatistics, domains: list[DomainStatistics]
-) -> tuple[list[bytes], bytes]:
-    """Encode one sampling of a host: its own row, its machines' rows, and the guests' facts."""
-    at_ns = of_host.sampled_ns
-    batches = [
-        encode_host_sample(
-            _host_sample(of_host, domains), host=host, at_ns=at_ns, host_epoch=host_epoch, seq=seq
+class Sampler:
+    """Encodes the samplings of one host; remembers what its guests said, so that only news is told."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._seq = 0
+        self._told: dict[str, tuple[object, ...]] = {}
+
+    def encode(
+        self, at_ns: int, host_epoch: int, of_host: HostStatistics, domains: list[DomainStatistics]
+    ) -> tuple[list[bytes], bytes]:
+        """The host's own row and its machines' rows; and the facts of guests that changed since they were told.
+
+        `at_ns` is the time of history, which the hypervisor's own clock need not be (it may be accelerated).
+        """
+        self._seq += 1
+        name, seq = self._host, self._seq
+        batches = [
+            encode_host_sample(
+                _host_sample(of_host, domains), host=name, at_ns=at_ns, host_epoch=host_epoch, seq=seq
+            )
+        ]
+        if domains:
+            samples = [_vm_sample(domain, of_host.sampled_ns) for domain in domains]
+            batches.append(encode_vm_samples(samples, host=name, at_ns=at_ns, host_epoch=host_epoch, seq=seq))
+        if seq % SAMPLINGS_PER_RETELLING == 0:
+            self._told.clear()  # what was lost on the way is told again
+        guests = [_facts(domain, at_ns) for domain in domains if self._is_news(domain)]
+        gone = self._told.keys() - {domain.vm_id for domain in domains}
+        for vm_id in gone:
+            del self._told[vm_id]
+        facts = msgspec.msgpack.encode(GuestFactsBatch(name, at_ns, guests)) if guests else b""
+        return batches, facts
+
+    def _is_news(self, domain: DomainStatistics) -> bool:
+        guest = domain.guest
+        if guest is None:
+            return False
+        steady = (
+            domain.epoch,
+            guest.hostname,
+            guest.fqdn,
+            guest.os_name,
+            guest.os_version,
+            guest.kernel,
+            guest.timezone,
+            guest.ips,
+            guest.applications,
+            guest.users,
+            guest.cpu_count,
+            guest.memory_total_kib,
         )
-    ]
-    if domains:
-        samples = [_vm_sample(domain, at_ns) for domain in domains]
-        batches.append(encode_vm_samples(samples, host=host, at_ns=at_ns, host_epoch=host_epoch, seq=seq))
-    guests = [_facts(domain) for domain in domains if domain.guest is not None]
-    facts = msgspec.msgpack.encode(GuestFactsBatch(host, at_ns, guests)) if guests else b""
-    return batches, facts
+        if self._told.get(domain.vm_id) == steady:
+            return False
+        self._told[domain.vm_id] = steady
+        return True
 
 
 def _host_sample(host: HostStatistics, domains: list[DomainStatistics]) -> HostSample:
@@ -63,7 +104,7 @@ def _host_sample(host: HostStatistics, domains: list[DomainStatistics]) -> HostS
     )
 
 
-def _vm_sample(domain: DomainStatistics, at_ns: int) -> VmSample:
+def _vm_sample(domain: DomainStatistics, sampled_ns: int) -> VmSample:
     guest = domain.guest
     threads = max(domain.vcpu_count, 1)
     used_kib = domain.mem_total_kib - domain.mem_unused_kib
@@ -83,12 +124,15 @@ def _vm_sample(domain: DomainStatistics, at_ns: int) -> VmSample:
         uptime_seconds=domain.elapsed_time_s,
         read_rate_bytes_per_second=int(sum(disk.read_rate_bytes_per_s for disk in domain.disks)),
         write_rate_bytes_per_second=int(sum(disk.write_rate_bytes_per_s for disk in domain.disks)),
-        guest_heartbeat_age_seconds=-1 if guest is None else (at_ns - guest.heartbeat_ns) // 1_000_000_000,
+        guest_heartbeat_age_seconds=-1
+        if guest is None
+        else (sampled_ns - guest.heartbeat_ns) // 1_000_000_000,
     )
 
 
-def _facts(domain: DomainStatistics) -> dict[str, object]:
+def _facts(domain: DomainStatistics, at_ns: int) -> dict[str, object]:
     facts: dict[str, object] = msgspec.to_builtins(domain.guest)
     facts["vm_id"] = domain.vm_id
     facts["vm_name"] = domain.name
+    facts["told_ns"] = at_ns
     return facts

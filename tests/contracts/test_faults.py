@@ -191,7 +191,7 @@ def test_second_engine_on_a_directory_is_refused_by_the_holders_pid(tmp_path: Pa
         config = (tmp_path / "other" / "config.json").read_bytes()
         for runtime in ("local", "ray"):
             with pytest.raises(JournalLocked, match=f"process {driver.pid}"):
-                DataCenter.open(tmp_path / "other", runtime=runtime, heartbeat_period_s=9.0)  # type: ignore[arg-type]
+                DataCenter.open(tmp_path / "other", runtime=runtime, heartbeat_period_s=9.0)
         assert (tmp_path / "other" / "config.json").read_bytes() == config, "a refused open changed it"
         with DataCenter.connect(tmp_path / "other") as dc:
             assert dc.status().silos[0].pid == driver.pid

@@ -40,6 +40,9 @@ class Driver(threading.Thread):
         self.fault: BaseException | None = None
         self.names: list[str] = []
 
+    def has_acknowledged(self, count: int) -> Callable[[], bool]:
+        return lambda: len(self.acknowledged) >= count or self.fault is not None
+
     def run(self) -> None:
         try:
             for number in range(100_000):
@@ -99,11 +102,7 @@ def test_silos_killed_under_load_lose_nothing_acknowledged(tmp_path: Path) -> No
         for silo in KILLED:
             pause = draw.uniform(0.2, 1.5)
             count = len(driver.acknowledged) + 1 + int(20 * pause)
-            poll(
-                lambda count=count: len(driver.acknowledged) >= count or driver.fault,
-                60,
-                "the driver goes on",
-            )  # type: ignore[misc]
+            poll(driver.has_acknowledged(count), 60, "the driver goes on")
             print(f"killed {silo} after {len(driver.acknowledged)} commands; back in {kill(dc, silo):.1f} s")
         driver.ending.set()
         driver.join(60)

@@ -119,7 +119,7 @@ def test_second_engine_on_the_directory_is_refused_by_the_holders_pid(dc: DataCe
     holder = silos(dc)["engine"].pid
     for runtime in ("ray", "local"):
         with pytest.raises(JournalLocked, match=f"process {holder}"):
-            DataCenter.open(dc.directory, runtime=runtime)  # type: ignore[arg-type]
+            DataCenter.open(dc.directory, runtime=runtime)
     assert silos(dc)["engine"].pid == holder
 
 
