@@ -30,7 +30,8 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="olvm-bench-") as directory,
         olvm.DataCenter.open(directory, runtime=arguments.runtime, simulated=instant()) as dc,
     ):
-        add_hosts(dc, "bench", count=arguments.hosts, vm_count=arguments.vms + arguments.alone)
+        add_hosts(dc, "bench", count=arguments.hosts, vm_count=arguments.vms + 2 * arguments.alone)
+        alone(dc, "start_alone", arguments, teller)
         names = [f"vm-{number:06}" for number in range(arguments.vms)]
         began_s = time.perf_counter()
         create_vms(dc, "bench", names, arguments.in_flight)
@@ -38,9 +39,14 @@ def main() -> None:
         began_s = time.perf_counter()
         start_vms(dc, names, arguments.in_flight)
         teller.tell("starts", len(names) / (time.perf_counter() - began_s), "1/s")
-        alone = [f"alone-{number:06}" for number in range(arguments.alone)]
-        create_vms(dc, "bench", alone, arguments.in_flight)
-        teller.tell_percentiles("start_alone", [time_start(dc, name) for name in alone])
+        alone(dc, "start_alone_right_after", arguments, teller)
+
+
+def alone(dc: olvm.DataCenter, figure: str, arguments: argparse.Namespace, teller: Teller) -> None:
+    """One start after another, each waited for."""
+    names = [f"{figure}-{number:06}" for number in range(arguments.alone)]
+    create_vms(dc, "bench", names, arguments.in_flight)
+    teller.tell_percentiles(figure, [time_start(dc, name) for name in names])
 
 
 def time_start(dc: olvm.DataCenter, name: str) -> float:
