@@ -70,7 +70,9 @@ def create(
     vcpus: Annotated[int, Parameter(help="Virtual CPUs.", metavar="N")] = 1,
     memory: Memory = "1GiB",
     cluster: Cluster = None,
-    high_availability: Annotated[bool, Parameter(help="Start it again when its host says that it died.")] = False,
+    high_availability: Annotated[
+        bool, Parameter(help="Start it again when its host says that it died.")
+    ] = False,
     pinned_host: Annotated[
         list[str] | None,
         Parameter(help="Run only there; may be repeated.", negative=(), completer=host_names, metavar="HOST"),

@@ -136,9 +136,7 @@ class RecordTable:
                 if type(value) is str:
                     values[index] = share.setdefault(value, value)
             key = str(row[key_index])
-            records[share.setdefault(key, key)] = record_type(
-                **dict(zip(names, values, strict=True))
-            )
+            records[share.setdefault(key, key)] = record_type(**dict(zip(names, values, strict=True)))
         return records
 
 
