@@ -71,6 +71,8 @@ class SiloProcess:
         self._peers = _Peers(directory, config)
         self._node = _open_node(name, directory, settings, self._peers.transmit)
         self._process: EngineProcess | None = None
+        # A silo whose thread has died must not linger as a process: Ray restarts what ends.
+        self._node.runner.on_fault = _end_process
         if name == ENGINE_SILO:
             infrastructure = _RayInfrastructure(self._node, self._peers, settings)
             self._process = EngineProcess(self._node, infrastructure)
@@ -115,6 +117,11 @@ class SiloProcess:
             self._process.stop()
         else:
             self._node.stop()
+
+
+def _end_process() -> None:
+    logging.shutdown()
+    os._exit(1)
 
 
 def _give_back_memory() -> None:

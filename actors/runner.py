@@ -30,6 +30,8 @@ class SiloRunner:
         self._woken = threading.Event()
         self._stopping = False
         self.fault: BaseException | None = None
+        # Told when the thread ends by a fault: where the process is the silo's own, it ends too and is restarted.
+        self.on_fault: Callable[[], None] | None = None
         self.unwritable: str = ""
         self.silo = make_silo(self._woken.set)
         self._thread = threading.Thread(target=self._run, name=f"silo-{name}", daemon=True)
@@ -64,6 +66,8 @@ class SiloRunner:
             raise
         finally:
             silo.journal.close()
+            if self.fault is not None and self.on_fault is not None:
+                self.on_fault()
 
     def _step(self, silo: Silo) -> None:
         self._woken.clear()
