@@ -12,9 +12,9 @@ def run(
     *,
     runtime: Literal["ray", "local"] = "ray",
     seconds: float = 60.0,
-    keep: bool = False,
+    discard: bool = False,
 ) -> int:
     """Tell the whole story on this machine; the exit code is 1 when an acknowledgement was lost."""
     from olvm.demo.story import tell_story
 
-    return tell_story(runtime=runtime, vm_count=vms, seconds=seconds, directory=directory, keep=keep)
+    return tell_story(runtime=runtime, vm_count=vms, seconds=seconds, directory=directory, discard=discard)

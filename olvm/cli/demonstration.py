@@ -19,7 +19,9 @@ def demo(
         Path | None,
         Parameter(name=["--directory", "-d"], help="Directory of its data center.", show_default=False),
     ] = None,
-    keep: Annotated[bool, Parameter(negative=(), help="Keep that directory afterwards.")] = False,
+    discard: Annotated[
+        bool, Parameter(negative=(), help="Without --directory: remove its files afterwards.")
+    ] = False,
     verbose: Annotated[
         bool, Parameter(name=["--verbose", "-v"], negative=(), help="Show the traceback of a failure.")
     ] = False,
@@ -28,4 +30,4 @@ def demo(
     del verbose  # `application.run` has read it
     from olvm.cli.demo import run
 
-    return run(runtime=runtime, vms=vms, directory=directory, seconds=seconds, keep=keep)
+    return run(runtime=runtime, vms=vms, directory=directory, seconds=seconds, discard=discard)

@@ -144,9 +144,7 @@ class Report:
     def closing(self, directory: Path, wall_s: float, *, stays: bool) -> None:
         self._say(f"\nThe whole story took {wall_s:.0f} s.")
         if not stays:
-            self._say(
-                "Its files were removed. To look around in them afterwards: `olvm demo --keep`, or --directory DIR"
-            )
+            self._say("Its files were removed, as --discard asked.")
             return
         self._say(
             f"Its files stay in {directory}\n"

@@ -25,13 +25,13 @@ POLL_S = 0.05
 
 
 def tell_story(
-    *, runtime: RuntimeName, vm_count: int, seconds: float, directory: Path | None, keep: bool
+    *, runtime: RuntimeName, vm_count: int, seconds: float, directory: Path | None, discard: bool
 ) -> int:
     """Run the demo; 1 when the journal does not hold what the driver was told, else 0.
 
     Args:
         directory: an empty or new one, which stays; None makes a temporary one.
-        keep: leave the temporary one too. It is also left when something was lost: it is the evidence.
+        discard: remove a temporary one afterwards, unless something was lost: then it is the evidence.
     """
     began_s = time.monotonic()
     plan = make_plan(vm_count=vm_count, seconds=seconds)
@@ -40,7 +40,7 @@ def tell_story(
     report.opening(plan, home, runtime)
     with DataCenter.open(home, runtime=runtime, **plan.settings()) as dc:
         lost = _play(dc, plan, runtime, report)
-    stays = directory is not None or keep or lost > 0
+    stays = directory is not None or not discard or lost > 0
     if not stays:
         shutil.rmtree(home)
     report.closing(home, time.monotonic() - began_s, stays=stays)

@@ -55,10 +55,14 @@ def test_proof_of_a_journal_that_says_otherwise_counts_every_difference(tmp_path
     ]
 
 
-def test_demo_without_a_directory_removes_its_own_and_says_how_to_keep_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("discard", [False, True])
+def test_demo_without_a_directory_leaves_its_files_unless_told_to_discard_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, discard: bool
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert run(None, 5, runtime="local", seconds=1) == 0
-    assert "olvm demo --keep" in capsys.readouterr().out
-    assert list(tmp_path.glob("olvm-demo-*")) == []
+    assert run(None, 5, runtime="local", seconds=1, discard=discard) == 0
+    left = [str(path) for path in tmp_path.glob("olvm-demo-*")]
+    assert len(left) == (0 if discard else 1)
+    said = capsys.readouterr().out
+    assert all(path in said for path in left)
+    assert ("removed" in said) == discard

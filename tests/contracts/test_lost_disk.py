@@ -17,7 +17,12 @@ PERIODS = {
     "host_connecting_after_s": 0.6,
     "query_period_s": 0.3,
     "host_silos": 1,
-    "simulated": {"boot_time_s_min": 0.0, "boot_time_s_max": 0.0, "launch_time_s_min": 0.0, "launch_time_s_max": 0.0},
+    "simulated": {
+        "boot_time_s_min": 0.0,
+        "boot_time_s_max": 0.0,
+        "launch_time_s_min": 0.0,
+        "launch_time_s_max": 0.0,
+    },
 }
 
 
