@@ -6,9 +6,15 @@ seconds to start and leaves processes behind when it fails, comes last.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background leaves SIGINT ignored, and every program they start would inherit
+# that; the tests of Ctrl-C need what a terminal gives.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 TESTS = Path(__file__).parent
 FOLDERS_IN_ORDER = ("unit", "architecture", "contracts", "sim", "libvirt", "ray")
