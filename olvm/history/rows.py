@@ -262,10 +262,13 @@ def operation_row(operation: OperationRecord) -> Row:
 
 def storable(row: Row) -> Row:
     """The row with texts that are valid Unicode: one that is not would fail every commit it is part of."""
-    return tuple(
-        value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
-        for value in row
-    )
+    try:
+        "".join([value for value in row if type(value) is str]).encode()
+    except UnicodeEncodeError:
+        return tuple(
+            value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in row
+        )
+    return row
 
 
 def _us(at_ns: int) -> int:
@@ -274,6 +277,8 @@ def _us(at_ns: int) -> int:
 
 
 def _json(value: object) -> str:
+    if not value:
+        return "[]" if isinstance(value, list) else "{}"
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
