@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from actors.engine_process import EngineProcess, SiloNames, check_private, dead_status, silos_on_record
+from actors.engine_process import EngineProcess, SiloNames, check_private, silos_on_record
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
@@ -107,6 +107,3 @@ class LocalRuntime:
                 node.inject(host, fault)
                 return
         raise NotFound(f"host {host} has no simulated hypervisor here")
-
-
-__all__ = ["LocalRuntime", "dead_status"]

@@ -44,7 +44,6 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
 
 _ENVELOPE = msgspec.msgpack.Decoder(tuple[str, str, str, str, AnyMessage])
 _FRAME = msgspec.msgpack.Decoder(Frame)
-_MESSAGE = msgspec.msgpack.Decoder(AnyMessage)
 _ENCODER = msgspec.msgpack.Encoder()
 
 encode = _ENCODER.encode
@@ -56,11 +55,6 @@ def decode_envelope(data: bytes) -> Envelope:
 
 def decode_frame(data: bytes) -> Frame:
     return _FRAME.decode(data)
-
-
-def decode_message(data: bytes) -> AnyMessage:
-    message: AnyMessage = _MESSAGE.decode(data)
-    return message
 
 
 def silo_of(address: str) -> str:

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from measuring import commit, machine
+
 from olvm.history.samples import VmSample, encode_vm_samples
 from olvm.history.store import HistoryStore
 from olvm.model.records import EventRecord
@@ -83,7 +85,8 @@ class Fleet:
 
 
 def tell(name: str, **figures: object) -> None:
-    print(json.dumps({"benchmark": name, **figures}), flush=True)
+    line = {"benchmark": name, **figures, "machine": machine(), "commit": commit()}
+    print(json.dumps(line), flush=True)
 
 
 def bench_samples(arguments: argparse.Namespace, churn: float) -> None:
