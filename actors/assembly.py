@@ -1,13 +1,11 @@
-"""Puts silos together: which records, actors and ports each kind of silo has.
+"""Puts silos together: which records and actors each kind of silo has.
 
-This is composition only. The runtimes (local, Ray, and later the simulator) call it with a journal and a clock.
+This is composition only. The runtimes (local, Ray, the simulator) call it with what a journal recovered. Ports are
+theirs to give: those of a silo in real time are in `node.py`.
 """
 
 from __future__ import annotations
 
-import math
-import secrets
-from collections.abc import Callable
 from typing import Literal, TypeVar, cast
 
 from actors.behaviour import Behaviour
@@ -15,24 +13,20 @@ from actors.cluster import Cluster
 from actors.engine import Engine
 from actors.host import Host
 from actors.host_agent import HostAgent
-from actors.hypervisor_port import BackendFactory, OpenHost
 from actors.roster import AgentRoster, VmRoster
-from actors.silo import Cast, Records, Silo
+from actors.silo import Cast, Records
 from actors.telemetry import Telemetry
 from actors.vm import Vm
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
-from hypervisor_backends.protocol import HypervisorBackend, Scheduler
-from hypervisor_backends.simulated import SimulatedHypervisor
-from hypervisor_backends.simulated_config import simulated_capabilities, simulated_config_from
-from olvm.model.config import Config
-from olvm.model.errors import BadInput, NotSupportedYet
 from olvm.model.record import Record
 from olvm.model.records import (
     ENGINE_RECORDS,
     HOST_SILO_RECORDS,
     VM_SILO_RECORDS,
+    AffinityGroupRecord,
     AgentRecord,
     ClusterRecord,
+    CopyRecord,
     DomainRecord,
     EngineRecord,
     HostRecord,
@@ -90,6 +84,8 @@ def engine_cast(records: Records) -> list[Behaviour]:
     engines = _all(records, EngineRecord)
     hosts = _all(records, HostRecord)
     reservations = _all(records, ReservationRecord)
+    copies = _all(records, CopyRecord)
+    groups = _all(records, AffinityGroupRecord)
     inventory = _all(records, InventoryRecord)
     behaviours: list[Behaviour] = [
         Engine(engines.get("engine") or EngineRecord(), _all(records, OperationRecord), inventory)
@@ -100,6 +96,8 @@ def engine_cast(records: Records) -> list[Behaviour]:
                 cluster,
                 [host for host in hosts.values() if host.cluster == cluster.name],
                 {key: held for key, held in reservations.items() if held.cluster == cluster.name},
+                {key: copy for key, copy in copies.items() if copy.cluster == cluster.name},
+                {key: group for key, group in groups.items() if group.cluster == cluster.name},
             )
         )
     behaviours.extend(Host(host) for host in hosts.values())
@@ -123,43 +121,3 @@ def telemetry_cast(_: Records) -> list[Behaviour]:
 
 def vm_cast(records: Records) -> list[Behaviour]:
     return [*(Vm(vm) for vm in _all(records, VmRecord).values()), VmRoster()]
-
-
-class ScaledScheduler:
-    """Time for a simulated hypervisor: `scale` simulated seconds pass in one real second."""
-
-    def __init__(self, silo: Silo, clock_ns: Callable[[], int], scale: float) -> None:
-        self._silo = silo
-        self._clock_ns = clock_ns
-        self._scale = scale
-        self._origin_ns = clock_ns()
-
-    def now_ns(self) -> int:
-        return self._origin_ns + int((self._clock_ns() - self._origin_ns) * self._scale)
-
-    def call_at(self, due_ns: int, fn: Callable[[], None]) -> Callable[[], None]:
-        real_ns = self._origin_ns + int((due_ns - self._origin_ns) / self._scale)
-        return self._silo.call_at(real_ns, fn)
-
-
-def backend_factory(silo: Silo, config: Config, clock_ns: Callable[[], int]) -> BackendFactory:
-    """Opens the backend that a host was registered with."""
-
-    def open_backend(request: OpenHost) -> HypervisorBackend:
-        if request.backend != "simulated":
-            raise NotSupportedYet(
-                f"host {request.host}: backend {request.backend} is not supported yet; use simulated"
-            )
-        settings = {**config.simulated, **request.settings}
-        scale = settings.pop("time_scale", 1.0)
-        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
-            raise BadInput(f"host {request.host}: time_scale must be a positive number, got {scale!r}")
-        scheduler: Scheduler = ScaledScheduler(silo, clock_ns, scale)
-        capabilities = simulated_capabilities(cpus=request.cpus, memory_bytes=request.memory_bytes)
-        # Another seed after each start: the host lost what it ran, and its boot id must say so.
-        seed = secrets.randbits(48)
-        return SimulatedHypervisor(
-            request.host, capabilities, scheduler, seed, simulated_config_from(settings)
-        )
-
-    return open_backend

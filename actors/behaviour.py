@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol, cast
 
 from olvm.model.config import Config
 from olvm.model.messages import AnyMessage
 from olvm.model.record import Record
 from olvm.model.records import EventRecord, Severity
+
+
+@lru_cache(maxsize=10_000)
+def _phase(silo: str) -> int:
+    return zlib.crc32(silo.encode())
 
 
 class TimedRecord(Protocol):
@@ -37,7 +43,10 @@ class Behaviour(Protocol):
 
 
 class Turn:
-    """One message's handling. Everything asked of it is collected in order and released after the commit."""
+    """One message's handling. Everything asked of it is collected in order and released after the commit.
+
+    It is valid while its message is handled and must not be kept: the silo uses the object again.
+    """
 
     __slots__ = (
         "calls",
@@ -45,6 +54,7 @@ class Turn:
         "config",
         "erased",
         "events",
+        "marks",
         "me",
         "message_id",
         "new_id",
@@ -83,6 +93,18 @@ class Turn:
         self.calls: list[tuple[str, object, str]] = []
         self.events: list[EventRecord] = []
         self.spawned: list[Behaviour] = []
+        self.stopped = False
+        self.marks: list[str] | None = None  # a list only where somebody counts situations
+
+    def clear(self) -> None:
+        """Forget what was asked, once it has been collected."""
+        self.saved.clear()
+        self.erased.clear()
+        self.sent.clear()
+        self.timers.clear()
+        self.calls.clear()
+        self.events.clear()
+        self.spawned.clear()
         self.stopped = False
 
     def save(self, record: Record) -> None:
@@ -126,7 +148,7 @@ class Turn:
         """As `wake`, at the next multiple of the period: the actors of a silo do periodic work together, in one
         batch and one frame, and different silos at different moments."""
         period_ns = max(1, int(period_s * 1e9))
-        phase_ns = zlib.crc32(self.silo.encode()) * 1_000 % period_ns
+        phase_ns = _phase(self.silo) * 1_000 % period_ns
         due_ns = (self.now_ns - phase_ns) // period_ns * period_ns + period_ns + phase_ns
         self.timers.append((name, due_ns))
 
@@ -140,6 +162,11 @@ class Turn:
     def stop(self) -> None:
         """End this actor after the turn."""
         self.stopped = True
+
+    def sometimes(self, situation: str) -> None:
+        """Mark a situation of `olvm.model.situations` that simulations must reach. Changes nothing."""
+        if self.marks is not None:
+            self.marks.append(situation)
 
     def record(
         self,

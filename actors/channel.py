@@ -19,7 +19,7 @@ RESEND_AFTER_NS = int(RESEND_AFTER_S * NS_PER_S)
 class Outbox:
     """Messages for one destination that it has not acknowledged."""
 
-    __slots__ = ("acked_seq", "destination", "next_seq", "progress_ns", "sent_seq", "waiting")
+    __slots__ = ("acked_seq", "destination", "is_listed", "next_seq", "progress_ns", "sent_seq", "waiting")
 
     def __init__(self, destination: str, acked_seq: int = 0) -> None:
         self.destination = destination
@@ -27,6 +27,7 @@ class Outbox:
         self.next_seq = acked_seq + 1
         self.sent_seq = acked_seq
         self.progress_ns = 0
+        self.is_listed = False  # in the silo's list of what may have to be sent again
         # waiting[0] has number acked_seq + 1
         self.waiting: deque[bytes] = deque()
 

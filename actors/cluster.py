@@ -1,22 +1,42 @@
-"""The `cluster/<name>` actor: which host a machine goes to.
+"""The `cluster/<name>` actor: which host a machine goes to, first, second or back again.
 
 It owns the reservations: a host's capacity is promised here, in the turn that chose the host, before any command
-leaves. The host table is derived from hosts and reservations and is rebuilt when the silo recovers.
-Rule: a reservation exists from the placement of a machine until the machine gives it back with its epoch.
+leaves. The host table is derived from hosts and rows and is rebuilt when the silo recovers. Its parts, each a module:
+
+    cluster_book      what is held where                 cluster_affinity  groups
+    cluster_copies    second copies, migration slots     cluster_moves     balancing, enforcement, HA reservation
+    cluster_drain     hosts to be emptied                cluster_fencing   may a host be fenced
+    cluster_priority  who starts again first             cluster_power     shutting down and starting all of it
+    cluster_settings  what a command may set            cluster_hosts     what hosts say
+
+Rule: a row exists from the placement of a copy until the machine gives it back with that copy's epoch.
 """
 
 from __future__ import annotations
 
 from actors.behaviour import TimedRecord, Turn
+from actors.cluster_affinity import Groups
+from actors.cluster_book import Book, Row
+from actors.cluster_copies import Copies
+from actors.cluster_drain import Drains
+from actors.cluster_hosts import Hosts
+from actors.cluster_moves import Moves
+from actors.cluster_power import Power
+from actors.cluster_priority import PriorityGate
+from actors.cluster_settings import apply_changes, apply_creation, configuration_of
 from olvm.model import messages as m
 from olvm.model.errors import Conflict, OlvmError
-from olvm.model.host_states import HostStatus
-from olvm.model.records import ClusterRecord, HostRecord, ReservationRecord
-from olvm.model.vm_states import VmStatus
-from olvm.scheduling.host_table import HostTable
-from olvm.scheduling.policy import policy_named
+from olvm.model.records import (
+    AffinityGroupRecord,
+    ClusterRecord,
+    CopyRecord,
+    HostRecord,
+    ReservationRecord,
+)
 from olvm.scheduling.request import VmRequest
 from olvm.scheduling.scheduler import Placement, explain, place
+
+POWER_TIMERS = frozenset({"power", "power_wave", "power_hosts", "power_deadline"})
 
 
 class Cluster:
@@ -25,63 +45,65 @@ class Cluster:
         record: ClusterRecord,
         hosts: list[HostRecord],
         reservations: dict[str, ReservationRecord],
+        copies: dict[str, CopyRecord] | None = None,
+        groups: dict[str, AffinityGroupRecord] | None = None,
     ) -> None:
         self.record = record
         self.address = f"cluster/{record.name}"
-        self.reservations = reservations
-        self.vm_ids_by_host: dict[str, dict[str, None]] = {}
-        self.agent_by_host: dict[str, str] = {}
-        self._apply_record()
-        for host in sorted(hosts, key=lambda item: item.name):
-            if host.cpus:
-                self._add_host(
-                    host.name,
-                    host.cpus,
-                    host.memory_bytes,
-                    f"agent/{host.name}@{host.silo}",
-                    host.status is HostStatus.UP,
-                )
-        for reservation in sorted(reservations.values(), key=lambda item: item.vm_id):
-            self.table.reserve(
-                reservation.vm_id,
-                reservation.host,
-                reservation.vcpus,
-                reservation.memory_bytes,
-                already_running=True,
-            )
-            self.vm_ids_by_host[reservation.host][reservation.vm_id] = None
+        self.book = Book(record, reservations, {} if copies is None else copies)
+        self.book.recover(hosts)
+        self.gate = PriorityGate()
+        self.copies = Copies(self.book)
+        self.groups = Groups(self.book, {} if groups is None else groups)
+        self.drains = Drains(self.book, self.copies)
+        self.moves = Moves(self.book, self.copies, self.groups, self.drains)
+        self.power = Power(self.book)
+        self.hosts = Hosts(self.book, self.copies, self.drains, self.moves, self.gate, self.power)
 
     @classmethod
     def new(cls, name: str) -> Cluster:
         return cls(ClusterRecord(name=name), [], {})
 
     def timed_record(self) -> TimedRecord | None:
-        return None
+        return self.record
 
-    def handle(self, message: m.AnyMessage, turn: Turn) -> None:  # noqa: C901, PLR0912 - one case a message
+    def handle(self, message: m.AnyMessage, turn: Turn) -> None:
+        """Machines first: they are most of what comes."""
+        if not (
+            self._on_machine(message, turn)
+            or self.hosts.handle(message, turn)
+            or self._on_cluster(message, turn)
+        ):
+            raise AssertionError(f"{self.address} cannot handle {type(message).__name__}")
+
+    def _on_machine(self, message: m.AnyMessage, turn: Turn) -> bool:
         match message:
             case m.PlaceVm():
                 self._on_place_vm(message, turn)
             case m.ReleaseVm():
                 self._on_release_vm(message, turn)
-            case m.HostReported():
-                self._on_host_reported(message, turn)
-            case m.HostUsable():
-                if message.host in self.table:
-                    self.table.update_host(message.host, usable=message.usable)
-            case m.HostJoined():
-                self._on_host_joined(message, turn)
-            case m.HostLeft():
-                self._on_host_left(message, turn)
-            case m.HostUnresponsive():
-                self._on_host_unresponsive(message, turn)
-            case m.AskEmpty():
-                names = sorted(
-                    self.reservations[vm].vm_name for vm in self.vm_ids_by_host.get(message.host, {})
-                )
-                turn.reply(m.HostOccupancy(message.host, names))
+            case m.PlaceCopy():
+                self._on_place_copy(message, turn)
+            case m.PromoteCopy():
+                self._on_promote_copy(message, turn)
+            case m.VmMoveRefused():
+                self.drains.on_refused(message, turn)
+            case m.VmPowered():
+                self.power.on_powered(message, turn)
             case m.ExplainForVm():
                 self._on_explain(message, turn)
+            case _:
+                return False
+        return True
+
+    def _on_cluster(self, message: m.AnyMessage, turn: Turn) -> bool:
+        match message:
+            case m.TimerFired():
+                self._on_timer(message.name, turn)
+            case m.ChangeAffinity():
+                self.groups.on_change(message, turn)
+            case m.CommandCluster():
+                self.power.on_command(message, turn)
             case m.StartCluster():
                 self._on_start(message, turn)
             case m.ChangeCluster():
@@ -89,13 +111,24 @@ class Cluster:
             case m.EndCluster():
                 self._on_end(message, turn)
             case m.Recovered():
-                pass
+                self.moves.begin(turn)
+                self.drains.recover(turn)
+                self.power.recover(turn)
             case _:
-                raise AssertionError(f"{self.address} cannot handle {type(message).__name__}")
+                return False
+        return True
+
+    def _on_timer(self, name: str, turn: Turn) -> None:
+        if name == "drain":
+            self.drains.tick(turn)
+        elif name in POWER_TIMERS:
+            self.power.on_timer(name, turn)
+        else:
+            self.moves.on_tick(name, turn)
 
     # ------------------------------------------------------------------ placement
 
-    def _request(self, ask: m.PlaceVm) -> VmRequest:
+    def _request(self, ask: m.PlaceVm, current_host: str | None = None) -> VmRequest:
         return VmRequest(
             vm_id=ask.vm_id,
             name=ask.vm_name,
@@ -103,23 +136,33 @@ class Cluster:
             memory_bytes=ask.memory_bytes,
             pinned_hosts=tuple(ask.pinned_hosts),
             excluded_hosts=tuple(ask.excluded_hosts),
+            current_host=current_host,
+            held_hosts=self.book.held_hosts(ask.vm_id),
             high_availability=ask.high_availability,
+            leased=ask.leased,
+            affinity=self.groups.affinity_for(ask.vm_id),
         )
 
     def _on_place_vm(self, ask: m.PlaceVm, turn: Turn) -> None:
-        held = self.reservations.get(ask.vm_id)
+        held = self.book.reservations.get(ask.vm_id)
         if held is not None:
             if held.epoch == ask.epoch:  # asked twice: the same answer
-                turn.reply(m.VmPlaced(ask.epoch, held.host, self.agent_by_host[held.host]))
+                turn.reply(self._placed(held))
                 return
             if held.epoch > ask.epoch:
                 return  # a late repetition of an attempt that has ended
-            self._give_back(held, turn)
-        outcome = place(self.table, self._request(ask), self.policy)
+            self._give_back(held.vm_id, held.epoch, turn)
+        refusal = self.power.refusal()
+        if refusal is not None:
+            turn.sometimes("placement_refused_while_the_cluster_is_shut_down")
+            turn.reply(m.VmNotPlaced(ask.epoch, refusal))
+            return
+        if ask.ha_restart and self._waits_for_priority(ask, turn):
+            return
+        outcome = place(self.book.table, self._request(ask), self.book.policy)
         if not isinstance(outcome, Placement):
             turn.reply(m.VmNotPlaced(ask.epoch, outcome.reason))
             return
-        self.table.reserve(ask.vm_id, outcome.host, ask.vcpus, ask.memory_bytes)
         reservation = ReservationRecord(
             vm_id=ask.vm_id,
             vm_name=ask.vm_name,
@@ -130,35 +173,38 @@ class Cluster:
             vcpus=ask.vcpus,
             memory_bytes=ask.memory_bytes,
             created_ns=turn.now_ns,
+            priority=ask.priority,
+            high_availability=ask.high_availability,
+            leased=ask.leased,
+            boot_id=self.book.hosts[outcome.host].boot_id,
+            pinned_hosts=ask.pinned_hosts,
         )
-        self.reservations[ask.vm_id] = reservation
-        self.vm_ids_by_host[outcome.host][ask.vm_id] = None
-        turn.save(reservation)
-        turn.reply(m.VmPlaced(ask.epoch, outcome.host, self.agent_by_host[outcome.host]))
+        self.book.take(reservation, turn)
+        turn.reply(self._placed(reservation))
 
-    def _on_release_vm(self, message: m.ReleaseVm, turn: Turn) -> None:
-        held = self.reservations.get(message.vm_id)
-        if held is None or held.epoch != message.epoch:
-            return
-        self._give_back(held, turn)
-        if message.failed_start:
-            turn.send(f"host/{held.host}", m.HostStartFailed(held.host, held.vm_name, ""))
-        if not self.vm_ids_by_host[held.host]:
-            turn.send(f"host/{held.host}", m.HostOccupancy(held.host, []))
+    def _placed(self, held: ReservationRecord) -> m.VmPlaced:
+        return m.VmPlaced(held.epoch, held.host, self.book.hosts[held.host].agent, held.boot_id)
 
-    def _give_back(self, held: ReservationRecord, turn: Turn) -> None:
-        self.table.release(held.vm_id, held.host)
-        del self.reservations[held.vm_id]
-        del self.vm_ids_by_host[held.host][held.vm_id]
-        turn.erase(held)
+    def _waits_for_priority(self, ask: m.PlaceVm, turn: Turn) -> bool:
+        block_s = turn.config.ha_priority_block_s
+        self.gate.asks(ask.vm_id, ask.vm_name, ask.epoch, ask.priority, turn.now_ns, block_s)
+        blocker = self.gate.blocker(ask.priority, turn.now_ns)
+        if blocker is None:
+            return False
+        turn.sometimes("ha_restart_waits_for_a_machine_of_higher_priority")
+        reason = f"{blocker} has a higher priority and is not running yet"
+        turn.reply(m.VmNotPlaced(ask.epoch, reason, deferred=True))
+        return True
 
     def _on_explain(self, message: m.ExplainForVm, turn: Turn) -> None:
-        explanation = explain(self.table, self._request(message.request), self.policy)
+        ask = message.request
+        held = self.book.reservations.get(ask.vm_id)
+        request = self._request(ask, None if held is None else held.host)
+        explanation = explain(self.book.table, request, self.book.policy)
         outcome = explanation.outcome
-        if isinstance(outcome, Placement):
-            summary = f"{message.request.vm_name} would go to {outcome.host}"
-        else:
-            summary = outcome.reason
+        summary = (
+            f"{ask.vm_name} would go to {outcome.host}" if isinstance(outcome, Placement) else outcome.reason
+        )
         verdicts = [
             m.HostVerdict(
                 host=verdict.host,
@@ -170,114 +216,105 @@ class Cluster:
             )
             for verdict in explanation.hosts
         ]
-        turn.tell(
-            message.reply_to,
-            m.PlacementExplanation(message.request.vm_name, self.record.policy, summary, verdicts),
+        answer = m.PlacementExplanation(ask.vm_name, self.record.policy, summary, verdicts)
+        turn.tell(message.reply_to, answer)
+
+    # ------------------------------------------------------------------ second copies, and the end of any
+
+    def _on_place_copy(self, ask: m.PlaceCopy, turn: Turn) -> None:
+        table = self.book.table
+        refusal = self.power.refusal()
+        if refusal is not None:
+            turn.reply(m.CopyNotPlaced(ask.epoch, refusal))
+            return
+        live = ask.kind == "migration"
+        known = live and ask.current_host in table
+        request = VmRequest(
+            vm_id=ask.vm_id,
+            name=ask.vm_name,
+            vcpus=ask.vcpus,
+            memory_bytes=ask.memory_bytes,
+            pinned_hosts=tuple(ask.pinned_hosts),
+            excluded_hosts=tuple(ask.excluded_hosts),
+            current_host=ask.current_host,
+            held_hosts=self.book.held_hosts(ask.vm_id),
+            high_availability=ask.high_availability,
+            live=live,
+            cpu_model=table.cpu_model[table.slot_of(ask.current_host)] if known else "",
+            leased=ask.leased,
+            affinity=self.groups.affinity_for(ask.vm_id),
         )
+        self.copies.on_place_copy(ask, request, turn)
+        if f"{ask.vm_id}/{ask.epoch}" in self.book.copies:
+            self.drains.on_leaving(ask.vm_id, ask.current_host)
 
-    # ------------------------------------------------------------------ hosts
+    def _on_promote_copy(self, message: m.PromoteCopy, turn: Turn) -> None:
+        copy = self.book.copies.get(f"{message.vm_id}/{message.epoch}")
+        if copy is None or copy.kind == "source":
+            return  # said again
+        source = self.book.promote(copy, turn)
+        self.copies.wake(copy.from_host, copy.host, turn)
+        if source is not None:
+            turn.sometimes("source_is_kept_until_its_end_is_heard")
+            self.drains.on_left(message.vm_id, source.host, turn)
 
-    def _add_host(self, name: str, cpus: int, memory_bytes: int, agent: str, usable: bool) -> None:
-        self.agent_by_host[name] = agent
-        self.vm_ids_by_host.setdefault(name, {})
-        if name in self.table:
-            self.table.update_host(name, usable=usable, cpus=cpus, memory_bytes=memory_bytes)
-        else:
-            self.table.add_host(name, cpus=cpus, memory_bytes=memory_bytes, usable=usable)
+    def _on_release_vm(self, message: m.ReleaseVm, turn: Turn) -> None:
+        self.copies.give_up(message.vm_id, message.epoch)
+        row = self._give_back(message.vm_id, message.epoch, turn)
+        if row is None:
+            return
+        self.gate.released(message.vm_id, message.epoch)
+        if message.failed_start:
+            turn.send(f"host/{row.host}", m.HostStartFailed(row.host, row.vm_name, ""))
+        if self.book.is_empty(row.host):
+            turn.send(f"host/{row.host}", m.HostOccupancy(row.host, []))
+        self.power.advance(turn)
 
-    def _on_host_joined(self, message: m.HostJoined, turn: Turn) -> None:
-        self._add_host(message.host, message.cpus, message.memory_bytes, message.agent, message.usable)
-        self._count_hosts(turn)
-
-    def _on_host_left(self, message: m.HostLeft, turn: Turn) -> None:
-        if message.host in self.table:
-            self.table.remove_host(message.host)
-            del self.vm_ids_by_host[message.host]
-            del self.agent_by_host[message.host]
-            self._count_hosts(turn)
-
-    def _count_hosts(self, turn: Turn) -> None:
-        if self.record.host_count != len(self.table):
-            self.record.host_count = len(self.table)
-            turn.save(self.record)
-
-    def _on_host_unresponsive(self, message: m.HostUnresponsive, turn: Turn) -> None:
-        for vm_id in self.vm_ids_by_host.get(message.host, {}):
-            turn.send(self.reservations[vm_id].vm_address, m.HostLost(message.host, message.reason))
-
-    def _on_host_reported(self, report: m.HostReported, turn: Turn) -> None:
-        """Pass each line of a full report to its machine, and name those that are missing from it."""
-        if report.host in self.table:
-            self.table.update_host(report.host, cpu_load_percent=report.cpu_load_percent)
-        seen = set()
-        for domain in report.domains:
-            seen.add(domain.vm_id)
-            if domain.status is VmStatus.UP:
-                self.table.settle(domain.vm_id)
-            turn.tell(
-                domain.vm_address,
-                m.DomainReported(report.host, report.agent, report.host_epoch, report.seq, domain),
-            )
-        for vm_id in self.vm_ids_by_host.get(report.host, {}):
-            if vm_id not in seen:
-                turn.tell(
-                    self.reservations[vm_id].vm_address,
-                    m.DomainMissing(report.host, report.host_epoch, report.seq),
-                )
+    def _give_back(self, vm_id: str, epoch: int, turn: Turn) -> Row | None:
+        copy = self.book.copies.get(f"{vm_id}/{epoch}")
+        row = self.book.release(vm_id, epoch, turn)
+        if row is not None:
+            self.drains.on_left(vm_id, row.host, turn)
+        if copy is not None and copy.kind == "migration":
+            self.copies.wake(copy.from_host, copy.host, turn)
+            self.drains.on_left(vm_id, copy.from_host, turn)
+        return row
 
     # ------------------------------------------------------------------ its own life
 
-    def _apply_record(self) -> None:
-        record = self.record
-        self.policy = policy_named(record.policy, record.policy_parameters)
-        self.table = HostTable(
-            memory_overcommit_percent=record.memory_overcommit_percent,
-            cpu_overcommit_percent=record.cpu_overcommit_percent,
-        )
-
     def _on_start(self, message: m.StartCluster, turn: Turn) -> None:
-        command = message.command
-        record = self.record
-        record.policy = command.policy
-        record.policy_parameters = command.policy_parameters
-        record.memory_overcommit_percent = command.memory_overcommit_percent
-        record.cpu_overcommit_percent = command.cpu_overcommit_percent
-        record.created_ns = turn.now_ns
-        self._apply_record()
-        turn.save(record)
+        try:
+            apply_creation(self.record, message.command)
+        except OlvmError as error:
+            turn.send("engine", m.OperationEnded(message.operation_id, False, error.message, error.code))
+            return
+        self.record.created_ns = turn.now_ns
+        self.book.apply_record()
+        turn.save(self.record)
+        self.moves.begin(turn)
         self._tell_configuration("cluster_created", turn, message.operation_id)
         turn.send("engine", m.OperationEnded(message.operation_id, True))
 
     def _on_change(self, message: m.ChangeCluster, turn: Turn) -> None:
-        command, record = message.command, self.record
-        policy = record.policy if command.policy is None else command.policy
-        if command.policy_parameters is not None:
-            parameters = command.policy_parameters
-        else:
-            parameters = record.policy_parameters if policy == record.policy else {}
         try:
-            self.policy = policy_named(policy, parameters)
+            self.book.policy = apply_changes(self.record, message.command)
         except OlvmError as error:
             turn.send("engine", m.OperationEnded(message.operation_id, False, error.message, error.code))
             return
-        record.policy, record.policy_parameters = policy, parameters
-        if command.memory_overcommit_percent is not None:
-            record.memory_overcommit_percent = command.memory_overcommit_percent
-        if command.cpu_overcommit_percent is not None:
-            record.cpu_overcommit_percent = command.cpu_overcommit_percent
-        self.table.set_overcommit(
-            memory_overcommit_percent=record.memory_overcommit_percent,
-            cpu_overcommit_percent=record.cpu_overcommit_percent,
+        self.book.table.set_overcommit(
+            memory_overcommit_percent=self.record.memory_overcommit_percent,
+            cpu_overcommit_percent=self.record.cpu_overcommit_percent,
         )
-        turn.save(record)
+        turn.save(self.record)
         self._tell_configuration("cluster_updated", turn, message.operation_id)
         turn.send("engine", m.OperationEnded(message.operation_id, True))
 
     def _on_end(self, message: m.EndCluster, turn: Turn) -> None:
-        if len(self.table):
+        if len(self.book.table):
             reason = f"cannot remove cluster {self.record.name}: it still has hosts"
             turn.send("engine", m.OperationEnded(message.operation_id, False, reason, Conflict.code))
             return
+        self.groups.erase_all(turn)
         turn.erase(self.record)
         turn.stop()
         turn.record(
@@ -290,16 +327,10 @@ class Cluster:
         turn.send("engine", m.OperationEnded(message.operation_id, True))
 
     def _tell_configuration(self, code: str, turn: Turn, operation_id: str) -> None:
-        record = self.record
         turn.record(
             code,
-            f"cluster {record.name}: policy {record.policy}",
-            cluster=record.name,
+            f"cluster {self.record.name}: policy {self.record.policy}",
+            cluster=self.record.name,
             operation_id=operation_id,
-            details={
-                "kind": "cluster",
-                "policy": record.policy,
-                "memory_overcommit_percent": record.memory_overcommit_percent,
-                "cpu_overcommit_percent": record.cpu_overcommit_percent,
-            },
+            details=configuration_of(self.record),
         )

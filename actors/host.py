@@ -1,48 +1,53 @@
 """The `host/<name>` actor: the engine's view of one host, by the sixteen-status machine.
 
-It decides whether the host is in service; what runs on it is the cluster's and the machines' business. Belief in
-the host is a matter of heartbeats: silent for `host_connecting_after_s` it is Connecting, silent past the grace
-(60 s and half a second a machine, as in oVirt) it is NonResponsive and its machines become Unknown.
+It decides whether the host is in service and whether its agent is believed; what runs on it is the cluster's and the
+machines' business. Rules:
+1. Belief is a matter of heartbeats: silent for `host_connecting_after_s` it is Connecting, silent past the grace
+   (60 s and half a second a machine, as in oVirt) it is NonResponsive, its machines become Unknown and a fence flow
+   begins (`host_fencing`).
+2. Only the agent that said it is ready is believed, and never one of a boot that is proven over.
+3. That an earlier boot is over is told to the cluster before the host joins it with a new one.
 """
 
 from __future__ import annotations
 
 from actors.behaviour import TimedRecord, Turn
+from actors.host_commands import HostCommands
+from actors.host_core import HostCore
+from actors.host_fencing import Fencing
+from actors.host_maintenance import Maintenance
+from actors.host_requirements import Requirements
 from olvm.model import messages as m
-from olvm.model.errors import Conflict, OperationFailed
-from olvm.model.host_states import (
-    HostAction,
-    HostStatus,
-    HostTrigger,
-    host_refusal,
-    next_host_status,
-)
-from olvm.model.limits import NS_PER_S
-from olvm.model.records import HostRecord, Severity
+from olvm.model.errors import OperationFailed
+from olvm.model.host_states import HostStatus, HostTrigger
+from olvm.model.records import HostRecord
 
-# Statuses in which silence means something: the host is meant to answer.
+S = HostStatus
+
+# Statuses in which silence means something: the host is meant to answer. Unassigned has a deadline of its own.
 WATCHED = frozenset(
-    {HostStatus.UP, HostStatus.CONNECTING, HostStatus.ERROR, HostStatus.PREPARING_FOR_MAINTENANCE}
+    {S.UP, S.CONNECTING, S.ERROR, S.PREPARING_FOR_MAINTENANCE, S.NON_OPERATIONAL, S.INITIALIZING}
 )
-ACTION_BY_NAME = {
-    "activate": HostAction.ACTIVATE,
-    "maintenance": HostAction.MAINTENANCE,
-    "remove": HostAction.REMOVE,
-}
+# An agent that was replaced or lost its journal is asked for its word; one that runs says again that it is ready.
+ASKED_FOR = frozenset({S.NON_RESPONSIVE, S.REBOOT, S.KDUMPING})
+# What a report says of the machines there is not passed on.
+UNBELIEVED = frozenset({S.NON_RESPONSIVE, S.REBOOT, S.KDUMPING, S.DOWN, S.INITIALIZING})
 # What an answer means to a host that fell silent in a status other than Up.
 RETURN_TRIGGER = {
-    HostStatus.ERROR.value: HostTrigger.RETURNED_TO_ERROR,
-    HostStatus.PREPARING_FOR_MAINTENANCE.value: HostTrigger.RETURNED_TO_PREPARING,
+    S.ERROR.value: HostTrigger.RETURNED_TO_ERROR,
+    S.PREPARING_FOR_MAINTENANCE.value: HostTrigger.RETURNED_TO_PREPARING,
+    S.NON_OPERATIONAL.value: HostTrigger.RETURNED_TO_NON_OPERATIONAL,
+    S.INITIALIZING.value: HostTrigger.RETURNED_TO_INITIALIZING,
 }
 
 
-class Host:
+class Host(HostCore):
     def __init__(self, record: HostRecord) -> None:
-        self.record = record
-        self.address = f"host/{record.name}"
-        self.last_seen_ns = 0
-        self.last_seq = 0
-        self.vm_count = 0
+        super().__init__(record)
+        self.fencing = Fencing(self)
+        self.maintenance = Maintenance(self, self.fencing)
+        self.requirements = Requirements(self)
+        self.commands = HostCommands(self, self.fencing, self.maintenance)
 
     @classmethod
     def new(cls, name: str, cluster: str, now_ns: int) -> Host:
@@ -53,92 +58,143 @@ class Host:
     def timed_record(self) -> TimedRecord | None:
         return self.record
 
-    @property
-    def agent(self) -> str:
-        return f"agent/{self.record.name}@{self.record.silo}"
-
-    @property
-    def cluster(self) -> str:
-        return f"cluster/{self.record.cluster}"
-
     def handle(self, message: m.AnyMessage, turn: Turn) -> None:
         match message:
             case m.Heartbeat():
-                self._on_heard(message.host_epoch, turn)
+                if self._is_believed(message.host_epoch, turn):
+                    self.requirements.heard(message.problems, turn)
             case m.HostReport():
                 self._on_report(message, turn)
             case m.TimerFired():
                 self._on_timer(message.name, turn)
             case m.AgentReady():
                 self._on_agent_ready(message, turn)
+            case m.AgentRecovering():
+                self._on_agent_recovering(turn)
             case m.AgentFailed():
                 self._on_agent_failed(message.reason, turn)
             case m.RegisterHost():
-                self._on_register(message, turn)
+                self.commands.register(message, turn)
             case m.CommandHost():
-                self._on_command(message, turn)
+                self.commands.command(message, turn)
             case m.HostOccupancy():
-                self._on_occupancy(message, turn)
+                self.maintenance.on_occupancy(message, turn)
             case m.HostStartFailed():
                 self._on_start_failed(turn)
             case m.Recovered():
-                # Quiet time: silence is counted from the engine's start, not from before it.
-                self.last_seen_ns = turn.now_ns
-                turn.wake_each("watch", turn.config.heartbeat_period_s)
+                self._on_recovered(turn)
+            case _:
+                self._on_fencing(message, turn)
+
+    def _on_fencing(self, message: m.AnyMessage, turn: Turn) -> None:
+        match message:
+            case m.FencingAdvice():
+                self.fencing.on_advice(message, turn)
+            case m.FenceResult():
+                self.fencing.on_result(message, turn)
+            case m.HostLeaseChecked():
+                self.fencing.on_lease_checked(message, turn)
+            case m.CallEnded():
+                self.fencing.on_call_ended(message, turn)
+            case m.KdumpSeen():
+                self._on_kdump(message, turn)
             case _:
                 raise AssertionError(f"{self.address} cannot handle {type(message).__name__}")
 
-    # ------------------------------------------------------------------ status
-
-    def _move(self, trigger: HostTrigger, reason: str, turn: Turn, severity: Severity = "normal") -> None:
+    def _on_recovered(self, turn: Turn) -> None:
+        """Silence is counted from the engine's start, not from before it; what the cluster must know is said again."""
         record = self.record
-        before = record.status
-        record.status = next_host_status(before, trigger)
-        if trigger is HostTrigger.HEARTBEAT_MISSED:
-            record.silent_from = before.value
-        record.status_reason = reason
-        record.status_since_ns = turn.now_ns
-        turn.save(record)
-        if (before is HostStatus.UP) != (record.status is HostStatus.UP):
-            turn.send(self.cluster, m.HostUsable(record.name, record.status is HostStatus.UP, reason))
-        turn.record(
-            f"host_{record.status.value}",
-            f"host {record.name} is {record.status.value}" + (f": {reason}" if reason else ""),
-            severity,
-            host=record.name,
-            cluster=record.cluster,
-            operation_id=record.operation_id or "",
-            details={"kind": "host", "cpus": record.cpus, "memory_bytes": record.memory_bytes},
-        )
+        self.engine_started_ns = self.last_seen_ns = turn.now_ns
+        turn.wake_each("watch", turn.config.heartbeat_period_s)
+        if record.status is S.NON_RESPONSIVE:
+            turn.send(self.cluster, m.HostUnresponsive(record.name, record.status_reason))
+        self.maintenance.push(turn)
+        self.requirements.push(turn)
+        self.fencing.on_recovered(turn)
 
-    def _finish(self, turn: Turn, succeeded: bool, reason: str = "", code: str = "") -> None:
+    def _on_timer(self, name: str, turn: Turn) -> None:
+        match name:
+            case "watch":
+                self._watch(turn)
+                turn.wake_each("watch", turn.config.heartbeat_period_s)
+            case "init":
+                self._on_agent_failed(
+                    f"the agent did not answer in {turn.config.host_init_timeout_s:g} s", turn
+                )
+            case "forgive":
+                self._forgive(turn)
+            case "recovery":
+                self._on_recovery_timed_out(turn)
+            case "recover":
+                self.requirements.on_due(turn)
+            case "maintenance":
+                self.maintenance.on_deadline(turn)
+            case "drain":
+                self.maintenance.push(turn)
+            case "fence":
+                self.fencing.on_due(turn)
+            case "power_quiet":
+                pass  # only how long it stands counts: see HostCommands
+            case _:
+                raise AssertionError(f"{self.address} has no timer {name}")
+
+    # ------------------------------------------------------------------ silence
+
+    def _watch(self, turn: Turn) -> None:
+        status, silent_s = self.record.status, self.silent_s(turn)
+        if status in ASKED_FOR:
+            self.ask_agent(turn)
+        if status not in WATCHED | {S.NON_RESPONSIVE}:
+            return
+        if silent_s > turn.config.lease_takeover_after_s and not self.silence_told:
+            self.silence_told = True
+            turn.send(self.cluster, m.HostSilent(self.record.name, f"silent for {silent_s:.0f} s"))
+        if status is S.NON_RESPONSIVE:
+            return
+        is_over = silent_s > self.grace_s(turn)
+        if silent_s > turn.config.host_connecting_after_s and status is not S.CONNECTING:
+            self.move(HostTrigger.HEARTBEAT_MISSED, f"silent for {silent_s:.0f} s", turn, "warning")
+        if is_over:
+            self._on_grace_over(silent_s, turn)
+
+    def _on_grace_over(self, silent_s: float, turn: Turn) -> None:
         record = self.record
-        if record.operation_id is not None:
-            turn.send("engine", m.OperationEnded(record.operation_id, succeeded, reason, code))
-            record.operation_id = None
-            turn.save(record)
+        reason = f"silent for {silent_s:.0f} s, past the grace of {self.grace_s(turn):g} s"
+        self.make_non_responsive(reason, turn)
+        self.maintenance.lost(turn)
+        self.finish(turn, False, f"host {record.name} does not answer: {reason}", OperationFailed.code)
+        self.fencing.begin("not_responding", turn)
 
     # ------------------------------------------------------------------ belief
 
-    def _on_heard(self, host_epoch: int, turn: Turn) -> None:
+    def _is_believed(self, host_epoch: int, turn: Turn) -> bool:
+        """Take note that the agent speaks; true if what it says counts."""
         record = self.record
-        if host_epoch < record.host_epoch:
-            return  # from before the agent's last start
-        self.last_seen_ns = turn.now_ns
-        if record.status in (HostStatus.CONNECTING, HostStatus.NON_RESPONSIVE):
+        if host_epoch < record.host_epoch or self.is_proven_over:
+            return False
+        self.heard(turn)
+        if host_epoch > record.host_epoch:
+            return False  # a new start of the agent, whose AgentReady is on its way
+        silent = record.status is S.CONNECTING
+        if silent or (record.status is S.NON_RESPONSIVE and self.fencing.answered(turn)):
             self._answer_again(turn)
+        return record.status not in UNBELIEVED
 
     def _answer_again(self, turn: Turn) -> None:
         """Back to what it was before it fell silent: a host in Error or on its way out does not return to service."""
-        trigger = RETURN_TRIGGER.get(self.record.silent_from, HostTrigger.ANSWERED)
-        self._move(trigger, "answers again", turn)
-        if self.record.status is HostStatus.PREPARING_FOR_MAINTENANCE:
-            turn.send(self.cluster, m.AskEmpty(self.record.name))
+        if self.record.status is S.KDUMPING:
+            trigger = HostTrigger.ANSWERED
+        else:
+            trigger = RETURN_TRIGGER.get(self.record.silent_from, HostTrigger.ANSWERED)
+        self.move(trigger, "answers again", turn)
+        self.maintenance.push(turn)
+        if self.record.status is S.INITIALIZING:
+            turn.set_timer(self.record, "recovery", turn.config.host_recovery_timeout_s)
 
     def _on_report(self, report: m.HostReport, turn: Turn) -> None:
         record = self.record
-        self._on_heard(report.host_epoch, turn)
-        if report.host_epoch != record.host_epoch or report.seq <= self.last_seq:
+        believed = self._is_believed(report.host_epoch, turn)
+        if not believed or report.seq <= self.last_seq:
             return
         self.last_seq = report.seq
         self.vm_count = len(report.domains)
@@ -154,179 +210,149 @@ class Host:
             ),
         )
 
-    def _on_timer(self, name: str, turn: Turn) -> None:
-        match name:
-            case "watch":
-                self._watch(turn)
-                turn.wake_each("watch", turn.config.heartbeat_period_s)
-            case "init":
-                self._on_agent_failed(
-                    f"the agent did not answer in {turn.config.host_init_timeout_s:g} s", turn
-                )
-            case "forgive":
-                self._forgive(turn)
-            case _:
-                raise AssertionError(f"{self.address} has no timer {name}")
-
-    def _watch(self, turn: Turn) -> None:
-        if self.record.status is HostStatus.NON_RESPONSIVE:
-            # An agent that lost its journal does not know that it exists; to any other this changes nothing.
-            turn.tell(f"agents@{self.record.silo}", self._agent_order())
-        if self.record.status not in WATCHED:
-            return
-        silent_s = (turn.now_ns - self.last_seen_ns) / NS_PER_S
-        config = turn.config
-        grace_s = config.host_grace_s + config.host_grace_per_vm_s * self.vm_count
-        if silent_s > grace_s:
-            if self.record.status is not HostStatus.CONNECTING:
-                self._move(HostTrigger.HEARTBEAT_MISSED, f"silent for {silent_s:.0f} s", turn, "warning")
-            reason = f"silent for {silent_s:.0f} s, past the grace of {grace_s:g} s"
-            self._move(HostTrigger.GRACE_OVER, reason, turn, "error")
-            self._finish(
-                turn, False, f"host {self.record.name} does not answer: {reason}", OperationFailed.code
-            )
-            turn.send(self.cluster, m.HostUnresponsive(self.record.name, reason))
-        elif silent_s > config.host_connecting_after_s and self.record.status is not HostStatus.CONNECTING:
-            self._move(HostTrigger.HEARTBEAT_MISSED, f"silent for {silent_s:.0f} s", turn, "warning")
-
-    # ------------------------------------------------------------------ registration
-
-    def _on_register(self, message: m.RegisterHost, turn: Turn) -> None:
-        command, record = message.command, self.record
-        record.backend = command.backend
-        record.backend_settings = command.backend_settings
-        record.silo = command.silo
-        record.cpus = command.cpus
-        record.memory_bytes = command.memory_bytes
-        record.operation_id = message.operation_id
-        turn.save(record)
-        turn.record(
-            "host_added",
-            f"host {record.name} was added to cluster {record.cluster}",
-            host=record.name,
-            cluster=record.cluster,
-            operation_id=message.operation_id,
-        )
-        self._start_agent(turn)
-        turn.wake_each("watch", turn.config.heartbeat_period_s)
-
-    def _start_agent(self, turn: Turn) -> None:
-        turn.set_timer(self.record, "init", turn.config.host_init_timeout_s)
-        turn.send(f"agents@{self.record.silo}", self._agent_order())
-
-    def _agent_order(self) -> m.StartAgent:
-        record = self.record
-        return m.StartAgent(
-            record.name,
-            record.cluster,
-            record.backend,
-            record.backend_settings,
-            record.cpus,
-            record.memory_bytes,
-            record.host_epoch,
-        )
+    # ------------------------------------------------------------------ the agent's start
 
     def _on_agent_ready(self, message: m.AgentReady, turn: Turn) -> None:
         record = self.record
         if message.host_epoch < record.host_epoch:
             return
-        rebooted = bool(record.boot_id) and record.boot_id != message.boot_id
+        if message.boot_id and message.boot_id == record.fenced_boot_id:
+            self._on_lie(turn)
+            return
+        if record.boot_id and record.boot_id != message.boot_id:
+            self._on_new_boot(turn)
+        elif record.status in (S.NON_RESPONSIVE, S.REBOOT) and not self.fencing.answered(turn):
+            return
+        self._take_capabilities(message, turn)
+        self._come_back(message.problems, turn)
+        turn.send(
+            self.cluster,
+            m.HostJoined(
+                record.name,
+                record.cpus,
+                record.memory_bytes,
+                self.agent,
+                record.status is S.UP,
+                record.boot_id,
+                record.cpu_model,
+                record.features,
+                bool(record.fence_devices),
+            ),
+        )
+        if record.status is S.UP:
+            self.finish(turn, True)
+        elif record.status is S.NON_OPERATIONAL:
+            reason = f"host {record.name} is non_operational: {record.status_reason}"
+            self.finish(turn, False, reason, OperationFailed.code)
+
+    def _on_new_boot(self, turn: Turn) -> None:
+        """What ran in the boot before is gone: the cluster hears it before the host joins again (rule 3)."""
+        if not self.is_proven_over:
+            self.prove_over("it has been restarted", turn)
+        text = f"host {self.record.name} has been restarted; what ran on it is gone"
+        self.tell("host_rebooted", text, turn, "warning")
+        self.fencing.started_anew(turn)
+
+    def _on_lie(self, turn: Turn) -> None:
+        """The agent of a boot that was proven over speaks: the device or the person was wrong, or the word is late.
+
+        Its machines may run elsewhere by now, so it is not believed; it is fenced again, as it may still run them.
+        """
+        record = self.record
+        if record.fence_lied_boot_id == record.fenced_boot_id:
+            return
+        turn.sometimes("boot_that_was_proven_over_answers")
+        record.fence_lied_boot_id = record.fenced_boot_id
+        turn.save(record)
+        reason = f"boot {record.fenced_boot_id} was proven over and answers"
+        text = (
+            f"host {record.name} is not believed: {reason}; its machines may run twice, "
+            "see to it that it is restarted and look at its power management"
+        )
+        self.tell("host_fence_lied", text, turn, "alert")
+        if record.boot_id != record.fenced_boot_id:
+            return  # a late word of a boot before the one that runs
+        self.maintenance.lost(turn)
+        if self.make_non_responsive(reason, turn) or record.status is S.NON_RESPONSIVE:
+            self.finish(turn, False, text, OperationFailed.code)
+            self.fencing.on_lie(turn)
+
+    def _take_capabilities(self, message: m.AgentReady, turn: Turn) -> None:
+        record = self.record
         record.host_epoch = message.host_epoch
         record.boot_id = message.boot_id
         record.cpus = message.cpus
         record.memory_bytes = message.memory_bytes
         record.cpu_model = message.cpu_model or record.cpu_model  # told once per start of the agent
-        self.last_seen_ns = turn.now_ns
+        record.features = message.features or record.features
+        self.heard(turn)
         self.last_seq = 0
         turn.cancel_timer(record, "init")
+        turn.cancel_timer(record, "recovery")
         turn.save(record)
-        if rebooted:
-            turn.record(
-                "host_rebooted",
-                f"host {record.name} has been restarted; what ran on it is gone",
-                "warning",
-                host=record.name,
-                cluster=record.cluster,
-            )
-        if record.status in (HostStatus.INSTALLING, HostStatus.UNASSIGNED):
-            self._move(HostTrigger.CAPABILITIES_OK, "", turn)
-        elif record.status in (HostStatus.CONNECTING, HostStatus.NON_RESPONSIVE):
+
+    def _come_back(self, problems: list[str], turn: Turn) -> None:
+        """The agent is whole: on in the host's life, by the status it stands in."""
+        status = self.record.status
+        if status in (S.CONNECTING, S.NON_RESPONSIVE, S.KDUMPING):
             self._answer_again(turn)
-        turn.send(
-            self.cluster,
-            m.HostJoined(
-                record.name, record.cpus, record.memory_bytes, self.agent, record.status is HostStatus.UP
-            ),
-        )
-        if record.status is HostStatus.UP:
-            self._finish(turn, True)
+            status = self.record.status
+        elif status is S.REBOOT:
+            self.move(HostTrigger.ANSWERED, "it has started", turn)
+            status = self.record.status
+        if status in (S.INSTALLING, S.UNASSIGNED, S.INITIALIZING):
+            self.requirements.begin_service(problems, turn)
+        else:
+            self.requirements.whole_again(problems, turn)
+
+    def _on_agent_recovering(self, turn: Turn) -> None:
+        """Alive, and not to be believed until it is whole (VDSM's error 99)."""
+        record = self.record
+        if self.is_proven_over or record.status in (S.REBOOT, S.KDUMPING):
+            return  # it says nothing of its boot: only AgentReady does
+        self.heard(turn)
+        if record.status is S.NON_RESPONSIVE and not self.fencing.answered(turn):
+            return
+        if record.status in (S.CONNECTING, S.NON_RESPONSIVE) and record.silent_from in RETURN_TRIGGER:
+            self._answer_again(turn)
+        elif record.status in (S.UP, S.UNASSIGNED, S.CONNECTING, S.NON_RESPONSIVE):
+            turn.cancel_timer(record, "init")
+            self.move(HostTrigger.AGENT_RECOVERING, "its agent is recovering", turn)
+            turn.set_timer(record, "recovery", turn.config.host_recovery_timeout_s)
+
+    def _on_recovery_timed_out(self, turn: Turn) -> None:
+        if self.record.status is S.INITIALIZING:
+            turn.sometimes("agent_recovered_for_too_long")
+            self.requirements.never_whole(turn)
+            reason = f"host {self.record.name}: {self.record.status_reason}"
+            self.finish(turn, False, reason, OperationFailed.code)
 
     def _on_agent_failed(self, reason: str, turn: Turn) -> None:
-        record = self.record
+        record, status = self.record, self.record.status
+        if status not in (S.INSTALLING, S.UNASSIGNED):
+            return
         turn.cancel_timer(record, "init")
-        if record.status is HostStatus.INSTALLING:
-            self._move(HostTrigger.INSTALL_FAILED, reason, turn, "error")
-        elif record.status is HostStatus.UNASSIGNED:
-            self._move(HostTrigger.HEARTBEAT_MISSED, reason, turn, "warning")
-            self._move(HostTrigger.GRACE_OVER, reason, turn, "error")
-            turn.send(self.cluster, m.HostUnresponsive(record.name, reason))
-        self._finish(turn, False, f"host {record.name}: {reason}", OperationFailed.code)
+        if status is S.INSTALLING:
+            self.move(HostTrigger.INSTALL_FAILED, reason, turn, "error")
+        else:
+            self.make_non_responsive(reason, turn)
+        self.finish(turn, False, f"host {record.name}: {reason}", OperationFailed.code)
+        if status is S.UNASSIGNED:
+            self.fencing.begin("not_responding", turn)
 
-    # ------------------------------------------------------------------ commands
-
-    def _on_command(self, message: m.CommandHost, turn: Turn) -> None:
+    def _on_kdump(self, message: m.KdumpSeen, turn: Turn) -> None:
+        """Proof that the boot is over, if it can be no other's: one without a boot id counts only past the grace."""
         record = self.record
-        refusal = host_refusal(record.name, record.status, ACTION_BY_NAME[message.action])
-        if refusal is None and record.operation_id is not None:
-            refusal = (
-                f"cannot {message.action} host {record.name}: operation {record.operation_id} is under way"
-            )
-        if refusal is not None:
-            turn.send("engine", m.OperationEnded(message.operation_id, False, refusal, Conflict.code))
+        late = message.boot_id not in ("", record.boot_id)
+        if not record.kdump or late or (self.is_proven_over and not record.fence_step):
             return
-        record.operation_id = message.operation_id
-        turn.save(record)
-        match message.action:
-            case "activate":
-                self._move(HostTrigger.ACTIVATE, "", turn)
-                self._start_agent(turn)
-            case "maintenance":
-                self._move(HostTrigger.MAINTENANCE_REQUESTED, "asked for", turn)
-                turn.send(self.cluster, m.AskEmpty(record.name))
-            case "remove":
-                self._remove(turn)
-
-    def _on_occupancy(self, message: m.HostOccupancy, turn: Turn) -> None:
-        record = self.record
-        if record.status is not HostStatus.PREPARING_FOR_MAINTENANCE:
-            return
-        if not message.vm_names:
-            self._move(HostTrigger.EMPTIED, "", turn)
-            self._finish(turn, True)
-            return
-        shown = ", ".join(message.vm_names[:3]) + (", …" if len(message.vm_names) > 3 else "")
-        reason = (
-            f"host {record.name} still runs {len(message.vm_names)} machines ({shown}); "
-            "shut them down first (moving them away comes with live migration)"
-        )
-        silent_s = (turn.now_ns - self.last_seen_ns) / NS_PER_S
-        answers = silent_s <= turn.config.host_connecting_after_s
-        trigger = HostTrigger.MAINTENANCE_CANCELLED if answers else HostTrigger.MAINTENANCE_ABANDONED
-        self._move(trigger, reason, turn, "warning")
-        self._finish(turn, False, reason, Conflict.code)
-
-    def _remove(self, turn: Turn) -> None:
-        record = self.record
-        turn.send(self.cluster, m.HostLeft(record.name))
-        turn.send(self.agent, m.StopAgent(record.name))
-        turn.send("engine", m.EntityRemoved("host", record.name))
-        turn.record(
-            "host_removed", f"host {record.name} was removed", host=record.name, cluster=record.cluster
-        )
-        self._finish(turn, True)
-        turn.saved.clear()
-        turn.erase(record)
-        turn.stop()
+        if record.status in WATCHED and message.boot_id:
+            self.make_non_responsive("its kernel crashed", turn)
+            self.maintenance.lost(turn)
+            text = f"host {record.name}: its kernel crashed"
+            self.finish(turn, False, text, OperationFailed.code)
+        if record.status in (S.NON_RESPONSIVE, S.KDUMPING):
+            self.fencing.on_kdump(turn)
 
     # ------------------------------------------------------------------ failed starts
 
@@ -334,12 +360,15 @@ class Host:
         record = self.record
         record.failed_starts += 1
         turn.set_timer(record, "forgive", turn.config.failed_starts_expire_s)
-        if record.failed_starts >= turn.config.failed_starts_max and record.status is HostStatus.UP:
+        if record.failed_starts >= turn.config.failed_starts_max and record.status is S.UP:
             reason = f"{record.failed_starts} machines in a row failed to start on it"
-            self._move(HostTrigger.FAILED_RUNS, reason, turn, "error")
+            self.move(HostTrigger.FAILED_RUNS, reason, turn, "error")
 
     def _forgive(self, turn: Turn) -> None:
-        self.record.failed_starts = 0
-        turn.save(self.record)
-        if self.record.status is HostStatus.ERROR:
-            self._move(HostTrigger.ERROR_EXPIRED, "", turn)
+        record = self.record
+        record.failed_starts = 0
+        if record.silent_from == S.ERROR.value:
+            record.silent_from = S.UP.value  # it is silent now, or was: it does not return to Error
+        turn.save(record)
+        if record.status is S.ERROR:
+            self.move(HostTrigger.ERROR_EXPIRED, "", turn)

@@ -5,6 +5,11 @@ It drives the hypervisor, keeps a durable record of every machine that it was gi
 2. A Down entry stays until the engine acknowledges it (`ForgetDomain`), so an exit reason is never lost.
 3. What the hypervisor leaves unknown is asked again, never assumed.
 4. Each start of the agent raises the host epoch; reports carry (host epoch, sequence), so an old one is known as old.
+5. Until its host is open the agent says that it recovers, and tells nothing of machines.
+
+This file receives and dispatches. What it knows of machines stands in `host_agent_domains.py`; how they begin, obey,
+migrate, hold leases and are found again in `host_agent_starts.py`, `_commands.py`, `_migration.py`, `_leases.py` and
+`_recovery.py`; what it does for other hosts in `_fencing.py`.
 """
 
 from __future__ import annotations
@@ -12,34 +17,18 @@ from __future__ import annotations
 import msgspec
 
 from actors.behaviour import TimedRecord, Turn
-from actors.hypervisor_port import HostOpened, OpenHost, Sampled, SampleHost
-from hypervisor_backends.protocol import (
-    ContinueDomain,
-    DestroyDomain,
-    DomainSpec,
-    HypervisorRequest,
-    ListDomains,
-    PauseDomain,
-    RebootDomain,
-    ResetDomain,
-    RestoreDomain,
-    ShutdownDomain,
-    StartDomain,
-    SuspendDomain,
-)
+from actors.host_agent_commands import AgentCommands
+from actors.host_agent_domains import HYPERVISOR, DomainBook, state_of
+from actors.host_agent_fencing import AgentProxy
+from actors.host_agent_leases import AgentLeases
+from actors.host_agent_migration import AgentMigrations
+from actors.host_agent_recovery import AgentRecovery
+from actors.host_agent_starts import LIST_AGAIN_S, AgentStarts
+from actors.hypervisor_port import CloseHost, HostOpened, LookAround, OpenHost, Sampled, SampleHost
+from hypervisor_backends.protocol import TERMINAL_EVENTS, ExitReason, ListDomains
 from olvm.model import messages as m
-from olvm.model.limits import EPOCHS_REMEMBERED_MAX
 from olvm.model.records import AgentRecord, DomainRecord
 from olvm.model.vm_states import VmStatus
-
-EXIT_START_FAILED = 3  # LibvirtStartFailed, reference: VDSM vmexitreason.py
-EXIT_SAVED = 5  # SaveStateSucceeded
-EXIT_ADMIN = 6  # AdminShutdown
-EXIT_LOST_QEMU = 2  # LostQEMU
-EXIT_HOST_SHUTDOWN = 11  # HostShutdown
-
-NOT_STARTED = frozenset({"wait_for_launch", "restoring_state"})
-LIST_AGAIN_S = 1.0
 
 STATUS_BY_EVENT = {
     "started": VmStatus.POWERING_UP,
@@ -47,67 +36,94 @@ STATUS_BY_EVENT = {
     "rebooted": VmStatus.REBOOT_IN_PROGRESS,
     "paused": VmStatus.PAUSED,
     "continued": VmStatus.UP,
-    "shut_down": VmStatus.DOWN,
-    "stopped": VmStatus.DOWN,
-    "crashed": VmStatus.DOWN,
 }
-STATUS_BY_VERB = {
-    "shutdown": VmStatus.POWERING_DOWN,
-    "reboot": VmStatus.REBOOT_IN_PROGRESS,
-    "reset": VmStatus.REBOOT_IN_PROGRESS,
-    "save": VmStatus.SAVING_STATE,
-}
-# Set when the guest was asked; a guest that does not obey says nothing, so a question goes to the hypervisor.
-ASSUMED = frozenset(STATUS_BY_VERB.values())
+LISTS = frozenset({"verify", "query", "purge", "recheck", "migration"})
 
 
 class HostAgent:
     def __init__(self, record: AgentRecord, domains: dict[str, DomainRecord]) -> None:
         self.record = record
         self.address = f"agent/{record.host}"
-        self.domains = domains
-        self.is_open = False
+        self.book = DomainBook(record, domains)
+        self.leases = AgentLeases(self.book)
+        self.starts = AgentStarts(self.book, self.leases)
+        self.migrations = AgentMigrations(self.book, self.leases, self.starts)
+        self.recovery = AgentRecovery(self.book, self.starts, self.migrations)
+        self.commands = AgentCommands(self.book)
+        self.proxy = AgentProxy(record.host)
         self.opening = False
-        self.seq = 0
+        self.asked_to_start = False  # the engine waits for the end of this opening, also if it fails
+        self.opened: HostOpened | None = None  # set exactly once the host has been opened
         self.cpu_load_percent = 0.0
-        self.unreported: dict[str, None] = {}  # machines whose change is told at the end of the batch
 
     def timed_record(self) -> TimedRecord | None:
         return None
 
     @property
-    def port(self) -> str:
-        return "hypervisor"
+    def domains(self) -> dict[str, DomainRecord]:
+        return self.book.domains
 
     def handle(self, message: m.AnyMessage, turn: Turn) -> None:
         match message:
-            case m.CreateDomain():
-                self._on_create(message, turn)
             case m.CallEnded():
                 self._on_call_ended(message, turn)
             case m.DomainHappened():
                 self._on_happened(message, turn)
             case m.FlushReports():
-                self._flush_reports(turn)
-            case m.ForgetDomain():
-                self._on_forget(message, turn)
-            case m.CommandDomain():
-                self._on_command(message, turn)
-            case m.QueryDomain():
-                self._on_query(message, turn)
+                self.book.flush_reports(turn)
             case m.TimerFired():
                 self._on_timer(message.name, turn)
+            case m.StartAgent() | m.StopAgent() | m.RestartAgent() | m.Recovered():
+                self._on_life(message, turn)
+            case m.FenceHost() | m.CheckHostLease():
+                self.proxy.ask(message, turn)
+            case _:
+                self._on_order(message, turn)
+
+    def _on_order(self, message: m.AnyMessage, turn: Turn) -> None:
+        """What the engine wants of one machine."""
+        match message:
+            case m.CreateDomain():
+                self.starts.create(message, turn)
+            case m.PrepareIncoming():
+                self.migrations.prepare(message, turn)
+            case m.MigrateDomain():
+                self.migrations.migrate(message, turn)
+            case m.CancelMigration():
+                self.migrations.cancel(message, turn)
+            case m.CommandDomain():
+                self.commands.command(message, turn)
+            case m.QueryDomain():
+                self.recovery.on_query(message, turn)
+            case m.ForgetDomain():
+                self.commands.forget(message, turn)
+            case _:
+                raise AssertionError(f"{self.address} cannot handle {type(message).__name__}")
+
+    # ------------------------------------------------------------------ its own life
+
+    def _on_life(self, message: m.AnyMessage, turn: Turn) -> None:
+        match message:
             case m.StartAgent():
                 self._on_start_agent(message, turn)
             case m.StopAgent():
                 self._on_stop_agent(turn)
-            case m.Recovered():
-                if self.record.host_epoch:
-                    self._open(turn)
-            case _:
-                raise AssertionError(f"{self.address} cannot handle {type(message).__name__}")
+            case m.RestartAgent():
+                self.restart(turn)
+            case m.Recovered() if self.record.host_epoch:
+                self._open(turn)
+                turn.wake_each("heartbeat", turn.config.heartbeat_period_s)
 
-    # ------------------------------------------------------------------ opening the host
+    def restart(self, turn: Turn) -> None:
+        """As a new process would begin: only the records are left, and the hypervisor is asked what runs."""
+        turn.sometimes("agent_is_restarted_in_its_silo")
+        self.book.restart()
+        self.leases.unrenewed = 0
+        self.migrations.failures = {}
+        self.opening = False
+        self.cpu_load_percent = 0.0
+        self._open(turn)
+        turn.wake_each("heartbeat", turn.config.heartbeat_period_s)
 
     def _on_start_agent(self, message: m.StartAgent, turn: Turn) -> None:
         record = self.record
@@ -121,10 +137,19 @@ class HostAgent:
         if record.host_epoch < message.host_epoch_min:
             record.host_epoch = message.host_epoch_min
             turn.save(record)
-        if self.is_open:
-            self._say_ready(turn)
+        if self.book.is_open and self.opened is not None:
+            self._say_ready(self.opened, turn)
         else:
+            self.asked_to_start = True
             self._open(turn)
+
+    def _on_stop_agent(self, turn: Turn) -> None:
+        for domain in self.domains.values():
+            turn.erase(domain)
+        turn.erase(self.record)
+        turn.call(HYPERVISOR, CloseHost(self.record.host), "close")
+        turn.send(f"agents@{turn.silo}", m.StopAgent(self.record.host))
+        turn.stop()
 
     def _open(self, turn: Turn) -> None:
         if self.opening:
@@ -134,92 +159,125 @@ class HostAgent:
         request = OpenHost(
             record.host, record.backend, record.backend_settings, record.cpus, record.memory_bytes
         )
-        turn.call(self.port, request, "open")
+        turn.call(HYPERVISOR, request, "open")
 
     def _on_opened(self, message: m.CallEnded, turn: Turn) -> None:
+        if not self.opening:
+            return  # answered to an earlier life
         self.opening = False
         if not message.ok:
-            reason = message.value.decode()
-            turn.send(f"host/{self.record.host}", m.AgentFailed(self.record.host, reason))
+            self._on_not_opened(message.value.decode(), turn)
             return
-        opened = msgspec.msgpack.decode(message.value, type=HostOpened)
-        record = self.record
+        self.asked_to_start = False
+        opened = self.opened = msgspec.msgpack.decode(message.value, type=HostOpened)
+        record, config = self.record, turn.config
         rebooted = bool(record.boot_id) and record.boot_id != opened.boot_id
         record.host_epoch += 1
         record.boot_id = opened.boot_id
         record.cpus, record.memory_bytes = opened.cpus, opened.memory_bytes
         turn.save(record)
-        self.is_open = True
-        self.seq = 0
-        self._say_ready(turn, opened.cpu_model)
-        for domain in self.domains.values():
-            self._adopt(domain, opened.statuses.get(domain.vm_id), rebooted, turn)
-        turn.wake_each("heartbeat", turn.config.heartbeat_period_s)
-        turn.wake("report", min(1.0, turn.config.report_period_s))
-        turn.wake_each("sample", turn.config.sample_period_s)
+        self.migrations.features = frozenset(opened.features)
+        self.book.is_open = True
+        self.book.seq = 0
+        self._say_ready(opened, turn)
+        self.leases.renew(turn)  # before anything leased begins: the host's watchdog may not be armed
+        self.recovery.adopt_all(opened.found, rebooted, turn)
+        turn.wake_each("heartbeat", config.heartbeat_period_s)
+        turn.wake("report", min(1.0, config.report_period_s))
+        turn.wake_each("sample", config.sample_period_s)
 
-    def _adopt(self, domain: DomainRecord, there: str | None, rebooted: bool, turn: Turn) -> None:
-        """After a start of the agent: hold the record of a machine against what the hypervisor runs.
+    def _on_not_opened(self, reason: str, turn: Turn) -> None:
+        """The engine is told if it waits for it; an agent that was whole once goes on trying (see `heartbeat`)."""
+        if self.asked_to_start or not self.record.boot_id:
+            self.asked_to_start = False
+            turn.send(f"host/{self.record.host}", m.AgentFailed(self.record.host, reason))
 
-        What it tells now may be past an event that was lost with the agent: no other will come for it.
-        """
-        if domain.status is VmStatus.DOWN:
-            if not domain.forgotten:
-                self._report(domain, turn)
-        elif domain.pending and there in NOT_STARTED:
-            self._launch(domain, turn)  # the same start again: its answer was lost with the agent
-        elif there is not None:
-            domain.pending = ""
-            domain.status = VmStatus(there)
-            turn.save(domain)
-            self._report(domain, turn)
-        elif domain.pending in ("start", "restore"):
-            # The call was lost with the agent and the hypervisor has no such machine: asking again is safe.
-            self._launch(domain, turn)
-        elif rebooted:
-            self._down(domain, EXIT_HOST_SHUTDOWN, f"host {self.record.host} was restarted", turn)
-        else:
-            self._down(domain, EXIT_LOST_QEMU, "QEMU was gone when the agent started", turn)
-
-    def _say_ready(self, turn: Turn, cpu_model: str = "") -> None:
+    def _say_ready(self, opened: HostOpened, turn: Turn) -> None:
         record = self.record
         turn.send(
             f"host/{record.host}",
             m.AgentReady(
-                record.host, record.host_epoch, record.boot_id, record.cpus, record.memory_bytes, cpu_model
+                record.host,
+                record.host_epoch,
+                record.boot_id,
+                record.cpus,
+                record.memory_bytes,
+                opened.cpu_model,
+                opened.features,
+                self._problems(),
             ),
         )
 
-    def _on_stop_agent(self, turn: Turn) -> None:
-        for domain in self.domains.values():
-            turn.erase(domain)
-        turn.erase(self.record)
-        turn.send(f"agents@{turn.silo}", m.StopAgent(self.record.host))
-        turn.stop()
+    def _problems(self) -> list[str]:
+        found = [] if self.opened is None else self.opened.problems
+        return list(dict.fromkeys([*found, *self.leases.problems()]))
 
     # ------------------------------------------------------------------ periodic work
 
     def _on_timer(self, name: str, turn: Turn) -> None:
-        record, config = self.record, turn.config
         match name:
             case "heartbeat":
-                turn.tell(f"host/{record.host}", m.Heartbeat(record.host, record.host_epoch, record.boot_id))
-                turn.wake_each("heartbeat", config.heartbeat_period_s)
+                self._beat(turn)
+            case "renew":
+                self.leases.renew(turn)
+            case "leave":
+                self.leases.leave_again(turn)
+            case _ if not self.book.is_open:
+                pass  # opening sets them anew
             case "report":
-                self.seq += 1
-                states = [_state(domain) for domain in self.domains.values() if not domain.forgotten]
-                turn.tell(
-                    f"host/{record.host}",
-                    m.HostReport(record.host, record.host_epoch, self.seq, self.cpu_load_percent, states),
-                )
-                turn.wake_each("report", config.report_period_s)
+                self._report(turn)
             case "sample":
-                turn.call(self.port, SampleHost(record.host, record.host_epoch), "sample")
-                turn.wake_each("sample", config.sample_period_s)
-            case _ if name.startswith("list/"):
-                turn.call(self.port, ListDomains(), name.removeprefix("list/"))
+                turn.call(HYPERVISOR, SampleHost(self.record.host, self.record.host_epoch), "sample")
+                turn.wake_each("sample", turn.config.sample_period_s)
+            case _:
+                self._on_domain_timer(name, turn)
+
+    def _on_domain_timer(self, name: str, turn: Turn) -> None:
+        verb, _, what = name.partition("/")
+        match verb:
+            case "list":
+                turn.call(HYPERVISOR, ListDomains(), what)
+            case "monitor":
+                self.migrations.look(what, turn)
+            case "prepare":
+                self.migrations.prepare_again(what, turn)
+            case "resume" | "kill":
+                self.recovery.on_io_error_timer(verb, what, turn)
             case _:
                 raise AssertionError(f"{self.address} has no timer {name}")
+
+    def _beat(self, turn: Turn) -> None:
+        record = self.record
+        turn.wake_each("heartbeat", turn.config.heartbeat_period_s)
+        if self.book.is_open:
+            beat = m.Heartbeat(record.host, record.host_epoch, record.boot_id, self._problems())
+            turn.tell(f"host/{record.host}", beat)
+        else:
+            turn.sometimes("agent_recovers_for_longer_than_a_heartbeat")
+            turn.tell(f"host/{record.host}", m.AgentRecovering(record.host))
+            self._open(turn)
+
+    def _report(self, turn: Turn) -> None:
+        record = self.record
+        self.book.seq += 1
+        states = [state_of(domain) for domain in self.domains.values() if not domain.forgotten]
+        turn.tell(
+            f"host/{record.host}",
+            m.HostReport(record.host, record.host_epoch, self.book.seq, self.cpu_load_percent, states),
+        )
+        self.book.asked.clear()
+        turn.call(HYPERVISOR, LookAround(record.host), "look")
+        turn.wake_each("report", turn.config.report_period_s)
+
+    def _on_looked(self, message: m.CallEnded, turn: Turn) -> None:
+        seen = self.recovery.seen(message)
+        if seen is None or self.opened is None or not self.book.is_open:
+            return
+        if seen.boot_id != self.record.boot_id:
+            self.restart(turn)  # the host was restarted and this process was not
+            return
+        self.opened = msgspec.structs.replace(self.opened, problems=seen.problems)
+        self.recovery.compare(seen, turn)
 
     def _on_sampled(self, message: m.CallEnded, turn: Turn) -> None:
         if not message.ok:
@@ -231,275 +289,95 @@ class HostAgent:
         if sampled.facts:
             turn.tell("telemetry@telemetry", m.GuestFactsTold(sampled.facts))
 
-    # ------------------------------------------------------------------ machines
-
-    def _report(self, domain: DomainRecord, turn: Turn, absent: bool = False) -> None:
-        """Tell the machine's actor how it stands; what happens to it in one batch is told once."""
-        if absent:
-            self._tell(domain, turn, absent=True)
-            return
-        if not self.unreported:
-            turn.send(f"{self.address}@{turn.silo}", m.FlushReports())
-        self.unreported[domain.vm_id] = None
-
-    def _flush_reports(self, turn: Turn) -> None:
-        unreported, self.unreported = self.unreported, {}
-        for vm_id in unreported:
-            self._tell(self.domains[vm_id], turn)
-
-    def _tell(self, domain: DomainRecord, turn: Turn, absent: bool = False) -> None:
-        self.seq += 1
-        turn.send(
-            domain.vm_address,
-            m.DomainReported(
-                self.record.host,
-                f"agent/{self.record.host}@{turn.silo}",
-                self.record.host_epoch,
-                self.seq,
-                _state(domain),
-                absent,
-            ),
-        )
-
-    def _down(self, domain: DomainRecord, exit_reason: int, reason: str, turn: Turn) -> None:
-        domain.status = VmStatus.DOWN
-        domain.pending = ""
-        domain.exit_reason = exit_reason
-        domain.exit_message = reason
-        turn.save(domain)
-        self._report(domain, turn)
-
-    def _launch(self, domain: DomainRecord, turn: Turn) -> None:
-        spec = DomainSpec(name=domain.name, vcpus=domain.vcpus, memory_bytes=domain.memory_bytes)
-        request: HypervisorRequest
-        if domain.pending == "restore":
-            request = RestoreDomain(vm_id=domain.vm_id, epoch=domain.epoch, spec=spec)
-        else:
-            request = StartDomain(vm_id=domain.vm_id, epoch=domain.epoch, spec=spec)
-        turn.call(self.port, request, f"start/{domain.vm_id}/{domain.epoch}")
-
-    def _on_create(self, message: m.CreateDomain, turn: Turn) -> None:
-        known = self.domains.get(message.vm_id)
-        if known is not None:
-            if message.epoch == known.epoch:  # asked twice: the same answer
-                self._report(known, turn)
-                return
-            if message.epoch < known.epoch:
-                self._refuse(message.vm_address, message.epoch, "create", known, turn)
-                return
-            if known.status is not VmStatus.DOWN:
-                # The engine has moved on from a copy that still runs here: its authority is newer, the copy ends.
-                turn.call(self.port, DestroyDomain(vm_id=known.vm_id), f"destroy/{known.vm_id}/{known.epoch}")
-                reason = (
-                    f"an older copy (epoch {known.epoch}) still ran on {self.record.host} and is being ended"
-                )
-                turn.send(
-                    message.vm_address,
-                    m.DomainRefused(self.record.host, message.epoch, "create", reason, "older_copy"),
-                )
-                return
-        domain = DomainRecord(
-            key=f"{self.record.host}/{message.vm_id}",
-            host=self.record.host,
-            vm_id=message.vm_id,
-            vm_address=message.vm_address,
-            name=message.name,
-            epoch=message.epoch,
-            status=VmStatus.RESTORING_STATE if message.restore else VmStatus.WAIT_FOR_LAUNCH,
-            vcpus=message.vcpus,
-            memory_bytes=message.memory_bytes,
-            pending="restore" if message.restore else "start",
-        )
-        self.domains[domain.vm_id] = domain
-        turn.save(domain)
-        if self.is_open:  # else `_adopt` launches it
-            self._launch(domain, turn)
-
-    def _refuse(self, to: str, epoch: int, verb: str, known: DomainRecord, turn: Turn) -> None:
-        reason = f"epoch {epoch} of {known.name} is over: host {self.record.host} has seen {known.epoch}"
-        turn.send(to, m.DomainRefused(self.record.host, epoch, verb, reason, "stale_epoch"))
-
-    def _on_forget(self, message: m.ForgetDomain, turn: Turn) -> None:
-        domain = self.domains.get(message.vm_id)
-        if domain is None or domain.epoch != message.epoch or domain.status is not VmStatus.DOWN:
-            return
-        domain.forgotten = True
-        turn.save(domain)
-        if len(self.domains) > EPOCHS_REMEMBERED_MAX:
-            oldest = next(key for key, value in self.domains.items() if value.forgotten)
-            turn.erase(self.domains.pop(oldest))
-
-    def _on_command(self, message: m.CommandDomain, turn: Turn) -> None:
-        domain = self.domains.get(message.vm_id)
-        if domain is None or domain.status is VmStatus.DOWN:
-            if domain is not None:
-                self._report(domain, turn)
-            else:
-                reason = f"host {self.record.host} has no machine {message.vm_id}"
-                turn.reply(m.DomainRefused(self.record.host, message.epoch, message.verb, reason, "absent"))
-            return
-        if message.epoch < domain.epoch:
-            self._refuse(turn.sender, message.epoch, message.verb, domain, turn)
-            return
-        status = STATUS_BY_VERB.get(message.verb)
-        if status is not None:
-            domain.status = status
-            turn.save(domain)
-        turn.call(self.port, _request_of(message), f"{message.verb}/{domain.vm_id}/{domain.epoch}")
-
-    def _on_query(self, message: m.QueryDomain, turn: Turn) -> None:
-        domain = self.domains.get(message.vm_id)
-        if domain is not None and not domain.forgotten:
-            if domain.status in ASSUMED and self.is_open:
-                turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
-            else:
-                self._report(domain, turn)
-            return
-        if domain is None:
-            domain = DomainRecord(
-                key=f"{self.record.host}/{message.vm_id}",
-                host=self.record.host,
-                vm_id=message.vm_id,
-                vm_address=message.vm_address,
-                name="",
-                epoch=message.epoch,
-                status=VmStatus.DOWN,
-                forgotten=True,
-            )
-            self.domains[domain.vm_id] = domain
-        # From here on a late create of this epoch is refused, or the answer `absent` could turn false.
-        domain.epoch = max(domain.epoch, message.epoch)
-        turn.save(domain)
-        if self.is_open:
-            turn.call(self.port, ListDomains(), f"query/{domain.vm_id}/{domain.epoch}")
-
-    # ------------------------------------------------------------------ answers of the hypervisor
+    # ------------------------------------------------------------------ answers of the ports
 
     def _on_call_ended(self, message: m.CallEnded, turn: Turn) -> None:
-        if message.tag == "open":
-            self._on_opened(message, turn)
-            return
-        if message.tag == "sample":
-            self._on_sampled(message, turn)
-            return
-        verb, vm_id, epoch = message.tag.split("/")
-        domain = self.domains.get(vm_id)
-        if domain is None or domain.epoch != int(epoch):
-            return  # of an attempt that is over
+        verb, _, rest = message.tag.partition("/")
         match verb:
-            case "start":
-                self._on_launched(domain, message, turn)
-            case "verify" | "query" | "recheck":
-                self._on_listed(domain, verb, message, turn)
+            case "open":
+                self._on_opened(message, turn)
+            case "look":
+                self._on_looked(message, turn)
+            case "sample":
+                self._on_sampled(message, turn)
+            case "renew":
+                self.leases.on_renewed(message, turn)
+            case "fence":
+                self.proxy.on_fenced(message, turn)
+            case "check":
+                self.proxy.on_checked(message, turn)
             case _:
-                self._on_commanded(domain, verb, message, turn)
+                vm_id, epoch, *attempt = rest.split("/")
+                domain = self.domains.get(vm_id)
+                current = domain is not None and domain.epoch == int(epoch)
+                if domain is not None and current and attempt in ([], [str(domain.to_epoch)]):
+                    self._on_domain_answer(domain, verb, message, turn)
 
-    def _on_launched(self, domain: DomainRecord, message: m.CallEnded, turn: Turn) -> None:
-        if domain.status is VmStatus.DOWN or not domain.pending:
-            return
-        if not message.ok and not message.outcome_known:
-            turn.call(self.port, ListDomains(), f"verify/{domain.vm_id}/{domain.epoch}")
-            return
-        if not message.ok:
-            self._down(domain, EXIT_START_FAILED, message.value.decode(), turn)
-            return
-        domain.pending = ""
-        if domain.status is VmStatus.WAIT_FOR_LAUNCH:
-            domain.status = VmStatus.POWERING_UP
-            self._report(domain, turn)
-        turn.save(domain)
+    def _on_domain_answer(self, domain: DomainRecord, verb: str, message: m.CallEnded, turn: Turn) -> None:
+        """Of the copy that is known; those of attempts that are over do not come here."""
+        match verb:
+            case _ if verb in LISTS:
+                self._on_listed(domain, verb, message, turn)
+            case "start":
+                self.starts.on_launched(domain, message, turn)
+            case "take":
+                self.starts.on_taken(domain, message, turn)
+            case "join":
+                self.migrations.on_joined(domain, message, turn)
+            case "leave":
+                self.leases.on_left(domain, message, turn)
+            case "incoming":
+                self.migrations.on_prepared(domain, message, turn)
+            case "migrate":
+                self.migrations.on_migrated(domain, message, turn)
+            case "statistics":
+                self.migrations.on_statistics(domain, message, turn)
+            case "stray" | "converge" | "cancel":
+                pass  # what came of it is seen in a list, in the next statistics, or in the migration's own end
+            case _:
+                self.commands.on_ended(domain, verb, message, turn)
 
     def _on_listed(self, domain: DomainRecord, verb: str, message: m.CallEnded, turn: Turn) -> None:
         if not message.ok:
             turn.wake(f"list/{message.tag}", LIST_AGAIN_S)
             return
-        found = msgspec.msgpack.decode(message.value, type=dict[str, str]).get(domain.vm_id)
-        if verb == "query":
-            if found is not None:  # an agent that lost its journal finds the machine again
-                domain.forgotten = False
-                domain.status = VmStatus(found)
-                turn.save(domain)
-            self._report(domain, turn, absent=found is None)
-        elif domain.status is VmStatus.DOWN:
-            return
-        elif verb == "verify" and found in NOT_STARTED:
-            turn.wake(f"list/{message.tag}", LIST_AGAIN_S)
-        elif found is not None:
-            domain.pending = ""
-            domain.status = VmStatus(found)
-            turn.save(domain)
-            self._report(domain, turn)
-        elif verb == "verify":
-            self._down(domain, EXIT_START_FAILED, "the start timed out and left no machine", turn)
-        elif domain.status is VmStatus.SAVING_STATE:
-            self._down(domain, EXIT_SAVED, "saved", turn)
-        else:
-            self._down(domain, EXIT_LOST_QEMU, "QEMU is gone", turn)
+        match verb:
+            case "query" | "purge":
+                self.recovery.on_queried(domain, verb, message, turn)
+            case "verify":
+                self.starts.on_verified(domain, message, turn)
+            case "migration":
+                self.migrations.on_migration_listed(domain, message, turn)
+            case _:
+                self.recovery.on_rechecked(domain, message, turn)
 
-    def _on_commanded(self, domain: DomainRecord, verb: str, message: m.CallEnded, turn: Turn) -> None:
-        if domain.status is VmStatus.DOWN:
-            return
-        gone = message.code == "unknown_domain"
-        if verb == "destroy" and (message.ok or gone):
-            self._down(domain, EXIT_ADMIN, "stopped", turn)
-        elif verb == "save" and message.ok:
-            self._down(domain, EXIT_SAVED, "saved", turn)
-        elif gone:
-            self._down(domain, EXIT_LOST_QEMU, "QEMU is gone", turn)
-        elif not message.outcome_known:
-            turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
-        elif not message.ok:
-            if domain.status is STATUS_BY_VERB.get(verb):  # assumed when it was asked, and wrong
-                turn.call(self.port, ListDomains(), f"recheck/{domain.vm_id}/{domain.epoch}")
-            turn.send(
-                domain.vm_address,
-                m.DomainRefused(self.record.host, domain.epoch, verb, message.value.decode(), message.code),
-            )
+    # ------------------------------------------------------------------ events of the hypervisor
 
     def _on_happened(self, message: m.DomainHappened, turn: Turn) -> None:
         domain = self.domains.get(message.vm_id)
-        if domain is None or domain.status is VmStatus.DOWN or domain.epoch != message.epoch:
+        if domain is None or domain.epoch != message.epoch:
             return
+        ended = message.kind in TERMINAL_EVENTS
+        if domain.status is VmStatus.DOWN:
+            if not ended and domain.name:  # a start that took effect after it was given up
+                self.book.end_stray(domain, turn)
+        elif ended:
+            exit_reason = ExitReason.LOST_QEMU if message.exit_reason is None else message.exit_reason
+            self.book.down(domain, exit_reason, message.message, turn)
+        else:
+            self._on_changed(domain, message, turn)
+
+    def _on_changed(self, domain: DomainRecord, message: m.DomainHappened, turn: Turn) -> None:
         status = STATUS_BY_EVENT[message.kind]
-        if status is VmStatus.DOWN:
-            exit_reason = EXIT_LOST_QEMU if message.exit_reason is None else message.exit_reason
-            self._down(domain, exit_reason, message.message, turn)
+        if domain.status is VmStatus.MIGRATING_FROM:
+            # Its migration goes on whatever the guest does; only its own pauses are a change of status.
+            if message.pause_code not in ("POSTMIGRATE", "POSTCOPY"):
+                return
+            turn.sometimes(f"agent_source_paused_{message.pause_code.lower()}")
+        elif domain.status is VmStatus.MIGRATING_TO:
+            turn.sometimes("agent_sees_its_machine_arrive")
+        elif status is VmStatus.POWERING_UP and domain.status is not VmStatus.WAIT_FOR_LAUNCH:
             return
-        if status is VmStatus.POWERING_UP and domain.status is not VmStatus.WAIT_FOR_LAUNCH:
+        if domain.status is status and domain.pause_code == message.pause_code and not domain.pending:
             return
-        if domain.status is status and not domain.pending:
-            return
-        domain.status = status
-        domain.pending = ""
-        turn.save(domain)
-        self._report(domain, turn)
-
-
-def _state(domain: DomainRecord) -> m.DomainState:
-    return m.DomainState(
-        domain.vm_id,
-        domain.vm_address,
-        domain.epoch,
-        domain.status,
-        domain.exit_reason,
-        domain.exit_message,
-    )
-
-
-def _request_of(message: m.CommandDomain) -> HypervisorRequest:
-    vm_id = message.vm_id
-    match message.verb:
-        case "shutdown":
-            return ShutdownDomain(vm_id=vm_id)
-        case "destroy":
-            return DestroyDomain(vm_id=vm_id)
-        case "reboot":
-            return RebootDomain(vm_id=vm_id)
-        case "reset":
-            return ResetDomain(vm_id=vm_id)
-        case "save":
-            return SuspendDomain(vm_id=vm_id)
-        case "pause":
-            return PauseDomain(vm_id=vm_id)
-        case "continue":
-            return ContinueDomain(vm_id=vm_id)
+        self.book.stand(domain, status, message.pause_code, turn)

@@ -14,17 +14,23 @@ from typing import Any
 
 import msgspec
 
-from actors.assembly import backend_factory, cast_of, kind_of, record_types
+from actors.assembly import cast_of, kind_of, record_types
+from actors.fence_port import FencePort
 from actors.history_port import HistoryPort
 from actors.hypervisor_port import HypervisorPort
+from actors.lease_port import LeasePort
 from actors.runner import SiloRunner, clock_ns
+from actors.runtime_port import RuntimePort
 from actors.silo import Silo
+from actors.simulated_hosts import SimulatedHosts
+from actors.wire import Envelope, at_silo
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_faults import Fault
 from olvm.history.store import HistoryStore
 from olvm.journal.duckdb_journal import DuckDbJournal
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.port import Journal
+from olvm.model import messages as m
 from olvm.model.client_protocol import SiloStatus
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, NotFound
@@ -45,7 +51,9 @@ class Node:
         self.config = config
         self.started_ns = clock_ns()
         self.history: HistoryStore | None = None
+        self.hosts: SimulatedHosts | None = None
         self.hypervisors: HypervisorPort | None = None
+        self.leases: LeasePort | None = None
         self._journal = self._open_journal()
         try:
             self.runner = SiloRunner(name, lambda wake: self._make_silo(transmit, wake))
@@ -75,8 +83,9 @@ class Node:
             wake=wake,
         )
         if self.kind == "host":
-            self.hypervisors = HypervisorPort(silo, backend_factory(silo, self.config, clock_ns))
-            silo.ports["hypervisor"] = self.hypervisors
+            self._equip_host_silo(silo)
+        elif self.kind == "engine":
+            silo.ports["runtime"] = RuntimePort(silo, self.restart_agent)
         elif self.kind == "telemetry":
             # SQL may read files of that one directory: not of this one, which holds journals and Ray's token.
             self.history = HistoryStore.open(
@@ -85,13 +94,36 @@ class Node:
             silo.ports["history"] = HistoryPort(silo, self.history)
         return silo
 
+    def _equip_host_silo(self, silo: Silo) -> None:
+        hosts = self.hosts = SimulatedHosts(silo, self.config, self.directory)
+        self.hypervisors = HypervisorPort(silo, hosts.open)
+        self.leases = LeasePort(silo, self.hypervisors, hosts.plant.lease_store, lambda _: hosts.scheduler)
+        silo.ports["hypervisor"] = self.hypervisors
+        silo.ports["leases"] = self.leases
+        silo.ports["fence"] = FencePort(silo, hosts.plant.fence_devices())
+
+    def restart_agent(self, host: str, silo: str) -> bool:
+        """Soft fence, from the engine's silo: have a host's agent forget what it holds in memory and begin again.
+
+        Simulated hosts share the process of their silo, so it is the agent alone that is restarted, by a message that
+        its roster gets: where the whole process hangs this changes nothing, and its runtime restarts one that died.
+        True says that the message is on its way.
+        """
+        restart = Envelope(at_silo("agents", silo), "runtime", f"restart-{host}", "", m.RestartAgent(host))
+        self.runner.silo.post(restart)
+        return True
+
     def start(self) -> None:
         self.runner.start()
 
     def stop(self) -> None:
         self.runner.stop()
+        if self.leases is not None:
+            self.leases.close()
         if self.hypervisors is not None:
             self.hypervisors.close()
+        if self.hosts is not None:
+            self.hosts.plant.close()
         if self.history is not None:
             self.history.close()
 

@@ -28,9 +28,11 @@ class AgentRoster:
                     self.hosts.add(message.host)
                     turn.spawn(HostAgent(AgentRecord(host=message.host, cluster=message.cluster), {}))
                 turn.send(f"agent/{message.host}@{turn.silo}", message)
+            case m.RestartAgent() if message.host in self.hosts:
+                turn.send(f"agent/{message.host}@{turn.silo}", message)
             case m.StopAgent():
                 self.hosts.discard(message.host)
-            case m.Recovered():
+            case m.Recovered() | m.RestartAgent():
                 pass
             case _:
                 raise AssertionError(f"agents cannot handle {type(message).__name__}")

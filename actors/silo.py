@@ -41,13 +41,17 @@ from olvm.journal.port import Recovered as RecoveredState
 from olvm.journal.port import Turn as TurnRow
 from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable, NotFound
-from olvm.model.limits import TURNS_PER_COMMIT_MAX
+from olvm.model.limits import HELD_MESSAGES_MAX, TURNS_PER_COMMIT_MAX
 from olvm.model.messages import (
     AnyMessage,
+    CallEnded,
+    ChangeAffinity,
     ChangeCluster,
     ChangeVm,
+    CommandCluster,
     CommandHost,
     CommandVm,
+    DomainHappened,
     EndCluster,
     EventTold,
     OperationEnded,
@@ -85,6 +89,18 @@ class SiloObserver(Protocol):
         """After the replies of the batch."""
 
 
+class Held:
+    """An actor without power, and what other actors sent to it: timers, and answers to what it asked, die with it."""
+
+    def __init__(self, behaviour: Behaviour | None) -> None:
+        self.behaviour = behaviour
+        self.waiting: deque[Envelope] = deque(maxlen=HELD_MESSAGES_MAX)
+
+    def take(self, envelope: Envelope) -> None:
+        if envelope.sender and not isinstance(envelope.message, CallEnded | DomainHappened):
+            self.waiting.append(envelope)
+
+
 class Silo:
     """See the module. All methods but `receive` and `post` belong to the owner's thread."""
 
@@ -106,6 +122,7 @@ class Silo:
         self.observer: SiloObserver | None = None
         # Answer what needs no actor (the event feed). Called in the silo's thread; must not block.
         self.services: dict[str, Callable[[Envelope], None]] = {}
+        self._marks: list[str] | None = None
         self._cast = cast
         self._clock_ns = clock_ns
         self._transmit = transmit
@@ -116,12 +133,24 @@ class Silo:
         self._heap: list[tuple[int, int, str, str, Callable[[], None] | None]] = []
         self._heap_count = 0
         self._due_by_timer: dict[tuple[str, str], int] = {}
+        self._held: dict[str, Held] = {}  # actors that stand in `_behaviours` no longer, see `hold`
         self._ack_due: set[str] = set()
-        self._acked: dict[str, int] = {}
+        # Outboxes with messages that were never on the wire, and those that may have to send again, by when.
+        self._unsent: set[str] = set()
+        self._resends: list[tuple[int, str]] = []
         self.turn_count = 0
         self.fault_count = 0
         self.commit_count = 0
         self._recover()
+
+    @property
+    def marks(self) -> list[str] | None:
+        """Where situations are counted (simulation): the names that turns marked, in order."""
+        return self._marks
+
+    @marks.setter
+    def marks(self, marks: list[str] | None) -> None:
+        self._marks = self._turn.marks = marks
 
     # ------------------------------------------------------------------ in: from other threads
 
@@ -146,6 +175,25 @@ class Silo:
         self._push(due_ns, "", "", run)
         return lambda: cancelled.append(True)
 
+    def hold(self, address: str) -> None:
+        """Give this actor nothing until `let_go`: the computer that it stands for is switched off.
+
+        For simulated hosts that share a silo; where each has its own, the silo itself stops. What is held has been
+        acknowledged: a crash of the silo loses it, as a host's memory is lost.
+        """
+        if address not in self._held:
+            self._held[address] = Held(self._behaviours.pop(address, None))
+
+    def let_go(self, address: str, first: AnyMessage) -> None:
+        """Deliver `first`, then what other actors have sent meanwhile. Without effect on one that is not held."""
+        held = self._held.pop(address, None)
+        if held is None:
+            return
+        if held.behaviour is not None:
+            self._behaviours[address] = held.behaviour
+        self.post(Envelope(address, "", f"{address}-let-go", "", first))
+        self._posted.extend(held.waiting)
+
     def now_ns(self) -> int:
         """The silo's own clock."""
         return self._clock_ns()
@@ -158,7 +206,8 @@ class Silo:
         self._turn_seq = recovered.next_turn_seq
         self._event_seq = recovered.next_event_seq
         self._id_base = hashlib.blake2b(self.journal_id.encode(), digest_size=8).hexdigest()
-        self._id_count = 0
+        self._number_ids()
+        self._turn = self._new_turn()
         self._behaviours: dict[str, Behaviour] = {}
         self._local.clear()
         self._batch = Batch()
@@ -170,8 +219,12 @@ class Silo:
         self._heap = [entry for entry in self._heap if entry[4] is not None]
         heapq.heapify(self._heap)
         self.outboxes = {name: Outbox(name, seq) for name, seq in recovered.acknowledged.items()}
+        self._unsent.clear()
+        self._resends = []
         for row in recovered.outgoing:
-            self._outbox(row.destination).restore(row.seq, row.payload)
+            outbox = self._outbox(row.destination)
+            outbox.restore(row.seq, row.payload)
+            self._list(outbox)
         self.peers: dict[str, PeerRecord] = {
             key: record
             for key, record in recovered.records.get(PeerRecord, {}).items()
@@ -180,6 +233,8 @@ class Silo:
         first_start = recovered.next_turn_seq <= 1
         for behaviour in self._cast(recovered.records):
             self._install(behaviour)
+        for address, held in self._held.items():
+            held.behaviour = self._behaviours.pop(address, None)
         for address in list(self._behaviours):
             self._enqueue(address, "", Recovered(first_start=first_start), "")
 
@@ -204,9 +259,34 @@ class Silo:
 
     def next_due_ns(self) -> int | None:
         """When `run_batch` must be called next although nothing arrives."""
-        due = [self._heap[0][0]] if self._heap else []
-        due.extend(at for outbox in self.outboxes.values() if (at := outbox.due_ns()) is not None)
-        return min(due, default=None)
+        resend_ns = self._next_resend_ns()
+        if not self._heap:
+            return resend_ns
+        timer_ns = self._heap[0][0]
+        return timer_ns if resend_ns is None or timer_ns < resend_ns else resend_ns
+
+    def _list(self, outbox: Outbox) -> None:
+        """See to it that what is not acknowledged is sent again."""
+        due_ns = outbox.due_ns()
+        if due_ns is not None and not outbox.is_listed:
+            outbox.is_listed = True
+            heapq.heappush(self._resends, (due_ns, outbox.destination))
+
+    def _next_resend_ns(self) -> int | None:
+        """An outbox's time only moves back when there was progress: an entry is never too late, at most too early."""
+        resends = self._resends
+        while resends:
+            listed_ns, name = resends[0]
+            outbox = self.outboxes[name]
+            due_ns = outbox.due_ns()
+            if due_ns is None:
+                heapq.heappop(resends)
+                outbox.is_listed = False
+            elif due_ns > listed_ns:
+                heapq.heapreplace(resends, (due_ns, name))
+            else:
+                return listed_ns
+        return None
 
     def _fire_due(self, now_ns: int) -> None:
         while self._heap and self._heap[0][0] <= now_ns:
@@ -237,7 +317,8 @@ class Silo:
             JournalUnwritable: nothing of the batch happened; call `give_up_batch` and try again later.
         """
         now_ns = self._clock_ns()
-        self._fire_due(now_ns)
+        if self._heap and self._heap[0][0] <= now_ns:
+            self._fire_due(now_ns)
         turns = 0
         while turns < TURNS_PER_COMMIT_MAX:
             if self._local:
@@ -246,15 +327,27 @@ class Silo:
                 self._take_some(now_ns)
             else:
                 break
-        self._drain(now_ns)
+        if self._local:
+            self._drain(now_ns)
         self._commit()
-        self._release(self._clock_ns())
+        if self._has_to_release():
+            self._release(self._clock_ns())
+
+    def _has_to_release(self) -> bool:
+        return bool(
+            self._batch_calls
+            or self._batch_volatile
+            or self._ack_due
+            or self._unsent
+            or self._resends
+            or self.observer is not None
+        )
 
     def _take_some(self, now_ns: int) -> None:
         """From both doors in turn: a burst of clients must not keep heartbeats waiting, nor the other way round."""
         if self._frames:
             self._take_frame(self._frames.popleft(), now_ns)
-        for _ in range(min(len(self._posted), POSTED_PER_STEP)):
+        for _ in range(min(len(self._posted), POSTED_PER_STEP) if self._posted else 0):
             self._local.append(self._posted.popleft())
 
     def give_up_batch(self, reason: str) -> None:
@@ -293,13 +386,19 @@ class Silo:
             fresh = accept(peer, frame)
             if fresh:
                 self._batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
-            self._local.extend(map(decode_envelope, fresh))
-        self._local.extend(map(decode_envelope, frame.volatile))
+                self._local.extend(map(decode_envelope, fresh))
+        for data in frame.volatile:
+            self._local.append(decode_envelope(data))
 
     def _enqueue(self, to: str, sender: str, message: AnyMessage, cause_id: str) -> None:
         self._id_count += 1
-        message_id = f"{self.name}-{self._turn_seq}-{self._id_count}"
+        message_id = f"{self._id_prefix}{self._id_count}"
         self._local.append(Envelope(to, sender, message_id, cause_id, message))
+
+    def _number_ids(self) -> None:
+        """Ids count from one again in each journalled turn."""
+        self._id_prefix = f"{self.name}-{self._turn_seq}-"
+        self._id_count = 0
 
     def _new_id(self) -> str:
         """An id in the form of a UUID, unique and reproducible: a digest of this journal's id and a counter."""
@@ -309,51 +408,68 @@ class Silo:
         return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
 
     def _run_turn(self, envelope: Envelope, now_ns: int) -> None:
-        address = local_name(envelope.to)
-        behaviour = self._behaviours.get(address)
-        if behaviour is None and address in self.services:
-            self.services[address](envelope)
-            return
-        if behaviour is None and silo_of(envelope.to) != self.name:
-            self._batch_volatile.setdefault(silo_of(envelope.to), []).append(encode(tuple(envelope)))
-            return
+        to, sender, message_id, _, message = envelope
+        address = to
+        behaviour = self._behaviours.get(to)
         if behaviour is None:
-            self._answer_for_nobody(envelope, now_ns)
-            return
-        turn = self._turn_of(envelope, now_ns)
-        message = envelope.message
-        if type(message) is TimerFired:
-            timed = behaviour.timed_record()
-            if timed is not None and timed.timers.pop(message.name, None) is not None:
-                turn.save(timed)  # type: ignore[arg-type]
+            address = local_name(to)
+            behaviour = self._behaviours.get(address)
+            if behaviour is None:
+                self._pass_on(envelope, address, now_ns)
+                return
+        turn = self._turn
+        turn.me, turn.sender, turn.message_id, turn.now_ns = address, sender, message_id, now_ns
         try:
+            if type(message) is TimerFired:
+                timed = behaviour.timed_record()
+                if timed is not None and timed.timers.pop(message.name, None) is not None:
+                    turn.save(timed)  # type: ignore[arg-type]
             behaviour.handle(message, turn)
         except Exception as fault:  # noqa: BLE001 - rule 3: the one supervisor
+            self._turn = self._new_turn()
             self._put_aside(envelope, fault)
             return
         self.turn_count += 1
         self._collect(envelope, turn)
 
+    def _pass_on(self, envelope: Envelope, address: str, now_ns: int) -> None:
+        """A message for which there is no actor here."""
+        held = self._held.get(address)
+        if held is not None:
+            held.take(envelope)
+            return
+        if address in self.services:
+            self.services[address](envelope)
+            return
+        silo = silo_of(envelope.to)
+        if silo != self.name:
+            self._batch_volatile.setdefault(silo, []).append(encode(tuple(envelope)))
+            return
+        self._answer_for_nobody(envelope, now_ns)
+
     def _answer_for_nobody(self, envelope: Envelope, now_ns: int) -> None:
         """A command whose actor is gone ends its operation here; anything else came too late to matter."""
         message, address = envelope.message, local_name(envelope.to)
         log.debug("%s: no actor %s for %s", self.name, address, type(message).__name__)
-        if isinstance(message, CommandVm | ChangeVm | CommandHost | ChangeCluster | EndCluster):
+        if isinstance(
+            message,
+            CommandVm | ChangeVm | CommandHost | ChangeCluster | EndCluster | CommandCluster | ChangeAffinity,
+        ):
             turn = self._turn_of(envelope, now_ns)
             reason = f"{address} was removed before it could carry out the command"
             turn.send("engine", OperationEnded(message.operation_id, False, reason, NotFound.code))
             self._collect(envelope, turn)
 
+    def _new_turn(self) -> Turn:
+        turn = Turn("", "", "", 0, self.config, self._new_id, silo=self.name)
+        turn.marks = self._marks
+        return turn
+
     def _turn_of(self, envelope: Envelope, now_ns: int) -> Turn:
-        return Turn(
-            local_name(envelope.to),
-            envelope.sender,
-            envelope.message_id,
-            now_ns,
-            self.config,
-            self._new_id,
-            silo=self.name,
-        )
+        turn = self._new_turn()
+        turn.me, turn.sender = local_name(envelope.to), envelope.sender
+        turn.message_id, turn.now_ns = envelope.message_id, now_ns
+        return turn
 
     def _put_aside(self, envelope: Envelope, fault: Exception) -> None:
         """Rule 3. The message that the fault came from is not handled again."""
@@ -408,27 +524,38 @@ class Silo:
             batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
 
     def _collect(self, envelope: Envelope, turn: Turn) -> None:
+        """Take over what the turn asked for, and leave it empty for the next one."""
+        durable = False
+        if turn.timers:
+            for name, due_ns in turn.timers:
+                if due_ns is None:
+                    self._due_by_timer.pop((turn.me, name), None)
+                else:
+                    self._arm(turn.me, name, due_ns)
+            turn.timers.clear()
+        if turn.sent:
+            for to, message, is_durable in turn.sent:
+                if self._send(turn, to, message, is_durable):
+                    durable = True
+            turn.sent.clear()
+        if turn.calls:
+            self._batch_calls.extend((port, turn.me, request, tag) for port, request, tag in turn.calls)
+            turn.calls.clear()
+        if durable or turn.saved or turn.erased or turn.events or turn.spawned or turn.stopped:
+            self._collect_durable(envelope, turn)
+
+    def _collect_durable(self, envelope: Envelope, turn: Turn) -> None:
         for spawned in turn.spawned:
             self._install(spawned)
         if turn.stopped:
             del self._behaviours[turn.me]
-        for name, due_ns in turn.timers:
-            if due_ns is None:
-                self._due_by_timer.pop((turn.me, name), None)
-            else:
-                self._arm(turn.me, name, due_ns)
-        durable = bool(turn.saved or turn.erased)
-        for to, message, is_durable in turn.sent:
-            durable |= self._send(turn, to, message, is_durable)
-        for port, request, tag in turn.calls:
-            self._batch_calls.append((port, turn.me, request, tag))
         for event in turn.events:
             if self.name == ENGINE_SILO:
                 self._record_event(event)
             else:
                 self._send(turn, "engine", EventTold(encode(event)), True)
-        if durable or turn.events:
-            self._journal_turn(envelope, turn)
+        self._journal_turn(envelope, turn)
+        turn.clear()
 
     def _record_event(self, event: EventRecord) -> None:
         event.seq = self._event_seq
@@ -438,18 +565,23 @@ class Silo:
 
     def _send(self, turn: Turn, to: str, message: AnyMessage, is_durable: bool) -> bool:
         """Queue one message; true when it needs the journal."""
+        at = to.find("@")
+        silo = ENGINE_SILO if at < 0 else to[at + 1 :]
         if to.startswith("client/"):
             self._batch_replies.append((to, message))
             return False
-        silo = silo_of(to)
-        if silo == self.name:
-            self._enqueue(to, turn.me, message, turn.message_id)
-            return False
         self._id_count += 1
-        message_id = f"{self.name}-{self._turn_seq}-{self._id_count}"
+        message_id = f"{self._id_prefix}{self._id_count}"
+        if silo == self.name:
+            # Past the generated constructor: this is the hottest line of a silo.
+            self._local.append(
+                tuple.__new__(Envelope, (to, turn.me, message_id, turn.message_id, message))
+            )
+            return False
         data = encode((to, at_silo(turn.me, self.name), message_id, turn.message_id, message))
         if is_durable:
             seq = self._outbox(silo).add(data)
+            self._unsent.add(silo)
             self._batch.outgoing.append(Outgoing(silo, seq, data))
             return True
         self._batch_volatile.setdefault(silo, []).append(data)
@@ -489,7 +621,7 @@ class Silo:
             )
         )
         self._turn_seq += 1
-        self._id_count = 0
+        self._number_ids()
 
     # ------------------------------------------------------------------ out
 
@@ -517,19 +649,31 @@ class Silo:
             TurnRow(self._turn_seq, self._clock_ns(), "silo", "FramesTaken", "", "", b"\xc0", encode(changes))
         )
         self._turn_seq += 1
+        self._number_ids()
 
     def _release(self, now_ns: int) -> None:
-        replies, self._batch_replies = self._batch_replies, []
-        calls, self._batch_calls = self._batch_calls, []
-        if self.observer is not None:
-            for address, message in replies:
+        if self._batch_replies and self.observer is not None:
+            for address, message in self._batch_replies:
                 self.observer.on_reply(address, message)
+        self._batch_replies = []
+        if self.observer is not None:
             self.observer.on_released()
-        for port, caller, request, tag in calls:
-            self.ports[port].submit(caller, request, tag)
+        if self._batch_calls:
+            calls, self._batch_calls = self._batch_calls, []
+            for port, caller, request, tag in calls:
+                self.ports[port].submit(caller, request, tag)
+        resend_ns = self._next_resend_ns()
+        while resend_ns is not None and resend_ns <= now_ns:
+            name = heapq.heappop(self._resends)[1]
+            self.outboxes[name].is_listed = False
+            self._unsent.add(name)
+            resend_ns = self._next_resend_ns()
+        if not (self._batch_volatile or self._ack_due or self._unsent):
+            return
         volatile, self._batch_volatile = self._batch_volatile, {}
         acks, self._ack_due = self._ack_due, set()
-        for silo in sorted(set(volatile) | acks | set(self.outboxes)):
+        unsent, self._unsent = self._unsent, set()
+        for silo in sorted({*volatile, *acks, *unsent}):
             self._transmit_to(silo, volatile.get(silo, []), silo in acks, now_ns)
 
     def _transmit_to(self, silo: str, volatile: list[bytes], must_ack: bool, now_ns: int) -> None:
@@ -538,6 +682,7 @@ class Silo:
         while True:
             first_seq, durable = outbox.take(now_ns)
             if not (durable or volatile or must_ack):
+                self._list(outbox)
                 return
             frame = Frame(
                 source=self.name,

@@ -27,7 +27,17 @@ import msgspec
 from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from olvm.model.errors import BadInput
 
-Feature = Literal["graceful_shutdown", "reboot", "reset", "suspend", "pause", "guest_facts"]
+Feature = Literal[
+    "graceful_shutdown",
+    "reboot",
+    "reset",
+    "suspend",
+    "pause",
+    "guest_facts",
+    "migration",
+    "post_copy",
+    "watchdog",
+]
 
 # The values of `VmStatus` that a hypervisor knows; a domain that is not listed is not there.
 DomainStatus = Literal[
@@ -39,9 +49,13 @@ DomainStatus = Literal[
     "reboot_in_progress",
     "saving_state",
     "restoring_state",
+    "migrating_from",  # the source; its vCPUs run until the switch-over
+    "migrating_to",  # waits for the machine to arrive; its vCPUs do not run
 ]
 
-PauseCode = Literal["NONE", "NOERR", "EIO", "ENOSPC", "EPERM", "EOTHER"]  # VmPauseStatus
+# VmPauseStatus, and POSTMIGRATE: all was sent and the target's word is missing. Nobody may continue it but a caller
+# that knows that the target never ran; the domain never continues by itself.
+PauseCode = Literal["NONE", "NOERR", "EIO", "ENOSPC", "EPERM", "EOTHER", "POSTCOPY", "POSTMIGRATE"]
 
 
 class ExitReason(IntEnum):
@@ -92,6 +106,7 @@ class DomainSpec(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
     guest_os: str = "linux"
+    leased: bool = False  # stopped by the host's watchdog, see ArmWatchdog
 
     def __post_init__(self) -> None:
         if self.vcpus < 1 or self.memory_bytes < 1:
@@ -159,6 +174,76 @@ class ContinueDomain(DomainRequest, frozen=True, kw_only=True):
     """Let the virtual CPUs of a paused domain run again."""
 
 
+class PrepareIncoming(DomainRequest, frozen=True, kw_only=True):
+    """Make room for a machine that will arrive by live migration; answered with `IncomingAddress`.
+
+    The domain is there as `migrating_to`, with an epoch of its own. It ends by itself (`stopped`, MIGRATION_FAILED,
+    no `started` before) when its source gives up or when nothing is heard from it for the backend's time.
+    """
+
+    epoch: int
+    spec: DomainSpec
+
+
+class MigrateDomain(DomainRequest, frozen=True, kw_only=True):
+    """Send a running or paused domain to the address that a `PrepareIncoming` gave. Answered when it is over:
+
+    * `CallSucceeded`: handed over. The source life ends with `stopped`, MIGRATION_SUCCEEDED; on the target a new
+      life (vm_id, `to_epoch`) begins with `started`, and `guest_up` if the guest's agent was heard at the source.
+      The value, if there is one, is a last `MigrationStatistics`: 100 %, with `expected_downtime_ms` as measured.
+    * `CallFailed("migration_failed" or "migration_cancelled")`: the domain goes on at the source as before.
+    * `CallFailed(outcome_known=False)`: all was sent and the target did not confirm. The source is `paused` with
+      POSTMIGRATE until `ContinueDomain` (only if the target surely never ran) or `DestroyDomain`. After post-copy
+      the target surely ran, and `ContinueDomain` is refused.
+
+    A paused domain arrives paused, with its pause code. From the switch-over on, all but `DestroyDomain` is refused.
+
+    At no instant do the vCPUs of both copies run.
+    """
+
+    epoch: int
+    to_uri: str
+    to_epoch: int
+    bandwidth_bytes_per_s: float  # at most; 0: as much as there is
+    downtime_ms: int
+    auto_converge: bool = True
+    post_copy: bool = False  # may be switched to post-copy later, by StartPostCopy
+
+
+class ChangeMigration(DomainRequest, frozen=True, kw_only=True):
+    """Allow another downtime to the migration under way."""
+
+    downtime_ms: int
+
+
+class StartPostCopy(DomainRequest, frozen=True, kw_only=True):
+    """Let the target run now and fetch memory from the source on demand.
+
+    The source is `paused` with POSTCOPY. There is no way back: a failure loses the machine on both sides
+    (POSTCOPY_MIGRATION_FAILED).
+    """
+
+
+class CancelMigration(DomainRequest, frozen=True, kw_only=True):
+    """Give the migration up. `wrong_state` when there is none, or when it is past the switch-over or post-copy."""
+
+
+class GetMigrationStatistics(DomainRequest, frozen=True, kw_only=True):
+    """Answered with `MigrationStatistics`; `wrong_state` when no migration is under way."""
+
+
+class ArmWatchdog(Request, frozen=True, kw_only=True):
+    """Until `deadline_ns` of the host's own monotonic clock this host may run its leased domains.
+
+    When that moment passes without a later deadline, the host ends all domains whose spec says `leased`, at once and
+    by itself, whatever its agent does: `crashed`, GENERIC_ERROR, "its lease expired". A leased domain can be started,
+    and an incoming one can begin to run, only while the watchdog is armed; else `lease_expired`. An earlier deadline
+    than the present one changes nothing. A host boots with the watchdog expired.
+    """
+
+    deadline_ns: int
+
+
 class ListDomains(Request, frozen=True, kw_only=True):
     """Answered with a `DomainList`."""
 
@@ -181,6 +266,13 @@ HypervisorRequest: TypeAlias = (
     | SuspendDomain
     | PauseDomain
     | ContinueDomain
+    | PrepareIncoming
+    | MigrateDomain
+    | ChangeMigration
+    | StartPostCopy
+    | CancelMigration
+    | GetMigrationStatistics
+    | ArmWatchdog
     | ListDomains
     | GetCapabilities
     | BulkStatistics
@@ -195,6 +287,13 @@ FEATURE_BY_REQUEST: dict[type[Request], Feature] = {
     RestoreDomain: "suspend",
     PauseDomain: "pause",
     ContinueDomain: "pause",
+    PrepareIncoming: "migration",
+    MigrateDomain: "migration",
+    ChangeMigration: "migration",
+    CancelMigration: "migration",
+    GetMigrationStatistics: "migration",
+    StartPostCopy: "post_copy",
+    ArmWatchdog: "watchdog",
 }
 
 
@@ -218,6 +317,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     hypervisor_version: str = ""
     features: tuple[Feature, ...] = ()
     boot_id: str = ""
+    problems: tuple[str, ...] = ()  # what makes the host unfit now, by `olvm.model.host_problems`
 
 
 class DomainState(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +343,25 @@ class StatisticsReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="t",
     domains: tuple[DomainStatistics, ...]
 
 
+class IncomingAddress(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    uri: str
+
+
+class MigrationStatistics(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    """As QEMU tells it; `expected_downtime_ms` at the present dirty rate and bandwidth."""
+
+    progress_percent: int
+    data_total_bytes: int
+    data_processed_bytes: int
+    data_remaining_bytes: int
+    memory_iteration: int
+    dirty_bytes_per_s: float
+    bandwidth_bytes_per_s: float
+    downtime_ms: int  # allowed
+    expected_downtime_ms: int
+    post_copy: bool = False
+
+
 FailureCode = Literal[
     "unknown_domain",  # no such domain on this host
     "duplicate_domain",  # the vm_id with another epoch, or the name, exists here
@@ -258,11 +377,14 @@ FailureCode = Literal[
     "not_supported",  # missing from Capabilities.features
     "host_down",
     "closed",  # the backend was closed
+    "migration_failed",  # the domain goes on at the source
+    "migration_cancelled",  # as asked; the domain goes on at the source
+    "lease_expired",  # the host's watchdog is not armed
 ]
 
 
 class CallSucceeded(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
-    value: Capabilities | DomainList | StatisticsReport | None = None
+    value: Capabilities | DomainList | StatisticsReport | IncomingAddress | MigrationStatistics | None = None
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):

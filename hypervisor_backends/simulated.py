@@ -1,17 +1,20 @@
 """A hypervisor that exists in memory only, and is worse than a real one.
 
-Decides which call is carried out, refused or struck by a planted fault, and what it is answered. What then
-happens to the domains is `simulated_host.py`; how busy they are is `simulated_load.py`. No clock, no thread:
-the same seed and the same calls at the same times give the same answers, events and statistics.
+Decides which call is carried out, refused or struck by a planted fault, and what it is answered. What then happens to
+the domains is `simulated_host.py`, how they move `simulated_migration.py`, how busy they are `simulated_load.py`. No
+clock, no thread: the same seed and the same calls at the same times give the same answers, events and statistics.
 """
 
 from __future__ import annotations
 
 from typing import TypeAlias, assert_never
 
+import msgspec
+
 from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from hypervisor_backends.protocol import (
     FEATURE_BY_REQUEST,
+    ArmWatchdog,
     BulkStatistics,
     CallFailed,
     CallResult,
@@ -30,6 +33,7 @@ from hypervisor_backends.protocol import (
     ListDomains,
     Listener,
     PauseDomain,
+    PrepareIncoming,
     RebootDomain,
     ResetDomain,
     RestoreDomain,
@@ -41,13 +45,19 @@ from hypervisor_backends.protocol import (
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_domain import ADMITTED, ALREADY, SimulatedDomain
+from hypervisor_backends.simulated_fabric import Fabric
 from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultKind
-from hypervisor_backends.simulated_host import SUCCEEDED, SimulatedHost
+from hypervisor_backends.simulated_host import SimulatedHost
+from hypervisor_backends.simulated_machine import SUCCEEDED, WITHOUT_FABRIC
+from hypervisor_backends.simulated_migration import MIGRATION_REQUESTS, MigrationRequest, Migrations
+from hypervisor_backends.simulated_observer import HypervisorObserver
 from olvm.model.limits import NS_PER_S
 
-Command: TypeAlias = (
+PlainCommand: TypeAlias = (
     ShutdownDomain | DestroyDomain | RebootDomain | ResetDomain | SuspendDomain | PauseDomain | ContinueDomain
 )
+Command: TypeAlias = PlainCommand | MigrationRequest
+NewDomain: TypeAlias = StartDomain | RestoreDomain | PrepareIncoming
 
 
 def _ignore(_: CallResult) -> None:
@@ -64,11 +74,19 @@ class SimulatedHypervisor:
         scheduler: Scheduler,
         seed: int,
         config: SimulatedConfig | None = None,
+        fabric: Fabric | None = None,
     ) -> None:
-        """`capabilities`: `simulated_capabilities` makes those of a host that can do everything."""
+        """`capabilities`: `simulated_capabilities` makes those of a host that can do everything.
+
+        Without a `fabric` there is nobody to migrate to, and the host says so in its features.
+        """
         self.name = name
         self._config = config or SimulatedConfig()
+        if fabric is None:
+            features = tuple(word for word in capabilities.features if word not in WITHOUT_FABRIC)
+            capabilities = msgspec.structs.replace(capabilities, features=features)
         self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
+        self._migrations = Migrations(self._host, fabric)
         self._scheduler = scheduler
         self._features = frozenset(capabilities.features)
         self._memory_bytes_max = capabilities.memory_bytes * self._config.memory_overcommit_percent // 100
@@ -96,6 +114,8 @@ class SimulatedHypervisor:
 
     def close(self) -> None:
         self._closed = True
+        self._migrations.close()
+        self._host.watchdog.reset()
         self._host.outbox.listener = None
         self._host.outbox.clear()
         self._host.cancel_timers()
@@ -118,10 +138,24 @@ class SimulatedHypervisor:
     def power_off(self) -> None:
         """Lose the host: every domain is gone, nobody is told, and no call under way is answered."""
         self._host.power_off()
+        self._migrations.on_power_off()
 
     def power_on(self) -> None:
         """Boot the host anew, empty and with another boot id. Without effect while it is on."""
         self._host.power_on()
+
+    def set_observer(self, observer: HypervisorObserver | None) -> None:
+        """Who is told the truth, at each change; first of all what is there already."""
+        self._host.set_observer(observer)
+
+    def set_problems(self, problems: tuple[str, ...]) -> None:
+        """What makes the host unfit from now on, by `olvm.model.host_problems`; it stays over boots."""
+        self._host.set_problems(problems)
+
+    def set_storage_broken(self, is_broken: bool) -> None:
+        """While it is broken, guests that run or come to run pause with EIO; mending it continues nobody."""
+        self._host.set_storage_broken(is_broken)
+        self._host.outbox.drain()
 
     # ------------------------------------------------------------ calls
 
@@ -142,6 +176,11 @@ class SimulatedHypervisor:
         match request:
             case StartDomain() | RestoreDomain():
                 self._on_start(request, done)
+            case PrepareIncoming():
+                self._on_prepare(request, done)
+            case ArmWatchdog():
+                self._host.watchdog.arm(request.deadline_ns)
+                self._host.outbox.answer(done, SUCCEEDED)
             case ListDomains():
                 self._host.outbox.answer(done, CallSucceeded(value=DomainList(domains=tuple(self.domains()))))
             case GetCapabilities():
@@ -156,7 +195,7 @@ class SimulatedHypervisor:
 
     def _on_start(self, request: StartDomain | RestoreDomain, done: Done) -> None:
         domain = self._host.domains.get(request.vm_id)
-        if domain is not None and domain.epoch == request.epoch:
+        if domain is not None and domain.epoch == request.epoch and domain.incoming is None:
             if domain.started_ns is not None:
                 self._host.outbox.answer(done, SUCCEEDED)
             elif not domain.hung:
@@ -168,8 +207,26 @@ class SimulatedHypervisor:
             return
         self._begin_start(request, done)
 
-    def _refusal(self, request: StartDomain | RestoreDomain) -> CallFailed | None:
-        """Why this start cannot begin. Nothing has changed yet."""
+    def _on_prepare(self, request: PrepareIncoming, done: Done) -> None:
+        domain = self._host.domains.get(request.vm_id)
+        if domain is not None and domain.epoch == request.epoch and domain.incoming is not None:
+            self._migrations.repeat_address(domain.incoming, done)
+            return
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._host.outbox.answer(done, refusal)
+            return
+        what = f"PrepareIncoming of domain {request.spec.name} ({request.vm_id}) on host {self.name}"
+        answer_to = self._past_call_faults("PrepareIncoming", request.vm_id, request.spec.name, done, what)
+        if answer_to is not None:
+            self._observe(request, request.epoch)
+            self._migrations.prepare(request, answer_to)
+
+    def _refusal(self, request: NewDomain) -> CallFailed | None:
+        """Why this domain cannot come to be here. Nothing has changed yet."""
+        return self._refusal_of_identity(request) or self._refusal_of_room(request)
+
+    def _refusal_of_identity(self, request: NewDomain) -> CallFailed | None:
         spec = request.spec
         what = f"domain {spec.name} ({request.vm_id}) cannot start on host {self.name}"
         if request.vm_id in self._host.domains:
@@ -182,6 +239,14 @@ class SimulatedHypervisor:
             other = self._host.vm_id_by_name[spec.name]
             message = f"{what}: domain {other} has that name; rename one"
             return CallFailed(code="duplicate_domain", message=message)
+        if spec.leased and not isinstance(request, PrepareIncoming) and not self._host.watchdog.is_armed():
+            message = f"{what}: it needs a lease and the host's watchdog is not armed; renew the host's lease"
+            return CallFailed(code="lease_expired", message=message, can_retry=True)
+        return None
+
+    def _refusal_of_room(self, request: NewDomain) -> CallFailed | None:
+        spec = request.spec
+        what = f"domain {spec.name} ({request.vm_id}) cannot start on host {self.name}"
         needed_bytes = self._host.footprint_bytes(spec.memory_bytes)
         free_bytes = self._memory_bytes_max - self._host.memory_used_bytes
         if needed_bytes > free_bytes:
@@ -201,6 +266,7 @@ class SimulatedHypervisor:
     def _begin_start(self, request: StartDomain | RestoreDomain, done: Done) -> None:
         status: DomainStatus = "restoring_state" if isinstance(request, RestoreDomain) else "wait_for_launch"
         domain = SimulatedDomain(request.vm_id, request.epoch, request.spec, status)
+        self._observe(request, request.epoch)
         fault = self._start_fault(domain, type(request).__name__)
         if fault == "call_hangs":
             domain.hung = True
@@ -239,22 +305,52 @@ class SimulatedHypervisor:
             if answer_to is None:
                 return
             done = answer_to
-        if domain.status in ALREADY.get(type(request), ()):
+        refusal = self._wrong_state(request, domain)
+        if refusal is not None:
+            message = f"{what} is refused while {refusal}"
+            self._host.fail(done, "wrong_state", message, can_retry=True)
+        elif isinstance(request, MIGRATION_REQUESTS):
+            self._observe(request, domain.epoch)
+            self._migrations.carry_out(request, domain, done)
+        elif domain.status in ALREADY.get(type(request), ()):
             self._host.outbox.answer(done, SUCCEEDED)
         elif isinstance(request, SuspendDomain) and domain.status == "saving_state":
             domain.waiters.append(done)
-        elif domain.status not in ADMITTED[type(request)]:
-            message = f"{what} is refused while its status is {domain.status}; wait for another one"
-            self._host.fail(done, "wrong_state", message, can_retry=True)
         else:
+            self._observe(request, domain.epoch)
             self._carry_out(request, domain, done)
+
+    def _wrong_state(self, request: Command, domain: SimulatedDomain) -> str | None:
+        """Why the domain's present state does not admit the request."""
+        if isinstance(request, DestroyDomain):
+            return None
+        if isinstance(request, MIGRATION_REQUESTS):
+            return self._migrations.wrong_state(request, domain)
+        if domain.outgoing is not None and domain.outgoing.is_past_switch_over:
+            return "it is being handed over to another host; wait for the end of its migration"
+        if domain.ran_elsewhere or (
+            domain.pause_code == "POSTMIGRATE" and isinstance(request, SuspendDomain)
+        ):
+            return "another host runs it, as far as is known; find out there, then destroy this copy"
+        if domain.outgoing is not None and isinstance(request, SuspendDomain):
+            return "it migrates; cancel that first"
+        holds = domain.status in ALREADY.get(type(request), ()) or (
+            isinstance(request, SuspendDomain) and domain.status == "saving_state"
+        )
+        if holds or domain.status in ADMITTED[type(request)]:
+            return None
+        return f"its status is {domain.shown_status()}; wait for another one"
 
     def _past_faults(self, request: Command, domain: SimulatedDomain, done: Done, what: str) -> Done | None:
         """Whom to answer when the call is carried out; None when a fault keeps it from that."""
         if self._host.monitor_hangs(domain):
             self._time_out(done, "monitor_hung", what)
             return None
-        fault = self._host.faults.use_call_fault(type(request).__name__, domain.vm_id, domain.spec.name)
+        name = type(request).__name__
+        return self._past_call_faults(name, domain.vm_id, domain.spec.name, done, what)
+
+    def _past_call_faults(self, request: str, vm_id: str, vm_name: str, done: Done, what: str) -> Done | None:
+        fault = self._host.faults.use_call_fault(request, vm_id, vm_name)
         if fault == "call_fails":
             message = f"{what} failed in the hypervisor; try again"
             self._host.fail(done, "call_failed", message, can_retry=True)
@@ -264,7 +360,11 @@ class SimulatedHypervisor:
             return _ignore
         return None if fault == "call_hangs" else done
 
-    def _carry_out(self, request: Command, domain: SimulatedDomain, done: Done) -> None:
+    def _observe(self, request: NewDomain | Command, epoch: int) -> None:
+        if self._host.observer is not None:
+            self._host.observer.called(self.name, type(request).__name__, request.vm_id, epoch)
+
+    def _carry_out(self, request: PlainCommand, domain: SimulatedDomain, done: Done) -> None:
         host = self._host
         if isinstance(request, SuspendDomain):
             host.suspend(domain, done)

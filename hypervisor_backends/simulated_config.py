@@ -40,6 +40,16 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     )
     cpu_load_percent_min: float = 2.0  # a guest's long-run mean, of its own vCPUs
     cpu_load_percent_max: float = 50.0
+    # Live migration. A host's bandwidth is shared evenly by all its migrations, those that come and those that go.
+    migration_bandwidth_bytes_per_s: float = 125_000_000.0  # 1 Gbit/s; 0: a copy takes no time
+    # What a guest dirties with all its vCPUs busy, one number per VM; it dirties in proportion to the CPU it uses.
+    dirty_bytes_per_s_min: float = 1.0 * MIB
+    dirty_bytes_per_s_max: float = 100.0 * MIB
+    incoming_timeout_s: float = 60.0  # a target that hears nothing for so long gives its domain up
+    migration_keepalive_s: float = 5.0  # how often a source that copies asks whether the target is there
+    migration_repeat_s: float = 2.0  # how often a message that must be answered is sent again
+    migration_silence_s: float = 20.0  # a side that hears nothing for so long holds the other for lost
+    migration_confirm_timeout_s: float = 10.0  # all was sent: how long a source waits for the target's word
     start_fails_probability: float = 0.0
     start_hangs_probability: float = 0.0
     start_times_out_probability: float = 0.0
@@ -61,6 +71,10 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
                 raise BadInput(
                     f"simulated hypervisor setting {name} exceeds {name[:-4]}_max; raise that one too"
                 )
+        for name in self.__struct_fields__:
+            is_bound = name == "incoming_timeout_s" or (name.startswith("migration_") and name.endswith("_s"))
+            if is_bound and not name.endswith("_per_s") and getattr(self, name) == 0:
+                raise BadInput(f"simulated hypervisor setting {name} must be positive; try its default")
         if self.memory_overcommit_percent == 0:
             raise BadInput(
                 "simulated hypervisor setting memory_overcommit_percent must be positive; 100 is none"
@@ -78,6 +92,7 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
             shutdown_time_s_max=0.0,
             save_bytes_per_s=0.0,
             restore_bytes_per_s=0.0,
+            migration_bandwidth_bytes_per_s=0.0,
         )
 
 
@@ -99,5 +114,15 @@ def simulated_capabilities(*, cpus: int, memory_bytes: int) -> Capabilities:
         cpu_model="Simulated",
         hypervisor="simulated",
         hypervisor_version="1",
-        features=("graceful_shutdown", "reboot", "reset", "suspend", "pause", "guest_facts"),
+        features=(
+            "graceful_shutdown",
+            "reboot",
+            "reset",
+            "suspend",
+            "pause",
+            "guest_facts",
+            "migration",
+            "post_copy",
+            "watchdog",
+        ),
     )

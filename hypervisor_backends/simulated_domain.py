@@ -1,11 +1,9 @@
 """One simulated domain: its state, and which requests its state admits.
 
-Must not know time's passing, faults or other domains: `simulated.py` moves it from status to status.
+Must not know time's passing, faults or other domains: `simulated_host.py` moves it from status to status.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from hypervisor_backends.protocol import (
     Cancel,
@@ -15,6 +13,7 @@ from hypervisor_backends.protocol import (
     DomainState,
     DomainStatus,
     Done,
+    MigrateDomain,
     PauseCode,
     PauseDomain,
     RebootDomain,
@@ -24,6 +23,7 @@ from hypervisor_backends.protocol import (
     SuspendDomain,
 )
 from hypervisor_backends.simulated_load import GuestIdentity, LoadProfile, activity
+from hypervisor_backends.simulated_moving import Incoming, Outgoing, StepName
 from olvm.model.limits import NS_PER_S
 
 HEARTBEAT_PERIOD_NS = 5 * NS_PER_S
@@ -38,7 +38,9 @@ ADMITTED: dict[type[Request], frozenset[DomainStatus]] = {
     SuspendDomain: frozenset({"up", "paused"}),
     PauseDomain: GUEST_RUNS,
     ContinueDomain: frozenset({"paused"}),
-    DestroyDomain: GUEST_RUNS | {"wait_for_launch", "restoring_state", "paused", "saving_state"},
+    DestroyDomain: GUEST_RUNS
+    | {"wait_for_launch", "restoring_state", "paused", "saving_state", "migrating_to"},
+    MigrateDomain: frozenset({"powering_up", "up", "paused", "reboot_in_progress"}),
 }
 # Statuses in which a request holds already and succeeds without effect.
 ALREADY: dict[type[Request], frozenset[DomainStatus]] = {
@@ -50,7 +52,7 @@ ALREADY: dict[type[Request], frozenset[DomainStatus]] = {
 
 
 class SimulatedDomain:
-    """Plain state; `simulated.py` is its only mutator, apart from the methods here."""
+    """Plain state; `simulated_host.py` and the two sides of a migration change it, apart from the methods here."""
 
     __slots__ = (
         "boot_ns",
@@ -61,8 +63,11 @@ class SimulatedDomain:
         "guest_since_ns",
         "hung",
         "identity",
+        "incoming",
+        "outgoing",
         "pause_code",
         "paused_from",
+        "ran_elsewhere",
         "remaining_ns",
         "run_ns",
         "spec",
@@ -83,7 +88,7 @@ class SimulatedDomain:
         self.vm_id = vm_id
         self.epoch = epoch
         self.spec = spec
-        self.status: DomainStatus = status
+        self.status: DomainStatus = status  # a migration leaves it as it is: shown_status hides it
         self.started_ns: int | None = None  # set exactly when `started` was told
         self.guest_since_ns: int | None = None  # set exactly while the guest agent speaks
         self.guest_ignores_shutdown = False
@@ -91,7 +96,7 @@ class SimulatedDomain:
         self.start_fails = False  # the start that is under way will end in an error
         self.boot_ns = 0  # what is left of the boot when the launch is over
         self.waiters: list[Done] = []  # calls answered by the present step; emptied with it
-        self.step: Callable[[SimulatedDomain], None] | None = None  # what comes at due_ns, or at Continue
+        self.step: StepName | None = None  # what comes at due_ns, or at Continue
         self.due_ns = 0
         self.remaining_ns = 0  # of the step of a paused domain
         self.timer: Cancel | None = None  # set exactly while a step is due and time runs for it
@@ -99,6 +104,9 @@ class SimulatedDomain:
         self.fault_timers: list[Cancel] = []
         self.paused_from: DomainStatus = "up"
         self.pause_code: PauseCode = "NONE"  # other than NONE exactly while Paused
+        self.outgoing: Outgoing | None = None  # set exactly while the domain is the source of a migration
+        self.incoming: Incoming | None = None  # set exactly until the domain has arrived whole
+        self.ran_elsewhere = False  # by post-copy: it must never run here again
         self.identity: GuestIdentity | None = None
         self.run_ns: int | None = None  # since when the vCPUs run; None while they stand
         self.waves_at_run: float | None = None  # the load's wave integral at run_ns, once somebody asked
@@ -110,7 +118,7 @@ class SimulatedDomain:
             vm_id=self.vm_id,
             epoch=self.epoch,
             name=self.spec.name,
-            status=self.status,
+            status=self.shown_status(),
             vcpus=self.spec.vcpus,
             memory_bytes=self.spec.memory_bytes,
             pause_code=self.pause_code,
@@ -118,7 +126,16 @@ class SimulatedDomain:
             started_ns=self.started_ns,
         )
 
+    def shown_status(self) -> DomainStatus:
+        if self.outgoing is None:
+            return self.status
+        return "paused" if self.outgoing.post_copy else "migrating_from"
+
     def cancel_timers(self) -> None:
+        for moving in (self.outgoing, self.incoming):
+            if moving is not None and moving.timer is not None:
+                moving.timer()
+                moving.timer = None
         if self.timer is not None:
             self.timer()
             self.timer = None

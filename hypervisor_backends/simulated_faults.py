@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from hypervisor_backends.protocol import FEATURE_BY_REQUEST, PauseCode
+from hypervisor_backends.protocol import FEATURE_BY_REQUEST, DomainRequest, PauseCode
 from olvm.model.errors import BadInput
 
 FaultKind = Literal[
@@ -23,11 +23,16 @@ FaultKind = Literal[
     "guest_shuts_down",  # of its own accord
     "guest_reboots",  # of its own accord
     "io_error",  # the domain pauses with `pause_code`
+    "migration_fails",  # at the source, `after_s` from its begin but before its end; with post-copy both lose it
+    "migration_never_converges",  # at the source: the guest dirties all its memory faster than it can be sent
+    "migration_loses_confirm",  # at either side: the target runs and its word to the source is swallowed
 ]
 CALL_FAULTS: tuple[FaultKind, ...] = ("call_fails", "call_hangs", "call_times_out")
 GUEST_FAULTS: tuple[FaultKind, ...] = ("guest_crashes", "guest_shuts_down", "guest_reboots", "io_error")
 # What a call fault may name; calls about the host are never faulted, nor is the sure way out, DestroyDomain.
-FAULTABLE_REQUESTS = frozenset({"StartDomain"} | {request.__name__ for request in FEATURE_BY_REQUEST})
+FAULTABLE_REQUESTS = frozenset({"StartDomain"}) | {
+    request.__name__ for request in FEATURE_BY_REQUEST if issubclass(request, DomainRequest)
+}
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):

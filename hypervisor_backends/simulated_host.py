@@ -1,135 +1,55 @@
-"""The machine inside the simulated hypervisor: domains that boot, run, pause and end as time passes.
+"""What the domains of a simulated host do as time passes: they boot, run, pause, arrive and end.
 
-Decides when a domain changes state, which events are told, and how long each step takes. Knows nothing of
-how a call is asked, refused or faulted: that is `simulated.py`. Time comes from the `Scheduler`. A draw keeps
-to the seed, the host's name, the domain's life and the purpose, so one call more changes no other's.
+Decides when a domain changes state, which events are told, and how long each step takes. Knows nothing of how a
+call is asked, refused or faulted (`simulated.py`), nor of how a migration gets its memory over
+(`simulated_migration.py`). Time comes from the `Scheduler`.
 
-Invariants:
+Invariants, beside those of `simulated_machine.py`:
 
-1. Callbacks leave through one queue (`Outbox`), in the order of what happened, even when a callback submits.
-2. State is complete before the first callback about it runs.
-3. `memory_used_bytes` and `vcpus_used` are the sums over `domains`.
-4. A domain owns its timers; after `end` or `power_off` none of them is left.
+1. A domain owns its timers; after `end` or `power_off` none of them is left.
+2. The vCPUs of a domain run exactly while `run_ns` is set; a start and `thaw` set it, a stop and the end clear it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
-import msgspec
-
-from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from hypervisor_backends.protocol import (
-    CallFailed,
-    CallSucceeded,
     Capabilities,
-    DomainEvent,
     DomainEventKind,
-    DomainState,
     Done,
     ExitReason,
-    FailureCode,
     PauseCode,
     Scheduler,
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
-from hypervisor_backends.simulated_domain import GUEST_RUNS, SimulatedDomain
-from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultBook, FaultKind
-from hypervisor_backends.simulated_load import GuestIdentity, draw
-from hypervisor_backends.simulated_outbox import Outbox
-from hypervisor_backends.simulated_sampling import HostFrame, nics_of, sample, sample_host
+from hypervisor_backends.simulated_domain import SimulatedDomain
+from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultKind
+from hypervisor_backends.simulated_load import draw
+from hypervisor_backends.simulated_machine import SUCCEEDED, SimulatedMachine
+from hypervisor_backends.simulated_moving import GuestState, StepName
 from olvm.model.limits import NS_PER_S
 
-_Step: TypeAlias = Callable[[SimulatedDomain], None]
 
-SUCCEEDED = CallSucceeded()
-
-
-class SimulatedHost:
+class SimulatedHost(SimulatedMachine):
     """One machine. `simulated.py` calls the methods without an underscore, and drains the outbox after."""
 
     def __init__(
         self, name: str, capabilities: Capabilities, scheduler: Scheduler, seed: int, config: SimulatedConfig
     ) -> None:
-        self.name = name
-        self.config = config
-        self.capabilities = capabilities
-        self.faults = FaultBook()
-        self.outbox = Outbox()
-        self.domains: dict[str, SimulatedDomain] = {}
-        self.vm_id_by_name: dict[str, str] = {}
-        self.memory_used_bytes = 0
-        self.vcpus_used = 0
-        self.saved_vm_ids: set[str] = set()
-        self.is_on = False
-        self.boot_count = 0
-        self._scheduler = scheduler
-        self._seed = seed
-        self._mean_percent = (config.cpu_load_percent_min, config.cpu_load_percent_max)
-        self._tells_facts = "guest_facts" in capabilities.features
-        self.power_on()
-
-    # ------------------------------------------------------------ the machine
-
-    def power_on(self) -> None:
-        """Boot, empty. Without effect while it is on."""
-        if self.is_on:
-            return
-        self.is_on = True
-        self.boot_count += 1
-        self._booted_ns = self._scheduler.now_ns()
-        # The time is part of the key because a new process counts its boots from one again.
-        part = int(draw(self._seed, self.name, "boot_id", self.boot_count, self._booted_ns) * 2**48)
-        self.capabilities = msgspec.structs.replace(self.capabilities, boot_id=f"{self.name}-{part:012x}")
-        self._rx_bytes_of_ended = 0
-        self._tx_bytes_of_ended = 0
-
-    def power_off(self) -> None:
-        """Lose every domain; nobody is told, and no call under way is answered. Saved memory stays."""
-        self.cancel_timers()
-        self.domains.clear()
-        self.vm_id_by_name.clear()
-        self.memory_used_bytes = self.vcpus_used = 0
-        self.outbox.clear()
-        self.is_on = False
-
-    def cancel_timers(self) -> None:
-        for domain in self.domains.values():
-            domain.cancel_timers()
-
-    def states(self) -> list[DomainState]:
-        return [domain.state(not self.monitor_hangs(domain)) for _, domain in sorted(self.domains.items())]
-
-    def monitor_hangs(self, domain: SimulatedDomain) -> bool:
-        return bool(self.faults) and self.faults.stands("monitor_hangs", domain.vm_id, domain.spec.name)
-
-    def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
-        now_ns = self._scheduler.now_ns()
-        some_fault = bool(self.faults)
-        samples = [
-            sample(
-                domain,
-                domain.identity or self._identity(domain),
-                now_ns,
-                domain.heard_ns(now_ns) if self._tells_facts else None,
-                not (some_fault and self.monitor_hangs(domain)),
-            )
-            for _, domain in sorted(self.domains.items())
-            if domain.started_ns is not None
-        ]
-        host = HostFrame(
-            name=self.name,
-            capabilities=self.capabilities,
-            booted_ns=self._booted_ns,
-            memory_used_bytes=self.memory_used_bytes,
-            vm_count=len(self.domains),
-            vm_active=sum(domain.run_ns is not None for domain in self.domains.values()),
-            rx_bytes_of_ended=self._rx_bytes_of_ended,
-            tx_bytes_of_ended=self._tx_bytes_of_ended,
-        )
-        return sample_host(host, now_ns, samples), samples
+        self._steps: dict[StepName, Callable[[SimulatedDomain], None]] = {
+            "launched": self._launched,
+            "restored": self._restored,
+            "guest_up": self._guest_up,
+            "shut_down": self._shut_down,
+            "reset": self.reset,
+            "saved": self._saved,
+        }
+        # Told when a domain that is part of a migration is taken off this host.
+        self.on_moving_ended: Callable[[SimulatedDomain], None] = _forget
+        self._storage_broken = False
+        super().__init__(name, capabilities, scheduler, seed, config)
 
     # ------------------------------------------------------------ guest faults
 
@@ -140,19 +60,39 @@ class SimulatedHost:
             self._schedule_guest_fault(domain, fault)
 
     def _schedule_guest_fault(self, domain: SimulatedDomain, fault: Fault) -> None:
-        due_ns = self._scheduler.now_ns() + int(fault.after_s * NS_PER_S)
-        domain.fault_timers.append(self._scheduler.call_at(due_ns, partial(self._strike, domain, fault)))
+        due_ns = self.scheduler.now_ns() + int(fault.after_s * NS_PER_S)
+        domain.fault_timers.append(self.scheduler.call_at(due_ns, partial(self._strike, domain, fault)))
 
     def _strike(self, domain: SimulatedDomain, fault: Fault) -> None:
         """A fault that does not fit the domain's status passes without effect."""
         if fault.kind == "guest_crashes":
             self.end(domain, "crashed", ExitReason.LOST_QEMU, "lost connection with the QEMU process")
-        elif fault.kind == "guest_shuts_down" and domain.status in GUEST_RUNS:
+        elif domain.run_ns is None:
+            return
+        elif fault.kind == "guest_shuts_down":
             self.end(domain, "shut_down", ExitReason.USER_SHUTDOWN, "the guest powered off by itself")
-        elif fault.kind == "guest_reboots" and domain.status in GUEST_RUNS:
+        elif fault.kind == "guest_reboots":
             self.reset(domain)
-        elif fault.kind == "io_error" and domain.status in GUEST_RUNS:
+        elif fault.kind == "io_error":
             self.pause(domain, fault.pause_code, "paused by an I/O error of a disk")
+        self.outbox.drain()
+
+    def set_storage_broken(self, is_broken: bool) -> None:
+        """While it is broken, each guest that runs, or comes to run, pauses with EIO at its next I/O: at once."""
+        self._storage_broken = is_broken
+        for _, domain in sorted(self.domains.items()):
+            self._meet_storage(domain)
+
+    def _meet_storage(self, domain: SimulatedDomain) -> None:
+        if self._storage_broken and domain.run_ns is not None:
+            self.pause(domain, "EIO", "paused by an I/O error: its storage cannot be reached")
+
+    def end_leased(self) -> None:
+        leased = [domain for _, domain in sorted(self.domains.items()) if domain.spec.leased]
+        for domain in leased:
+            # One that has not arrived does not run; it will ask for the lease when it arrives.
+            if domain.status != "migrating_to":
+                self.end(domain, "crashed", ExitReason.GENERIC_ERROR, "its lease expired")
         self.outbox.drain()
 
     # ------------------------------------------------------------ a domain's life
@@ -163,39 +103,47 @@ class SimulatedHost:
         domain.waiters.append(done)
         config = self.config
         if domain.status == "restoring_state":
-            self._arm(domain, _moving_ns(domain, config.restore_bytes_per_s), self._restored)
+            self._arm(domain, _moving_ns(domain, config.restore_bytes_per_s), "restored")
             return
-        boot_ns = self._between_ns(domain, "boot", config.boot_time_s_min, config.boot_time_s_max)
-        launch_ns = self._between_ns(domain, "launch", config.launch_time_s_min, config.launch_time_s_max)
+        boot_ns = self.between_ns(domain, "boot", config.boot_time_s_min, config.boot_time_s_max)
+        launch_ns = self.between_ns(domain, "launch", config.launch_time_s_min, config.launch_time_s_max)
         launch_ns = min(launch_ns, boot_ns)
         domain.boot_ns = boot_ns - launch_ns
-        self._arm(domain, launch_ns, self._launched)
-
-    def add(self, domain: SimulatedDomain) -> None:
-        """Let the domain take its room; alone, this is a start that never gets anywhere."""
-        self.domains[domain.vm_id] = domain
-        self.vm_id_by_name[domain.spec.name] = domain.vm_id
-        self.memory_used_bytes += self.footprint_bytes(domain.spec.memory_bytes)
-        self.vcpus_used += domain.spec.vcpus
-
-    def footprint_bytes(self, memory_bytes: int) -> int:
-        return memory_bytes + self.config.memory_overhead_bytes
+        self._arm(domain, launch_ns, "launched")
 
     def _launched(self, domain: SimulatedDomain) -> None:
         if self._ended_by_failed_start(domain):
             return
-        self.saved_vm_ids.discard(domain.vm_id)
-        domain.status = "powering_up"
-        self._run(domain, "booting")
-        self._arm(domain, domain.boot_ns, self._guest_up)
+        self.set_status(domain, "powering_up")
+        self.start_vcpus(domain)
+        self._begin_life(domain, "booting")
+        self._arm(domain, domain.boot_ns, "guest_up")
+        self._meet_storage(domain)
 
     def _restored(self, domain: SimulatedDomain) -> None:
         if self._ended_by_failed_start(domain):
             return
-        self.saved_vm_ids.discard(domain.vm_id)
-        domain.status = "up"
-        self._run(domain, "restored from saved memory")
+        self.set_status(domain, "up")
+        self.start_vcpus(domain)
+        self._begin_life(domain, "restored from saved memory")
         self._guest_up(domain)
+        self._meet_storage(domain)
+
+    def arrive(self, domain: SimulatedDomain, state: GuestState) -> None:
+        """The machine runs here from now on, as it was at its source, unless it was paused there."""
+        domain.paused_from, domain.pause_code = state.paused_from, state.pause_code
+        domain.step, domain.remaining_ns = state.step, state.remaining_ns
+        domain.stopped_ns = self.scheduler.now_ns()
+        self.set_status(domain, state.status)
+        self._begin_life(domain, "arrived by live migration")
+        domain.guest_ignores_shutdown = state.ignores_shutdown
+        if state.guest_heard:
+            domain.guest_since_ns = self.scheduler.now_ns()
+            self.tell(domain, "guest_up")
+        if state.status == "paused":
+            self.tell(domain, "paused", "arrived paused")
+            return
+        self.thaw(domain)
 
     def _ended_by_failed_start(self, domain: SimulatedDomain) -> bool:
         if not domain.start_fails:
@@ -209,9 +157,9 @@ class SimulatedHost:
             self.fail(done, "start_failed", message, can_retry=True)
         return True
 
-    def _run(self, domain: SimulatedDomain, message: str) -> None:
-        domain.started_ns = self._scheduler.now_ns()
-        domain.start_vcpus(domain.started_ns)
+    def _begin_life(self, domain: SimulatedDomain, message: str) -> None:
+        self.saved_vm_ids.discard(domain.vm_id)
+        domain.started_ns = self.scheduler.now_ns()
         config = self.config
         domain.guest_ignores_shutdown = self.chance(
             domain, "ignores_shutdown", config.guest_ignores_shutdown_probability
@@ -219,26 +167,26 @@ class SimulatedHost:
         for done in domain.waiters:
             self.outbox.answer(done, SUCCEEDED)
         domain.waiters.clear()
-        self._tell(domain, "started", message)
+        self.tell(domain, "started", message)
         if self.faults:
             for kind in GUEST_FAULTS:
                 self.attach_guest_fault(domain, kind)
         if self.chance(domain, "crashes", config.guest_crashes_probability):
-            after_s = draw(self._seed, self.name, "crash_after", domain.vm_id, domain.epoch)
+            after_s = draw(self.seed, self.name, "crash_after", domain.vm_id, domain.epoch)
             crash = Fault(kind="guest_crashes", after_s=after_s * config.guest_crash_after_s_max)
             self._schedule_guest_fault(domain, crash)
 
     def _guest_up(self, domain: SimulatedDomain) -> None:
-        domain.status = "up"
-        domain.guest_since_ns = self._scheduler.now_ns()
-        self._tell(domain, "guest_up")
+        self.set_status(domain, "up")
+        domain.guest_since_ns = self.scheduler.now_ns()
+        self.tell(domain, "guest_up")
 
     def ask_shutdown(self, domain: SimulatedDomain) -> None:
         """A guest obeys even while it boots; a deaf one is not told apart by its status."""
         if self._is_deaf(domain):
             return
-        domain.status = "powering_down"
-        self._arm(domain, self._shutdown_ns(domain), self._shut_down)
+        self.set_status(domain, "powering_down")
+        self._arm(domain, self._shutdown_ns(domain), "shut_down")
 
     def _shut_down(self, domain: SimulatedDomain) -> None:
         self.end(domain, "shut_down", ExitReason.ADMIN_SHUTDOWN, "the guest powered off as asked")
@@ -246,44 +194,57 @@ class SimulatedHost:
     def ask_reboot(self, domain: SimulatedDomain) -> None:
         if self._is_deaf(domain):
             return
-        domain.status = "reboot_in_progress"
-        self._arm(domain, self._shutdown_ns(domain), self.reset)
+        self.set_status(domain, "reboot_in_progress")
+        self._arm(domain, self._shutdown_ns(domain), "reset")
 
     def reset(self, domain: SimulatedDomain) -> None:
         """The guest starts over; also the second half of a reboot."""
-        domain.status = "reboot_in_progress"
+        self.set_status(domain, "reboot_in_progress")
         domain.guest_since_ns = None
-        self._tell(domain, "rebooted")
+        self.tell(domain, "rebooted")
         config = self.config
-        boot_ns = self._between_ns(domain, "boot", config.boot_time_s_min, config.boot_time_s_max)
-        self._arm(domain, boot_ns, self._guest_up)
+        boot_ns = self.between_ns(domain, "boot", config.boot_time_s_min, config.boot_time_s_max)
+        self._arm(domain, boot_ns, "guest_up")
 
     def pause(self, domain: SimulatedDomain, pause_code: PauseCode, message: str) -> None:
-        now_ns = self._scheduler.now_ns()
+        self.freeze(domain)
+        if domain.status != "paused":
+            domain.paused_from = domain.status
+        domain.pause_code = pause_code
+        self.set_status(domain, "paused")
+        self.tell(domain, "paused", message)
+
+    def resume(self, domain: SimulatedDomain) -> None:
+        domain.pause_code = "NONE"
+        self.set_status(domain, domain.paused_from)
+        self.tell(domain, "continued")
+        self.thaw(domain)
+
+    def freeze(self, domain: SimulatedDomain) -> None:
+        """Stop the vCPUs, and with them what the guest is about. Without effect while they stand."""
+        if domain.run_ns is None:
+            return
         if domain.timer is not None:
             domain.timer()
             domain.timer = None
-            domain.remaining_ns = max(domain.due_ns - now_ns, 0)
-        domain.paused_from = domain.status
-        domain.status = "paused"
-        domain.pause_code = pause_code
-        domain.stop_vcpus(now_ns, self._identity(domain).profile)
-        self._tell(domain, "paused", message)
+            domain.remaining_ns = max(domain.due_ns - self.scheduler.now_ns(), 0)
+        self.stop_vcpus(domain)
 
-    def resume(self, domain: SimulatedDomain) -> None:
-        domain.status = domain.paused_from
-        domain.pause_code = "NONE"
-        domain.start_vcpus(self._scheduler.now_ns())
-        self._tell(domain, "continued")
+    def thaw(self, domain: SimulatedDomain) -> None:
+        """Let the guest go on where it was frozen. A paused domain is left as it is."""
+        if domain.status == "paused" or domain.run_ns is not None:
+            return
+        self.start_vcpus(domain)
         if domain.step is not None:
             self._arm(domain, domain.remaining_ns, domain.step)
+        self._meet_storage(domain)
 
     def suspend(self, domain: SimulatedDomain, done: Done) -> None:
-        domain.stop_vcpus(self._scheduler.now_ns(), self._identity(domain).profile)
-        domain.status = "saving_state"
+        self.stop_vcpus(domain)
         domain.pause_code = "NONE"
+        self.set_status(domain, "saving_state")
         domain.waiters.append(done)
-        self._arm(domain, _moving_ns(domain, self.config.save_bytes_per_s), self._saved)
+        self._arm(domain, _moving_ns(domain, self.config.save_bytes_per_s), "saved")
 
     def _saved(self, domain: SimulatedDomain) -> None:
         if not self.config.saved_memory_shared:
@@ -297,96 +258,53 @@ class SimulatedHost:
         self, domain: SimulatedDomain, kind: DomainEventKind, exit_reason: ExitReason, message: str
     ) -> None:
         """Take the domain off the host, answer what waited for it, and tell its end if its start was told."""
-        domain.cancel_timers()
-        if domain.started_ns is not None:
-            now_ns = self._scheduler.now_ns()
-            for nic in nics_of(domain, self._identity(domain), now_ns):
-                self._rx_bytes_of_ended += nic.rx_bytes
-                self._tx_bytes_of_ended += nic.tx_bytes
-        del self.domains[domain.vm_id]
-        del self.vm_id_by_name[domain.spec.name]
-        self.memory_used_bytes -= self.footprint_bytes(domain.spec.memory_bytes)
-        self.vcpus_used -= domain.spec.vcpus
+        self.remove(domain)
+        if domain.outgoing is not None or domain.incoming is not None:
+            self.on_moving_ended(domain)
         for done in domain.waiters:
             who = f"domain {domain.spec.name} ({domain.vm_id})"
             text = f"{who} ended on host {self.name} during the call: {message}; start it again"
             self.fail(done, "domain_ended", text)
         domain.waiters.clear()
-        if domain.started_ns is not None:
-            self._tell(domain, kind, message, exit_reason=exit_reason)
+        if domain.started_ns is not None or exit_reason == ExitReason.MIGRATION_FAILED:
+            self.tell(domain, kind, message, exit_reason=exit_reason)
 
-    # ------------------------------------------------------------ steps, draws and words
+    # ------------------------------------------------------------ steps
 
-    def _arm(self, domain: SimulatedDomain, delay_ns: int, step: _Step) -> None:
+    def _arm(self, domain: SimulatedDomain, delay_ns: int, step: StepName) -> None:
         """Replace the domain's present step; one without delay is taken at once."""
         if domain.timer is not None:
             domain.timer()
             domain.timer = None
         if delay_ns <= 0:
             domain.step = None
-            step(domain)
+            self._steps[step](domain)
             return
         domain.step = step
-        domain.due_ns = self._scheduler.now_ns() + delay_ns
-        domain.timer = self._scheduler.call_at(domain.due_ns, partial(self._take_step, domain))
+        domain.due_ns = self.scheduler.now_ns() + delay_ns
+        domain.timer = self.scheduler.call_at(domain.due_ns, partial(self._take_step, domain))
 
     def _take_step(self, domain: SimulatedDomain) -> None:
         domain.timer = None
         step, domain.step = domain.step, None
         assert step is not None, f"domain {domain.vm_id} has a timer and no step"
-        step(domain)
+        self._steps[step](domain)
         self.outbox.drain()
-
-    def _between_ns(self, domain: SimulatedDomain, purpose: str, least_s: float, most_s: float) -> int:
-        if least_s == most_s:
-            return int(least_s * NS_PER_S)
-        domain.step_count += 1
-        part = draw(self._seed, self.name, purpose, domain.vm_id, domain.epoch, domain.step_count)
-        return int((least_s + (most_s - least_s) * part) * NS_PER_S)
-
-    def chance(self, domain: SimulatedDomain, purpose: str, probability: float) -> bool:
-        if probability == 0.0:
-            return False
-        return draw(self._seed, self.name, purpose, domain.vm_id, domain.epoch) < probability
 
     def _shutdown_ns(self, domain: SimulatedDomain) -> int:
         config = self.config
-        return self._between_ns(domain, "shutdown", config.shutdown_time_s_min, config.shutdown_time_s_max)
+        return self.between_ns(domain, "shutdown", config.shutdown_time_s_min, config.shutdown_time_s_max)
 
     def _is_deaf(self, domain: SimulatedDomain) -> bool:
         if domain.guest_ignores_shutdown:
             return True
         return self.faults.use("guest_ignores_shutdown", domain.vm_id, domain.spec.name) is not None
 
-    def _identity(self, domain: SimulatedDomain) -> GuestIdentity:
-        if domain.identity is None:
-            domain.identity = GuestIdentity(self._seed, domain.vm_id, domain.spec, self._mean_percent)
-        return domain.identity
-
-    def fail(self, done: Done, code: FailureCode, message: str, *, can_retry: bool = False) -> None:
-        self.outbox.answer(done, CallFailed(code=code, message=message, can_retry=can_retry))
-
-    def _tell(
-        self,
-        domain: SimulatedDomain,
-        kind: DomainEventKind,
-        message: str = "",
-        *,
-        exit_reason: ExitReason | None = None,
-    ) -> None:
-        self.outbox.tell(
-            DomainEvent(
-                vm_id=domain.vm_id,
-                epoch=domain.epoch,
-                kind=kind,
-                at_ns=self._scheduler.now_ns(),
-                exit_reason=exit_reason,
-                pause_code=domain.pause_code,
-                message=message,
-            )
-        )
-
 
 def _moving_ns(domain: SimulatedDomain, bytes_per_s: float) -> int:
     """How long the domain's memory takes to or from the disk."""
     return 0 if bytes_per_s == 0 else int(domain.spec.memory_bytes / bytes_per_s * NS_PER_S)
+
+
+def _forget(_: SimulatedDomain) -> None:
+    """Stands where nobody migrates."""

@@ -1,4 +1,4 @@
-"""The one way out of the simulated hypervisor: answers and events, in the order of what happened."""
+"""The one way out of the simulated hypervisor: answers, events and messages, in the order of what happened."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class Outbox:
 
     def tell(self, event: DomainEvent) -> None:
         self._waiting.append(partial(self._hand_over, event))
+
+    def send(self, send: Callable[[], None]) -> None:
+        """A message to another host leaves in its turn, as answers and events do."""
+        self._waiting.append(send)
 
     def clear(self) -> None:
         self._waiting.clear()

@@ -30,6 +30,8 @@ class HostFrame(msgspec.Struct, frozen=True, kw_only=True):
     memory_used_bytes: int
     vm_count: int
     vm_active: int
+    incoming_vm_migrations: int
+    outgoing_vm_migrations: int
     rx_bytes_of_ended: int
     tx_bytes_of_ended: int
 
@@ -69,8 +71,8 @@ def sample_host(frame: HostFrame, now_ns: int, samples: list[DomainStatistics]) 
         ksm_cpu_percent=0.0,
         vm_count=frame.vm_count,
         vm_active=frame.vm_active,
-        incoming_vm_migrations=0,
-        outgoing_vm_migrations=0,
+        incoming_vm_migrations=frame.incoming_vm_migrations,
+        outgoing_vm_migrations=frame.outgoing_vm_migrations,
         nics=(uplink,),
     )
 
@@ -96,7 +98,7 @@ def sample(
         vm_id=domain.vm_id,
         epoch=domain.epoch,
         name=spec.name,
-        status=domain.status,
+        status=domain.shown_status(),
         status_ns=now_ns,
         elapsed_time_s=(now_ns - started_ns) // NS_PER_S,
         cpu_user_percent=100.0 * cores * (1.0 - profile.sys_share),

@@ -20,11 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from olvm.api.inventory import Clusters, Events, Hosts, Operations, Vms
+from olvm.api.affinity_groups import AffinityGroups
+from olvm.api.clusters import Clusters
+from olvm.api.hosts import Hosts
 from olvm.api.link import Link, LocalLink, SocketLink, result_of
 from olvm.api.operation import ACCEPT_TIMEOUT_S, Operation, OperationClient
+from olvm.api.operations import Events, Operations
 from olvm.api.result import Result
 from olvm.api.settings import load_config, store_config
+from olvm.api.vms import Vms
 from olvm.model import client_protocol as p
 from olvm.model import messages as m
 from olvm.model.errors import BadInput, WaitTimeout
@@ -50,6 +54,7 @@ class DataCenter:
         self.clusters = Clusters(self)
         self.hosts = Hosts(self)
         self.vms = Vms(self)
+        self.affinity_groups = AffinityGroups(self)
         self.operations = Operations(self)
 
     @classmethod

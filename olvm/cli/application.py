@@ -52,9 +52,11 @@ _COMMANDS = (
     ),
     ("host", "host:app", "Hosts: add them, take them out of service, bring them back."),
     ("vm", "vm:app", "Virtual machines: create, start, stop and watch them."),
+    ("affinity", "affinity:app", "Affinity groups: machines together or apart, on some hosts or off them."),
     ("operation", "operation:app", "Operations: the durable record of every command."),
     ("event", "event:app", "Events: what happened, in order."),
     ("sql", "sql:sql", "Run a reading SQL statement over engine and history."),
+    ("sim", "sim:app", "The simulator: seeds, faults, oracles, and a token for each failure."),
     ("version", "version:version", "Print the version."),
     ("completion", "completion:completion", "Print a shell's completion script."),
 )

@@ -141,6 +141,12 @@ def once_each(names: Sequence[str]) -> list[str]:
 
 
 def confirm_removal(kind: str, names: Sequence[str], yes: bool) -> None:
+    """As `confirm`, of a removal."""
+    listed = ", ".join(names)
+    confirm(f"Remove {kind} {listed}?", f"removing {kind} {listed}", yes, "nothing was removed")
+
+
+def confirm(question: str, doing: str, yes: bool, otherwise: str = "nothing was done") -> None:
     """Ask on a terminal; elsewhere `--yes` must have been given.
 
     Raises:
@@ -149,12 +155,11 @@ def confirm_removal(kind: str, names: Sequence[str], yes: bool) -> None:
     """
     if yes:
         return
-    listed = ", ".join(names)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise BadInput(f"removing {kind} {listed} needs --yes where nobody can be asked")
-    print(f"Remove {kind} {listed}? [y/N] ", end="", file=sys.stderr, flush=True)
+        raise BadInput(f"{doing} needs --yes where nobody can be asked")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        print("olvm: nothing was removed", file=sys.stderr)
+        print(f"olvm: {otherwise}", file=sys.stderr)
         raise CommandFailed(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -10,11 +10,20 @@ from olvm.cli.changes import Asked, carry_out, confirm_removal, once_each
 from olvm.cli.completer import cluster_names
 from olvm.cli.connection import data_center
 from olvm.cli.listing import list_records, show_record
-from olvm.cli.options import CHANGING, LISTING, PRINTING, Changing, Listing, Printing, Yes
+from olvm.cli.options import CHANGING, LISTING, PRINTING, Changing, Deadline, Listing, Printing, Yes
 from olvm.model import messages as m
 from olvm.model.errors import BadInput
 
-USUAL_COLUMNS = ("name", "policy", "host_count", "memory_overcommit_percent", "cpu_overcommit_percent")
+USUAL_COLUMNS = (
+    "name",
+    "policy",
+    "host_count",
+    "power",
+    "migration_policy",
+    "fencing",
+    "memory_overcommit_percent",
+    "cpu_overcommit_percent",
+)
 ClusterName = Annotated[str, Parameter(help="Name.", completer=cluster_names)]
 Policy = Annotated[
     str | None, Parameter(help="Scheduling policy, as in none, evenly_distributed or power_saving.")
@@ -34,6 +43,34 @@ CpuOvercommit = Annotated[
     Parameter(
         name="--cpu-overcommit", help="Percent of the CPUs to give out; 0: no bound.", metavar="PERCENT"
     ),
+]
+MigrationPolicy = Annotated[
+    str | None,
+    Parameter(help="Of machines that have none of their own, as in minimal_downtime or post_copy."),
+]
+MigrationBandwidth = Annotated[
+    float | None,
+    Parameter(help="MiB/s of one host in each direction; 0: the configuration's.", metavar="MIB_S"),
+]
+Fencing = Annotated[bool | None, Parameter(help="Hosts that stay silent are fenced.")]
+SkipIfLeaseLive = Annotated[
+    bool | None,
+    Parameter(
+        name="--fencing-skip-if-lease-live", help="Not while the host renews its lease on the storage."
+    ),
+]
+SkipIfConnectivityBroken = Annotated[
+    bool | None,
+    Parameter(name="--fencing-skip-if-connectivity-broken", help="Not while too many hosts are silent."),
+]
+ConnectivityThreshold = Annotated[
+    int | None,
+    Parameter(
+        name="--fencing-connectivity-threshold", help="How many are too many: 1 to 100.", metavar="PERCENT"
+    ),
+]
+HaReservation = Annotated[
+    bool | None, Parameter(help="Warn when what is highly available would not fit if one host were lost.")
 ]
 
 app = App(
@@ -64,6 +101,13 @@ def create(
     policy_parameter: PolicyParameters = None,
     memory_overcommit: MemoryOvercommit = 100,
     cpu_overcommit: CpuOvercommit = 0,
+    migration_policy: MigrationPolicy = "minimal_downtime",
+    migration_bandwidth: MigrationBandwidth = 0.0,
+    fencing: Fencing = True,
+    skip_if_lease_live: SkipIfLeaseLive = True,
+    skip_if_connectivity_broken: SkipIfConnectivityBroken = True,
+    connectivity_threshold: ConnectivityThreshold = 50,
+    ha_reservation: HaReservation = False,
     options: Changing = CHANGING,
 ) -> int:
     """Create clusters."""
@@ -71,7 +115,18 @@ def create(
     asked = [
         Asked(
             command=m.CreateCluster(
-                name, policy or "none", parameters or {}, memory_overcommit or 0, cpu_overcommit or 0
+                name=name,
+                policy=policy or "none",
+                policy_parameters=parameters or {},
+                memory_overcommit_percent=memory_overcommit or 0,
+                cpu_overcommit_percent=cpu_overcommit or 0,
+                migration_policy=migration_policy or "minimal_downtime",
+                migration_bandwidth_mib_s=migration_bandwidth or 0.0,
+                fencing=bool(fencing),
+                fencing_skip_if_lease_live=bool(skip_if_lease_live),
+                fencing_skip_if_connectivity_broken=bool(skip_if_connectivity_broken),
+                fencing_connectivity_threshold_percent=connectivity_threshold or 0,
+                ha_reservation=bool(ha_reservation),
             ),
             what=f"create cluster {name}",
         )
@@ -90,12 +145,44 @@ def update(
     policy_parameter: PolicyParameters = None,
     memory_overcommit: MemoryOvercommit = None,
     cpu_overcommit: CpuOvercommit = None,
+    migration_policy: MigrationPolicy = None,
+    migration_bandwidth: MigrationBandwidth = None,
+    fencing: Fencing = None,
+    skip_if_lease_live: SkipIfLeaseLive = None,
+    skip_if_connectivity_broken: SkipIfConnectivityBroken = None,
+    connectivity_threshold: ConnectivityThreshold = None,
+    ha_reservation: HaReservation = None,
     options: Changing = CHANGING,
 ) -> int:
     """Change what is given."""
-    command = m.UpdateCluster(name, policy, _parameters(policy_parameter), memory_overcommit, cpu_overcommit)
+    command = m.UpdateCluster(
+        name=name,
+        policy=policy,
+        policy_parameters=_parameters(policy_parameter),
+        memory_overcommit_percent=memory_overcommit,
+        cpu_overcommit_percent=cpu_overcommit,
+        migration_policy=migration_policy,
+        migration_bandwidth_mib_s=migration_bandwidth,
+        fencing=fencing,
+        fencing_skip_if_lease_live=skip_if_lease_live,
+        fencing_skip_if_connectivity_broken=skip_if_connectivity_broken,
+        fencing_connectivity_threshold_percent=connectivity_threshold,
+        ha_reservation=ha_reservation,
+    )
     with data_center(options) as dc:
         return carry_out(dc, [Asked(command=command, what=f"update cluster {name}")], options)
+
+
+@app.command
+def shutdown(name: ClusterName, /, *, deadline: Deadline = None, options: Changing = CHANGING) -> int:
+    """Shut all its machines down in order, and put its hosts into maintenance."""
+    return _power(name, "shutdown", deadline, options)
+
+
+@app.command
+def start(name: ClusterName, /, *, deadline: Deadline = None, options: Changing = CHANGING) -> int:
+    """Activate its hosts and start the machines that ran before the shutdown."""
+    return _power(name, "start", deadline, options)
 
 
 @app.command
@@ -112,6 +199,12 @@ def remove(
         confirm_removal("cluster", chosen, yes)
         asked = [Asked(command=m.RemoveCluster(name), what=f"remove cluster {name}") for name in chosen]
         return carry_out(dc, asked, options)
+
+
+def _power(name: str, verb: Literal["shutdown", "start"], deadline_s: float | None, options: Changing) -> int:
+    command = m.ClusterCommand(name, verb, deadline_s)
+    with data_center(options) as dc:
+        return carry_out(dc, [Asked(command=command, what=f"{verb} cluster {name}")], options)
 
 
 def _parameters(pairs: list[str] | None) -> dict[str, float] | None:

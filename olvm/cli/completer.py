@@ -25,6 +25,10 @@ def cluster_names(context: CompletionContext) -> list[str]:
     return _names("clusters", context)
 
 
+def affinity_group_names(context: CompletionContext) -> list[str]:
+    return _names("affinity_groups", context)
+
+
 def _names(table: str, context: CompletionContext) -> list[str]:
     from olvm.api.data_center import DataCenter
     from olvm.cli.options import default_directory

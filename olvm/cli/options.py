@@ -35,6 +35,9 @@ def seconds(_annotation: object, tokens: Sequence[Token]) -> float:
 
 
 Duration = Annotated[float, Parameter(converter=seconds, n_tokens=1, metavar="TIME")]
+Deadline = Annotated[
+    Duration | None, Parameter(help="The operation fails when it has not ended after this long.")
+]
 Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")]
 Cluster = Annotated[
     str | None,

@@ -17,7 +17,7 @@ from olvm.cli.options import (
     PRINTING,
     Changing,
     Cluster,
-    Duration,
+    Deadline,
     Listing,
     Printing,
     VmNames,
@@ -27,12 +27,35 @@ from olvm.cli.output import chosen_columns, write_object, write_rows
 from olvm.model import messages as m
 from olvm.model.sizes import parse_size
 
-USUAL_COLUMNS = ("name", "status", "host", "cluster", "vcpus", "memory_bytes", "high_availability")
+USUAL_COLUMNS = (
+    "name",
+    "status",
+    "host",
+    "cluster",
+    "vcpus",
+    "memory_bytes",
+    "high_availability",
+    "priority",
+    "lease",
+    "copy_phase",
+)
 VERDICT_COLUMNS = ("host", "accepted", "chosen", "score", "rejected_by", "reason")
 VmName = Annotated[str, Parameter(help="Name or id.", completer=vm_names)]
 Memory = Annotated[str, Parameter(help="As in 512MiB or 8GiB.", metavar="SIZE")]
-Deadline = Annotated[
-    Duration | None, Parameter(help="The operation fails when it has not ended after this long.")
+Priority = Annotated[int | None, Parameter(help="1 to 100; the higher come back first.", metavar="N")]
+Lease = Annotated[
+    bool | None,
+    Parameter(
+        help="A lease on shared storage: it can start elsewhere without power management. If not said: as "
+        "--high-availability."
+    ),
+]
+ResumeBehavior = Annotated[
+    m.ResumeBehavior | None,
+    Parameter(help="What an I/O error that paused it leads to; with a lease only kill."),
+]
+MigrationPolicy = Annotated[
+    str | None, Parameter(help="As in post_copy; empty: its cluster's.", metavar="POLICY")
 ]
 
 app = App(name="vm", help="Virtual machines: create, start, stop and watch them.")
@@ -45,6 +68,7 @@ _HELP_BY_VERB: dict[m.VmVerb, str] = {
     "reset": "Boot machines again at once, as by the reset button.",
     "suspend": "Save the memory of machines to disk and end them.",
     "resume": "Let suspended or paused machines go on.",
+    "cancel_migration": "Give up the migrations under way; the machines run on where they were.",
 }
 
 
@@ -73,6 +97,11 @@ def create(
     high_availability: Annotated[
         bool, Parameter(help="Start it again when its host says that it died.")
     ] = False,
+    priority: Priority = 50,
+    lease: Lease = None,
+    resume_behavior: ResumeBehavior = None,
+    migration_policy: MigrationPolicy = "",
+    migratable: Annotated[bool, Parameter(help="May be moved to another host while it runs.")] = True,
     pinned_host: Annotated[
         list[str] | None,
         Parameter(help="Run only there; may be repeated.", negative=(), completer=host_names, metavar="HOST"),
@@ -96,6 +125,11 @@ def create(
                     pinned_hosts=list(pinned_host or ()),
                     description=description,
                     dedicated=dedicated,
+                    priority=50 if priority is None else priority,
+                    lease=lease,
+                    resume_behavior=resume_behavior or "",
+                    migration_policy=migration_policy or "",
+                    migratable=migratable,
                 ),
                 what=f"create vm {name}",
             )
@@ -115,18 +149,54 @@ def update(
         bool | None, Parameter(help="Start it again when its host says that it died.")
     ] = None,
     description: Annotated[str | None, Parameter(help="For people.", metavar="TEXT")] = None,
+    priority: Priority = None,
+    lease: Annotated[bool | None, Parameter(help="A lease on shared storage.")] = None,
+    resume_behavior: ResumeBehavior = None,
+    migration_policy: MigrationPolicy = None,
+    migratable: Annotated[bool | None, Parameter(help="May be moved to another host while it runs.")] = None,
     options: Changing = CHANGING,
 ) -> int:
     """Change what is given."""
     memory_bytes = None if memory is None else parse_size(memory)
     asked = [
         Asked(
-            command=m.UpdateVm(name, vcpus, memory_bytes, high_availability, description),
+            command=m.UpdateVm(
+                vm=name,
+                vcpus=vcpus,
+                memory_bytes=memory_bytes,
+                high_availability=high_availability,
+                description=description,
+                priority=priority,
+                lease=lease,
+                resume_behavior=resume_behavior,
+                migration_policy=migration_policy,
+                migratable=migratable,
+            ),
             what=f"update vm {name}",
         )
         for name in once_each(names)
     ]
     with data_center(options) as dc:
+        return carry_out(dc, asked, options)
+
+
+@app.command
+def migrate(
+    names: VmNames,
+    /,
+    *,
+    to: Annotated[
+        str | None,
+        Parameter(help="The host; if not said, the cluster chooses.", completer=host_names, metavar="HOST"),
+    ] = None,
+    options: Changing = CHANGING,
+) -> int:
+    """Move machines to another host while they run."""
+    with data_center(options) as dc:
+        asked = [
+            Asked(command=m.VmCommand(name, "migrate", None, to), what=f"migrate vm {name}")
+            for name in once_each(names)
+        ]
         return carry_out(dc, asked, options)
 
 
@@ -162,7 +232,9 @@ def explain(name: VmName, /, *, options: Printing = PRINTING) -> int:
 
 
 def _asked(name: str, verb: m.VmVerb, deadline_s: float | None) -> Asked:
-    return Asked(command=m.VmCommand(name, verb, deadline_s, None), what=f"{verb} vm {name}")
+    return Asked(
+        command=m.VmCommand(name, verb, deadline_s, None), what=f"{verb.replace('_', ' ')} vm {name}"
+    )
 
 
 def _commanding(verb: m.VmVerb) -> Callable[..., int]:
@@ -175,4 +247,4 @@ def _commanding(verb: m.VmVerb) -> Callable[..., int]:
 
 assert set(_HELP_BY_VERB) | {"migrate", "remove"} == set(get_args(m.VmVerb))
 for _verb, _help in _HELP_BY_VERB.items():
-    app.command(_commanding(_verb), name=_verb, help=_help)
+    app.command(_commanding(_verb), name=_verb.replace("_", "-"), help=_help)

@@ -93,7 +93,7 @@ class MemoryDisk:
 
     def payloads(self) -> list[bytes | None]:
         """The content of every frame, None where its checksum does not fit."""
-        return [_checked(frame) for frame in self._frames]
+        return [checked(frame) for frame in self._frames]
 
     def cut_last(self) -> None:
         """Drop a torn last frame, as a log is cut at its first incomplete entry."""
@@ -112,6 +112,7 @@ def _framed(payload: bytes) -> bytes:
     return zlib.crc32(payload).to_bytes(4, "little") + payload
 
 
-def _checked(frame: bytes) -> bytes | None:
+def checked(frame: bytes) -> bytes | None:
+    """The content of a frame; None where its checksum does not fit."""
     payload = frame[4:]
     return payload if len(frame) > 4 and zlib.crc32(payload).to_bytes(4, "little") == frame[:4] else None

@@ -46,7 +46,7 @@ class _Image(msgspec.Struct, array_like=True):
     """Everything up to one point: the first frame of every disk.
 
     `baseline` is the rows as the turns before `turns[0]` left them; `outgoing` is what nobody acknowledged
-    yet.
+    yet, by destination and in order.
     """
 
     journal_id: str
@@ -54,7 +54,7 @@ class _Image(msgspec.Struct, array_like=True):
     rows: _Rows = {}
     baseline: _Rows = {}
     turns: list[Turn] = []
-    outgoing: list[Outgoing] = []
+    outgoing: dict[str, list[Outgoing]] = {}
     acknowledged: dict[str, int] = {}
 
     def apply(self, frame: _Frame) -> None:
@@ -65,13 +65,31 @@ class _Image(msgspec.Struct, array_like=True):
                 self.rows.setdefault(table, {}).pop(key, None)
         for table, records in frame.upserts.items():
             self.rows.setdefault(table, {}).update(records)
-        self.outgoing += frame.outgoing
+        for one in frame.outgoing:
+            self.outgoing.setdefault(one.destination, []).append(one)
         for destination, seq in frame.acknowledged.items():
             self.acknowledged[destination] = max(seq, self.acknowledged.get(destination, 0))
-        if frame.acknowledged:
-            self.outgoing = [
-                one for one in self.outgoing if one.seq > self.acknowledged.get(one.destination, 0)
-            ]
+        for destination in frame.acknowledged:
+            self._drop_acknowledged(destination)
+
+    def _drop_acknowledged(self, destination: str) -> None:
+        waiting = self.outgoing.get(destination)
+        if waiting is None:
+            return
+        acked_seq = self.acknowledged[destination]
+        first = next((index for index, one in enumerate(waiting) if one.seq > acked_seq), len(waiting))
+        del waiting[:first]
+        if not waiting:
+            del self.outgoing[destination]
+
+    def copy(self) -> _Image:
+        """One whose tables and turns may be changed without changing this one's; the rest is shared."""
+        return msgspec.structs.replace(
+            self,
+            rows={table: dict(records) for table, records in self.rows.items()},
+            baseline={table: dict(records) for table, records in self.baseline.items()},
+            turns=list(self.turns),
+        )
 
     def fold(self, count: int, skipped: frozenset[str]) -> None:
         """Move the oldest `count` turns into the baseline."""
@@ -82,11 +100,25 @@ class _Image(msgspec.Struct, array_like=True):
             else:
                 self.baseline.setdefault(table, {})[key] = record
 
+    def drop_oldest(self, table: RecordTable, rows_kept_max: int) -> None:
+        """As `compaction.drop_oldest`: erase the oldest rows of a table that only grows; open ones stay."""
+        rows = self.rows.get(table.name, {})
+        if len(rows) <= rows_kept_max:
+            return
+        order = table.record_type.KEPT_BY
+        decode = msgspec.msgpack.Decoder(table.record_type).decode
+        values = [(getattr(decode(row), order), key) for key, row in rows.items()]
+        ended = sorted((value, key) for value, key in values if value is not None)
+        for _, key in ended[: max(0, len(ended) - rows_kept_max)]:
+            del rows[key]
+            self.baseline.get(table.name, {}).pop(key, None)
+
 
 class MemoryJournal:
     """Implements `olvm.journal.port.Journal`.
 
-    Pass the `disk` of an earlier journal to recover from it; it keeps that journal's id.
+    Pass the `disk` of an earlier journal to recover from it; it keeps that journal's id. `rows_kept_max` bounds
+    the tables that only grow more tightly than their records do.
     """
 
     def __init__(
@@ -96,8 +128,11 @@ class MemoryJournal:
         journal_id: str,
         disk: MemoryDisk | None = None,
         journal_rows_max: int = JOURNAL_ROWS_MAX,
+        rows_kept_max: int | None = None,
     ) -> None:
         assert journal_rows_max >= 2
+        # A row is dropped only when its last image is in the baseline: see compaction.drop_oldest.
+        assert rows_kept_max is None or rows_kept_max >= journal_rows_max
         self.disk = disk if disk is not None else MemoryDisk()
         self._types = list(record_types)
         self._tables = [RecordTable(one) for one in record_types]
@@ -105,6 +140,7 @@ class MemoryJournal:
         self._decoders = {one: msgspec.msgpack.Decoder(one) for one in record_types}
         self._encode = msgspec.msgpack.Encoder().encode
         self._rows_max = journal_rows_max
+        self._rows_kept_max = rows_kept_max
         self._is_closed = False
         # Guards the image against queries of other threads; the writer alone changes it.
         self._lock = threading.Lock()
@@ -127,7 +163,7 @@ class MemoryJournal:
             records[table.record_type] = {key: decode(rows[key]) for key in sorted(rows)}
         return Recovered(
             records=records,
-            outgoing=sorted(image.outgoing),
+            outgoing=[one for _, waiting in sorted(image.outgoing.items()) for one in waiting],
             next_turn_seq=image.last_seq + 1,
             next_event_seq=1 + max([0, *map(self._last_event_seq, self._tables)]),
             acknowledged=dict(image.acknowledged),
@@ -167,8 +203,12 @@ class MemoryJournal:
         if len(self._image.turns) <= self._rows_max:
             return False
         with self._lock:
-            image = self._read_disk()
+            image = self._image.copy()  # the disk may refuse what it becomes
             image.fold(len(image.turns) - self._rows_max // 2, self._append_only)
+            for table in self._tables:
+                kept_max = table.record_type.ROWS_KEPT_MAX
+                if kept_max:
+                    image.drop_oldest(table, min(kept_max, self._rows_kept_max or kept_max))
             self._replace_disk(image)
             self._image = image
             self._forget_queries()
@@ -258,7 +298,7 @@ class MemoryJournal:
         ]
         system: dict[str, list[tuple[object, ...]]] = {
             "journal": [tuple(turn) for turn in image.turns],
-            "outbox": [tuple(one) for one in image.outgoing],
+            "outbox": [tuple(one) for waiting in image.outgoing.values() for one in waiting],
             "baseline": [tuple(one) for one in baseline],
         }
         return copied(self._tables, image.journal_id, {**rows, **system})

@@ -34,6 +34,47 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     reboot_timeout_s: float = 300.0
     save_timeout_s: float = 600.0
     query_period_s: float = 10.0  # a machine of unknown state is asked after this often
+    # Live migration
+    migrations_incoming_max: int = 2  # max_incoming_migrations, of one host
+    migrations_outgoing_max: int = 2  # max_outgoing_migrations
+    migration_bandwidth_mib_s: float = 52.0  # migration_max_bandwidth, of one migration
+    migration_prepare_timeout_s: float = 60.0
+    migration_timeout_s: float = 21_600.0  # migration_destination_timeout
+    migration_retry_s: float = 10.0  # migration_retry_timeout: no slot was free
+    migration_monitor_period_s: float = 10.0
+    # Hosts
+    host_recovery_timeout_s: float = 180.0  # VdsRecoveryTimeoutInMinutes: an agent that stays "recovering"
+    auto_recovery_period_s: float = 300.0  # AutoRecoverySchedule: non-operational hosts
+    maintenance_timeout_s: float = 1800.0
+    # Fencing
+    fence_quiet_at_start_s: float = 300.0  # DisableFenceAtStartupInSec
+    soft_fence_timeout_s: float = 60.0
+    kdump_started_timeout_s: float = 30.0  # KdumpStartedTimeout
+    kdump_silence_s: float = 90.0  # FenceKdumpListenerTimeout: no message for this long ends the dump
+    fence_poll_period_s: float = 10.0
+    fence_poll_count_max: int = 18
+    fence_retry_s: float = 30.0  # another proxy or device, and a connectivity that is broken
+    fence_proxy_retry_count_max: int = 3
+    fence_quiet_between_s: float = 180.0  # FenceQuietTimeBetweenOperationsInSec, between manual ones
+    host_reboot_timeout_s: float = 600.0  # ServerRebootTimeout
+    # Leases: see docs/leases.md for the bound
+    lease_renew_period_s: float = 5.0
+    lease_expiry_s: float = (
+        30.0  # the host's watchdog stops its leased machines this long after a renewal began
+    )
+    lease_takeover_after_s: float = 15.0  # silence after which leased machines are tried elsewhere
+    clock_drift_percent_max: float = 1.0  # declared: how much a host's clock may run fast or slow
+    # High availability
+    ha_priority_block_s: float = 600.0  # MaxTimeAutoStartBlockedOnPriority
+    io_error_resume_period_s: float = 10.0
+    io_error_kill_after_s: float = 80.0  # 8 x sanlock io_timeout
+    ha_reservation_period_s: float = 300.0
+    # Balancing and affinity
+    balance_period_s: float = 60.0  # VdsLoadBalancingIntervalInMinutes
+    balance_moves_max: int = 8  # of one cluster in one period; slots bound it too
+    balance_rest_s: float = 300.0  # a machine that was moved by itself stays this long
+    affinity_period_s: float = 60.0
+    cluster_power_timeout_s: float = 1800.0
     events_pull_period_s: float = 1.0
     history_flush_period_s: float = 2.0
     vm_silos: int = 0  # 0: machines live in the engine's silo
@@ -47,6 +88,14 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
                 raise BadInput(f"configuration {name} must be a positive number of seconds, got {value!r}")
         if self.vm_silos < 0 or self.host_silos < 1:
             raise BadInput("configuration needs vm_silos >= 0 and host_silos >= 1")
+        if min(self.migrations_incoming_max, self.migrations_outgoing_max, self.balance_moves_max) < 1:
+            raise BadInput("configuration needs migrations_*_max and balance_moves_max of at least 1")
+        if not 0 <= self.clock_drift_percent_max < 50 or self.migration_bandwidth_mib_s <= 0:
+            raise BadInput(
+                "configuration needs 0 <= clock_drift_percent_max < 50 and some migration bandwidth"
+            )
+        if self.lease_renew_period_s * 2 > self.lease_expiry_s:
+            raise BadInput("configuration lease_expiry_s must be at least twice lease_renew_period_s")
         if self.rerun_count_max < 1 or self.failed_starts_max < 1:
             raise BadInput("configuration rerun_count_max and failed_starts_max must be at least 1")
 

@@ -128,8 +128,9 @@ HOST_TRANSITIONS: dict[tuple[HostStatus, HostTrigger], HostStatus] = flatten(
             S.UNASSIGNED,
         ),
         T.CAPABILITIES_OK: every({S.INSTALLING, S.UNASSIGNED, S.INITIALIZING, S.NON_OPERATIONAL}, S.UP),
-        T.REQUIREMENTS_FAILED: every({S.UP, S.UNASSIGNED, S.INITIALIZING}, S.NON_OPERATIONAL),
-        T.AGENT_RECOVERING: {S.UNASSIGNED: S.INITIALIZING},
+        T.REQUIREMENTS_FAILED: every({S.UP, S.INSTALLING, S.UNASSIGNED, S.INITIALIZING}, S.NON_OPERATIONAL),
+        # An agent that restarts under an Up host is not whole either: nothing new is placed there meanwhile.
+        T.AGENT_RECOVERING: every({S.UNASSIGNED, S.UP, S.CONNECTING, S.NON_RESPONSIVE}, S.INITIALIZING),
         T.RECOVERY_TIMED_OUT: {S.INITIALIZING: S.NON_OPERATIONAL},
         # Silence, and its end. After a restart the capabilities are asked for again.
         T.HEARTBEAT_MISSED: every(MONITORED - {S.CONNECTING, S.NON_RESPONSIVE}, S.CONNECTING),
@@ -230,11 +231,14 @@ FORBIDDEN_HOST_ACTIONS: dict[HostStatus, frozenset[HostAction]] = {
     S.INSTALLING_OS: _NOT_INSTALLED | {A.APPROVE},
 }
 
-# What an accepted action does to the status at once; the others act through their outcome.
+# The change that an action brings about, at once or when it has succeeded: it is refused where there is no such row.
+# So power is switched by hand only where no machine is believed to run: oVirt's list, and a little more.
 TRIGGER_BY_ACTION: dict[HostAction, HostTrigger] = {
     A.ACTIVATE: T.ACTIVATE,
     A.MAINTENANCE: T.MAINTENANCE_REQUESTED,
     A.APPROVE: T.APPROVED,
+    A.START: T.RESTART_STARTED,
+    A.STOP: T.POWERED_OFF,
 }
 
 _PHRASE: dict[HostAction, str] = {
@@ -284,14 +288,18 @@ _ADVICE: dict[tuple[HostStatus, HostAction], str] = {
     (S.MAINTENANCE, A.MAINTENANCE): "there is nothing to do",
     (S.MAINTENANCE, A.CLEAR_NON_RESPONSIVE_VMS): "no machine is left on it",
     (S.DOWN, A.POWER_DOWN): "there is nothing to do",
+    (S.DOWN, A.STOP): "there is nothing to do",
     (S.PREPARING_FOR_MAINTENANCE, A.MAINTENANCE): "it is on its way; wait until its machines have left",
     (S.PREPARING_FOR_MAINTENANCE, A.CLEAR_NON_RESPONSIVE_VMS): "it answers, and reports its machines itself",
 }
 _NOT_PENDING = "only a host that is pending_approval is approved; there is nothing to do"
 
 
-def host_refusal(name: str, status: HostStatus, action: HostAction) -> str | None:
-    """Why `action` cannot be asked of the host now, as one sentence for a person; None: it may be asked."""
+def host_refusal(name: str, status: HostStatus, action: HostAction, *, asked: str = "") -> str | None:
+    """Why `action` cannot be asked of the host now, as one sentence for a person; None: it may be asked.
+
+    `asked` is what the person said where that is not the action's own word: "restart {}" is a STOP and more.
+    """
     if action not in FORBIDDEN_HOST_ACTIONS[status] and _has_row(status, action):
         return None
     why, advice = _WHY_AND_ADVICE[status]
@@ -299,7 +307,9 @@ def host_refusal(name: str, status: HostStatus, action: HostAction) -> str | Non
         advice = _NOT_PENDING
     advice = _ADVICE.get((status, action), advice)
     reason = f" ({why})" if why else ""
-    return f"cannot {_PHRASE[action].format(f'host {name}')}: it is {status.value}{reason}; {advice}"
+    return (
+        f"cannot {(asked or _PHRASE[action]).format(f'host {name}')}: it is {status.value}{reason}; {advice}"
+    )
 
 
 def _has_row(status: HostStatus, action: HostAction) -> bool:

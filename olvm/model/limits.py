@@ -14,6 +14,9 @@ TURNS_PER_COMMIT_MAX = 2_000
 # A frame between two silos carries at most this many messages, so that no frame passes Ray's inline limits badly.
 MESSAGES_PER_FRAME_MAX = 2_000
 
+# Messages that wait for a simulated host whose power is off; more come only if nobody notices that it is.
+HELD_MESSAGES_MAX = 10_000
+
 # Unacknowledged messages are sent again after this long; a restarted silo needs about 2 s to come back.
 RESEND_AFTER_S = 1.0
 
@@ -35,11 +38,29 @@ VM_MEMORY_BYTES_MAX = 64 * 1024**4
 HOST_CPUS_MAX = 4096
 HOST_MEMORY_BYTES_MAX = 1024 * 1024**4
 
+# Fence devices of one host (oVirt: a primary and a secondary), and members of one affinity group, of each kind.
+FENCE_DEVICES_MAX = 8
+AFFINITY_MEMBERS_MAX = 1_000
+
+# Proxies through which one fence device is tried in one round, and how far the wait between failed flows grows.
+FENCE_PROXIES_TRIED_MAX = 3
+FENCE_RETRY_S_MAX = 600.0
+
+# Machines that the reason of a failed maintenance names one by one.
+MAINTENANCE_BLOCKERS_NAMED_MAX = 50
+
 # Rows that one SQL answer may hold.
 SQL_ROWS_MAX = 1_000_000
 
 # An agent remembers the highest epoch of this many machines that it no longer runs.
 EPOCHS_REMEMBERED_MAX = 100_000
+
+# A lease operation gives up after this many unanswered calls in a row, and after losing this many compare-and-swaps.
+LEASE_CALLS_FAILED_MAX = 3
+LEASE_WRITES_LOST_MAX = 16
+
+# Messages that wait in the shared plant's mailbox of one simulated host; more are lost.
+PLANT_MAIL_PER_HOST_MAX = 10_000
 
 assert TURNS_PER_COMMIT_MAX >= 1
 assert OPERATIONS_REMEMBERED_MAX <= OPERATIONS_KEPT_MAX

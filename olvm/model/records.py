@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import msgspec
+
 from olvm.model.host_states import HostStatus
 from olvm.model.limits import EVENTS_KEPT_MAX, OPERATIONS_KEPT_MAX
 from olvm.model.record import Record
 from olvm.model.vm_states import VmStatus
 
 OperationStatus = Literal["accepted", "running", "succeeded", "failed"]
+ClusterPower = Literal["running", "shutting_down", "shut_down", "starting"]
 Severity = Literal["normal", "warning", "error", "alert"]
 
 
@@ -82,6 +85,46 @@ class ClusterRecord(Record):
     cpu_overcommit_percent: int = 0
     host_count: int = 0
     created_ns: int = 0
+    migration_policy: str = "minimal_downtime"
+    migration_bandwidth_mib_s: float = 0.0
+    fencing: bool = True
+    fencing_skip_if_lease_live: bool = True
+    fencing_skip_if_connectivity_broken: bool = True
+    fencing_connectivity_threshold_percent: int = 50
+    ha_reservation: bool = False
+    power: ClusterPower = "running"
+    power_plan: list[str] = []  # ids of the machines that a start brings back, first one first
+    operation_id: str | None = None  # the shutdown or start under way
+    timers: dict[str, int] = {}
+    # Of the machines in power_plan, by id: how to reach them once they hold no host, and who comes first.
+    power_names: dict[str, str] = {}
+    power_addresses: dict[str, str] = {}
+    power_priorities: dict[str, int] = {}
+    power_reasons: dict[str, str] = {}  # by name: why a machine did not do what was asked
+    power_wave: int | None = None  # the priority whose machines are asked now
+    power_timeout_s: float = 0.0
+    ha_reservation_broken: bool = False
+
+
+class AffinityGroupRecord(Record):
+    """Owner: `cluster/<cluster>`. Key is `<cluster>/<name>`; members by id and by host name."""
+
+    TABLE: ClassVar[str] = "affinity_groups"
+    KEY: ClassVar[str] = "key"
+
+    key: str
+    name: str
+    cluster: str
+    vm_ids: list[str] = []
+    vm_names: list[str] = []
+    hosts: list[str] = []
+    vms_rule: str = "disabled"
+    vms_enforcing: bool = False
+    hosts_rule: str = "disabled"
+    hosts_enforcing: bool = False
+    priority: float = 1.0
+    broken: bool = False
+    created_ns: int = 0
 
 
 class ReservationRecord(Record):
@@ -99,6 +142,44 @@ class ReservationRecord(Record):
     vcpus: int
     memory_bytes: int
     created_ns: int = 0
+    priority: int = 50
+    high_availability: bool = False
+    leased: bool = False
+    settled: bool = False  # seen running there: its load is in the host's own reports
+    boot_id: str = ""  # of the host when it was chosen: asked twice, answered alike
+    pinned_hosts: list[str] = []
+
+
+class CopyRecord(Record):
+    """Owner: `cluster/<cluster>`. Capacity held for a copy that is not the machine, or not any more.
+
+    A migration's target, a takeover's, or a source that has handed over and has not said its end. It stays until
+    `ReleaseVm` names its epoch. Key is `<vm id>/<epoch>`.
+    """
+
+    TABLE: ClassVar[str] = "copies"
+    KEY: ClassVar[str] = "key"
+
+    key: str
+    vm_id: str
+    vm_name: str
+    vm_address: str
+    cluster: str
+    host: str
+    epoch: int
+    vcpus: int
+    memory_bytes: int
+    kind: str = "migration"  # or takeover, or source: handed over, end not heard
+    from_host: str = ""  # of a migration: whose outgoing slot it takes
+    reason: str = ""
+    created_ns: int = 0
+    boot_id: str = ""
+    migration_policy: str = ""
+    bandwidth_mib_s: float = 0.0
+    pinned_hosts: list[str] = []
+    priority: int = 50
+    high_availability: bool = False
+    leased: bool = False
 
 
 class HostRecord(Record):
@@ -122,9 +203,41 @@ class HostRecord(Record):
     boot_id: str = ""
     host_epoch: int = 0  # of the agent: it grows with each start of the agent
     failed_starts: int = 0
-    operation_id: str | None = None  # the activation or maintenance that waits for this host
+    operation_id: str | None = None  # the activation, maintenance or power action that waits for this host
     created_ns: int = 0
     timers: dict[str, int] = {}
+    features: list[str] = []
+    problems: list[str] = []  # what made it NonOperational: names of olvm.model.host_problems
+    fence_devices: list[dict[str, str | int | float | bool]] = []
+    kdump: bool = False
+    # The fence flow under way; `fence_step` empty: none. It is a saga: after a restart it goes on where it stands.
+    fence_step: str = ""
+    fence_seq: int = 0  # grows with each flow and each question asked in it; an answer of another is late
+    fence_intent: str = ""  # what it is for: not_responding, restart, power_on, power_off
+    fence_device: int = 0  # which of fence_devices, and which proxy, are tried now
+    fence_attempts: int = 0
+    fence_reason: str = ""  # why it waits or was given up
+    fenced_boot_id: str = ""  # the newest boot that is proven over
+    fence_proxy: str = ""  # the agent that carried the last order to the device; it is asked for the status too
+    fence_round: int = 0  # of all proxies and devices
+    fence_polls: int = 0  # answers of the device that said "still on"
+    fence_failures: int = 0  # how often this flow was tried out; the wait grows with it
+    fence_lied_boot_id: str = ""  # a boot that was proven over and answered after that; told once
+
+
+class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A copy that is not the machine, or not any more, and whose end was ordered or must come and is not heard yet.
+
+    It cannot run: it waited for a source that runs on, it has handed over, or it needs a lease that it does not get.
+    `seen_*` marks the newest report believed of it.
+    """
+
+    host: str
+    agent: str
+    epoch: int
+    boot_id: str = ""
+    seen_host_epoch: int = 0
+    seen_seq: int = 0
 
 
 class VmRecord(Record):
@@ -161,6 +274,37 @@ class VmRecord(Record):
     created_ns: int = 0
     started_ns: int | None = None
     timers: dict[str, int] = {}
+    priority: int = 50  # 1 to 100
+    lease: bool = False
+    resume_behavior: str = "auto_resume"
+    migration_policy: str = ""
+    migratable: bool = True
+    pause_code: str = ""
+    boot_id: str = ""  # of the host at the placement: what `HostConfirmedDead` is held against
+    epoch_issued: int = 0  # the highest epoch given to any copy; `epoch` is that of the machine itself
+    ha_attempts: int = 0
+    # The second copy: a migration's target or a takeover. `copy_phase` empty: there is none.
+    copy_phase: str = ""  # placing, preparing, copying, settling (outcome unknown), starting (a takeover)
+    copy_kind: str = ""
+    copy_reason: str = ""
+    copy_to_host: str = ""  # the host that was named for it, if one was
+    copy_host: str = ""
+    copy_agent: str = ""
+    copy_boot_id: str = ""
+    copy_epoch: int = 0
+    copy_policy: str = ""
+    copy_bandwidth_mib_s: float = 0.0
+    copy_cancelled: bool = False
+    # What is known of the two sides while the outcome is open; empty: not heard since.
+    copy_source_word: str = ""  # as actors/vm_settling.py names them
+    copy_target_word: str = ""
+    copy_tried_hosts: list[str] = []
+    copy_seen_host_epoch: int = 0  # as seen_host_epoch and seen_seq, of the copy: its host counts on its own
+    copy_seen_seq: int = 0
+    copy_begun_ns: int = 0
+    copy_data_bytes: int = 0  # what the source last told of the migration
+    copy_downtime_ms: int = 0
+    strays: tuple[Stray, ...] = ()
 
 
 class EventRecord(Record):
@@ -225,6 +369,20 @@ class DomainRecord(Record):
     exit_message: str = ""
     pending: str = ""  # the hypervisor call whose answer is awaited
     forgotten: bool = False
+    leased: bool = False
+    lease_taken: bool = False  # this host is named in the machine's lease, as far as the agent knows
+    resume_behavior: str = "auto_resume"
+    pause_code: str = ""
+    paused_since_ns: int = 0
+    # Of a migration's source: the schedule it keeps to, and how far it came.
+    to_host: str = ""
+    to_epoch: int = 0
+    to_uri: str = ""
+    policy: str = ""
+    bandwidth_mib_s: float = 0.0
+    schedule_step: int = 0
+    from_host: str = ""  # of a migration's target
+    boot_id: str = ""  # of the host when it was given this copy; another boot has ended it
 
 
 class PeerRecord(Record):
@@ -244,6 +402,8 @@ ENGINE_RECORDS: tuple[type[Record], ...] = (
     OperationRecord,
     ClusterRecord,
     ReservationRecord,
+    CopyRecord,
+    AffinityGroupRecord,
     HostRecord,
     VmRecord,
     EventRecord,

@@ -117,6 +117,7 @@ class VmTrigger(StrEnum):
     LAUNCHED = "launched"
     LAUNCH_FAILED = "launch_failed"
     GUEST_UP = "guest_up"
+    STILL_BOOTING = "still_booting"  # taken for up after a migration, and its guest has not reported yet
     SHUTDOWN_REQUESTED = "shutdown_requested"
     SHUTDOWN_TIMED_OUT = "shutdown_timed_out"
     REBOOT_REQUESTED = "reboot_requested"
@@ -167,6 +168,7 @@ VM_TRANSITIONS: dict[tuple[VmStatus, VmTrigger], VmStatus] = flatten(
         T.LAUNCHED: {S.WAIT_FOR_LAUNCH: S.POWERING_UP, S.RESTORING_STATE: S.POWERING_UP},
         T.LAUNCH_FAILED: {S.WAIT_FOR_LAUNCH: S.DOWN, S.RESTORING_STATE: S.SUSPENDED},
         T.GUEST_UP: every({S.WAIT_FOR_LAUNCH, S.POWERING_UP, S.REBOOT_IN_PROGRESS, S.RESTORING_STATE}, S.UP),
+        T.STILL_BOOTING: {S.UP: S.POWERING_UP},
         # Ask the guest. A second request asks it again.
         T.SHUTDOWN_REQUESTED: every(
             {S.UP, S.POWERING_UP, S.REBOOT_IN_PROGRESS, S.POWERING_DOWN}, S.POWERING_DOWN

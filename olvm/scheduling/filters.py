@@ -16,6 +16,9 @@ from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest, gib_free, gib_needed, memory_need_bytes
 from olvm.scheduling.units import filter_unit
 
+MIGRATION_FEATURE = "migration"
+WATCHDOG_FEATURE = "watchdog"
+
 
 class Status:
     """Drops hosts that are not Up."""
@@ -64,20 +67,75 @@ class PinToHost:
 
 @filter_unit("Migration")
 class Migration:
-    """Drops the host that the VM runs on: a VM does not migrate to itself."""
+    """Drops the host that the VM runs on, those that a copy of it has not left, and those that do no migration."""
 
     def __init__(self, parameters: Mapping[str, float]) -> None:
         del parameters
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
-        current = request.current_host
-        return [slot for slot in slots if table.name[slot] != current] if current is not None else slots
+        current, held = request.current_host, request.held_hosts
+        if current is not None:
+            slots = [slot for slot in slots if table.name[slot] != current]
+        if held:
+            slots = [slot for slot in slots if table.name[slot] not in held]
+        if request.live:
+            slots = [slot for slot in slots if MIGRATION_FEATURE in table.features[slot]]
+        return slots
 
     def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
-        return "the VM runs here already"
+        if table.name[slot] == request.current_host:
+            return "the VM runs here already"
+        if table.name[slot] in request.held_hosts:
+            return "a copy of the VM has not ended here"
+        return "the host's hypervisor does no live migration"
 
     def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
-        return f"{len(slots)} {_is(slots)} where it runs already"
+        here = [slot for slot in slots if table.name[slot] == request.current_host]
+        held = [slot for slot in slots if slot not in here and table.name[slot] in request.held_hosts]
+        unable = len(slots) - len(here) - len(held)
+        parts = [f"{len(here)} {_is(here)} where it runs already"] if here else []
+        parts += [f"{len(held)} still {'has' if len(held) == 1 else 'have'} a copy of it"] if held else []
+        parts += [f"{unable} {'does' if unable == 1 else 'do'} no live migration"] if unable else []
+        return ", ".join(parts)
+
+
+@filter_unit("CPU-Level")
+class CpuLevel:
+    """Drops hosts of another CPU model than the running VM's: a guest's CPU cannot change under it."""
+
+    def __init__(self, parameters: Mapping[str, float]) -> None:
+        del parameters
+
+    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
+        model = request.cpu_model
+        return [slot for slot in slots if table.cpu_model[slot] == model] if model else slots
+
+    def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
+        return (
+            f"the VM runs on a {request.cpu_model}, the host has a {table.cpu_model[slot] or 'CPU not told'}"
+        )
+
+    def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
+        return f"{len(slots)} {'has' if len(slots) == 1 else 'have'} another CPU than {request.cpu_model}"
+
+
+@filter_unit("VM leases ready")
+class VmLeasesReady:
+    """Drops hosts without a watchdog: only one that stops its leased VMs by itself may run them."""
+
+    def __init__(self, parameters: Mapping[str, float]) -> None:
+        del parameters
+
+    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
+        if not request.leased:
+            return slots
+        return [slot for slot in slots if WATCHDOG_FEATURE in table.features[slot]]
+
+    def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
+        return "the VM has a lease and the host has no watchdog"
+
+    def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
+        return f"{len(slots)} {_lack(slots)} the watchdog that a lease needs"
 
 
 @filter_unit("CPU")

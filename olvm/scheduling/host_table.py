@@ -14,6 +14,7 @@ is. `_refresh` is the only place where derived columns change: an index over fre
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 
 import msgspec
 
@@ -65,6 +66,8 @@ class HostTable:
         self.cpus: list[int] = []
         self.memory_bytes: list[int] = []
         self.cpu_load_percent: list[int] = []
+        self.cpu_model: list[str] = []
+        self.features: list[frozenset[str]] = []  # of its hypervisor: migration, watchdog
         # The sums over this host's reservations; pending_cpus is the part of reserved_cpus that is pending.
         self.reserved_cpus: list[int] = []
         self.reserved_memory_bytes: list[int] = []
@@ -128,7 +131,15 @@ class HostTable:
             self._refresh(slot)
 
     def add_host(
-        self, name: str, *, cpus: int, memory_bytes: int, usable: bool = True, cpu_load_percent: float = 0
+        self,
+        name: str,
+        *,
+        cpus: int,
+        memory_bytes: int,
+        usable: bool = True,
+        cpu_load_percent: float = 0,
+        cpu_model: str = "",
+        features: Iterable[str] = (),
     ) -> None:
         """Add a host with nothing reserved. `cpus` are threads; usable means its status is Up."""
         if name in self._slot_by_name:
@@ -140,6 +151,8 @@ class HostTable:
         self.cpus[slot] = cpus
         self.memory_bytes[slot] = memory_bytes
         self.cpu_load_percent[slot] = round(cpu_load_percent)
+        self.cpu_model[slot] = cpu_model
+        self.features[slot] = frozenset(features)
         self._refresh(slot)
         self._set_usable(slot, usable=usable)
 
@@ -151,6 +164,8 @@ class HostTable:
         cpus: int | None = None,
         memory_bytes: int | None = None,
         cpu_load_percent: float | None = None,
+        cpu_model: str | None = None,
+        features: Iterable[str] | None = None,
     ) -> None:
         """Change what is given. Load is kept as a whole percent, as oVirt reports it."""
         slot = self._slot(name)
@@ -161,6 +176,10 @@ class HostTable:
         self.memory_bytes[slot] = new_memory_bytes
         if cpu_load_percent is not None:
             self.cpu_load_percent[slot] = round(cpu_load_percent)
+        if cpu_model is not None:
+            self.cpu_model[slot] = cpu_model
+        if features is not None:
+            self.features[slot] = frozenset(features)
         if usable is not None:
             self._set_usable(slot, usable=usable)
         self._refresh(slot)
@@ -186,12 +205,19 @@ class HostTable:
         return vcpus <= self.vcpus_max[slot] and need_bytes <= self.memory_free_bytes[slot]
 
     def reserve(
-        self, vm_id: str, host: str, vcpus: int, memory_bytes: int, *, already_running: bool = False
+        self,
+        vm_id: str,
+        host: str,
+        vcpus: int,
+        memory_bytes: int,
+        *,
+        already_running: bool = False,
+        pending: bool | None = None,
     ) -> Reservation:
         """Book room for a VM. A migrating VM holds two reservations, on its source and on its destination.
 
-        `already_running` books what a report shows: nothing is refused for room or status, nothing is
-        pending.
+        `already_running` books what a report or a record shows: nothing is refused for room or status, and
+        unless `pending` says otherwise nothing is pending.
 
         Raises:
             Conflict: the host is not Up, or this VM already holds a reservation there.
@@ -210,25 +236,27 @@ class HostTable:
             vcpus=vcpus,
             memory_bytes=memory_bytes,
             memory_need_bytes=need_bytes,
-            pending=not already_running,
+            pending=not already_running if pending is None else pending,
         )
         self._reservations_by_vm[vm_id] = (*held, reservation)
         self._book(slot, reservation, 1)
         return reservation
 
-    def settle(self, vm_id: str) -> None:
-        """The VM is seen Up: its host's reports show its load, so it is no longer added to them."""
+    def settle(self, vm_id: str, host: str | None = None) -> None:
+        """The VM is seen Up (on `host`): the host's reports show its load, so it is no longer added to them."""
         held = self._reservations_by_vm.get(vm_id)
         if held is None:
             return
+        now = []
         for reservation in held:
-            if reservation.pending:
+            settled = reservation
+            if reservation.pending and host in (None, reservation.host):
                 slot = self._slot_by_name[reservation.host]
                 self.pending_cpus[slot] -= reservation.vcpus
                 self._refresh(slot)
-        self._reservations_by_vm[vm_id] = tuple(
-            msgspec.structs.replace(held_, pending=False) for held_ in held
-        )
+                settled = msgspec.structs.replace(reservation, pending=False)
+            now.append(settled)
+        self._reservations_by_vm[vm_id] = tuple(now)
 
     def release(self, vm_id: str, host: str | None = None) -> int:
         """Give back what the VM holds, on one host or everywhere; returns how many reservations went.
@@ -255,6 +283,10 @@ class HostTable:
         """All that the VM holds, oldest first."""
         return self._reservations_by_vm.get(vm_id, ())
 
+    def slot_of(self, host: str) -> int:
+        """The row of the columns that the host has as long as it is in the table."""
+        return self._slot(host)
+
     # Inside
 
     def _slot(self, host: str) -> int:
@@ -271,6 +303,8 @@ class HostTable:
         for column in (self.memory_free_bytes, self.vcpus_max, self.thread_load_percent):
             column.append(0)
         self.name.append("")
+        self.cpu_model.append("")
+        self.features.append(frozenset())
         self.usable.append(False)
         return len(self.name) - 1
 

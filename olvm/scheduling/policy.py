@@ -1,9 +1,9 @@
 """Policies as data: which filters, which weights with which factors, which parameters.
 
-Rule: every policy runs `PinToHost`, `Migration`, `CPU` and `Memory`. What a host can hold is not a matter of
-policy; a policy only chooses among the hosts that can.
+Rule: every policy runs the filters of `REQUIRED_FILTERS`. What a host can hold is not a matter of policy; a policy
+only chooses among the hosts that can.
 
-The factors and defaults are oVirt's (InternalClusterPolicies). Balancers do not run here: a policy names
+The factors and defaults are oVirt's (InternalClusterPolicies). Balancers run in `balancing`: a policy names
 its balancer and holds that balancer's parameters (CpuOverCommitDurationMinutes, LowUtilization,
 HighVmCount, MigrationThreshold; HighUtilization for all but power_saving, whose CPU weight reads it too).
 HeSparesCount waits for the hosted-engine filter, SpmVmGrace for hosts that can be storage pool manager.
@@ -20,6 +20,7 @@ import msgspec
 from olvm.model.errors import BadInput
 
 # Imported for what they register.
+from olvm.scheduling import affinity_units as _affinity_units  # noqa: F401
 from olvm.scheduling import filters as _filters  # noqa: F401
 from olvm.scheduling import weights as _weights  # noqa: F401
 from olvm.scheduling.units import (
@@ -29,7 +30,9 @@ from olvm.scheduling.units import (
     HIGH_UTILIZATION,
     HIGH_VM_COUNT,
     LOW_UTILIZATION,
+    MAX_FREE_MEMORY_FOR_OVER_UTILIZED,
     MIGRATION_THRESHOLD,
+    MIN_FREE_MEMORY_FOR_UNDER_UTILIZED,
     SPM_VM_GRACE,
     VCPU_TO_PHYSICAL_CPU_RATIO,
     WEIGHT_BY_NAME,
@@ -38,7 +41,8 @@ from olvm.scheduling.units import (
     Weight,
 )
 
-REQUIRED_FILTERS = ("PinToHost", "Migration", "CPU", "Memory")
+REQUIRED_FILTERS = ("PinToHost", "Migration", "CPU-Level", "VM leases ready", "CPU", "Memory")
+DEFAULT_FILTERS = (*REQUIRED_FILTERS, "VmAffinityGroups", "VmToHostsAffinityGroups")
 
 
 def _check_known(
@@ -53,7 +57,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """One policy, parameters filled in. `filters` run in this order; pairs stand for ordered mappings."""
 
     name: str
-    filters: tuple[str, ...] = REQUIRED_FILTERS
+    filters: tuple[str, ...] = DEFAULT_FILTERS
     weights: tuple[tuple[str, int], ...] = ()
     balancer: str = "None"
     parameters: tuple[tuple[str, float], ...] = ()
@@ -91,8 +95,9 @@ def units_of(policy: Policy) -> Units:
     )
 
 
-_EVEN = (("OptimalForCpuEvenDistribution", 2), ("OptimalForMemoryEvenDistribution", 1))
-_POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1))
+_AFFINITY = (("VmAffinityGroups", 1), ("VmToHostsAffinityGroups", 20))
+_EVEN = (("OptimalForCpuEvenDistribution", 2), ("OptimalForMemoryEvenDistribution", 1), *_AFFINITY)
+_POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1), *_AFFINITY)
 _CPU_DEFAULTS = ((CPU_OVERCOMMIT_DURATION.name, 2), (HIGH_UTILIZATION.name, 80))
 
 BUILT_IN_POLICIES: tuple[Policy, ...] = (
@@ -111,7 +116,7 @@ BUILT_IN_POLICIES: tuple[Policy, ...] = (
     ),
     Policy(
         name="vm_evenly_distributed",
-        weights=(("OptimalForEvenGuestDistribution", 2),),
+        weights=(("OptimalForEvenGuestDistribution", 2), *_AFFINITY),
         balancer="OptimalForEvenGuestDistribution",
         parameters=(
             (HIGH_VM_COUNT.name, 10),
@@ -123,6 +128,9 @@ BUILT_IN_POLICIES: tuple[Policy, ...] = (
 )
 POLICY_BY_NAME: dict[str, Policy] = {policy.name: policy for policy in BUILT_IN_POLICIES}
 
+# Balancers that look at memory too, once they are told what too little is.
+_MEMORY_BALANCERS = ("OptimalForEvenDistribution", "OptimalForPowerSaving")
+_MEMORY_PARAMETERS = (MAX_FREE_MEMORY_FOR_OVER_UTILIZED, MIN_FREE_MEMORY_FOR_UNDER_UTILIZED)
 _BALANCER_PARAMETERS = (
     CPU_OVERCOMMIT_DURATION,
     HIGH_UTILIZATION,
@@ -165,6 +173,7 @@ def parameters_of(policy: Policy) -> dict[str, Parameter]:
     ]
     known = {parameter.name: parameter for parameters in kinds for parameter in parameters}
     defaults = {name for name, _ in policy.parameters}
-    return known | {
-        parameter.name: parameter for parameter in _BALANCER_PARAMETERS if parameter.name in defaults
-    }
+    known |= {parameter.name: parameter for parameter in _BALANCER_PARAMETERS if parameter.name in defaults}
+    if policy.balancer in _MEMORY_BALANCERS:
+        known |= {parameter.name: parameter for parameter in _MEMORY_PARAMETERS}
+    return known

@@ -17,10 +17,16 @@ def ranks_of(weights: Sequence[int]) -> list[int]:
 
 
 def scores_of(weights_by_unit: Sequence[Sequence[int]], factors: Sequence[int]) -> list[int]:
-    """Total score per host; each row of `weights_by_unit` is one unit's weights, host by host."""
+    """Total score per host; each row of `weights_by_unit` is one unit's weights, host by host.
+
+    An empty row is of a unit that sees no difference. Equal weights would give every host the same points; here
+    none gets any, which costs nothing and chooses the same host.
+    """
     assert weights_by_unit, "a score needs at least one unit"
-    totals = [0] * len(weights_by_unit[0])
+    totals = [0] * max(map(len, weights_by_unit))
     for weights, factor in zip(weights_by_unit, factors, strict=True):
+        if not weights:
+            continue
         rank_by_weight = _rank_by_weight(weights)
         pairs = zip(totals, weights, strict=True)
         totals = [total + factor * rank_by_weight[weight] for total, weight in pairs]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from olvm.model.errors import BadInput
+from olvm.scheduling.affinity import Affinity
 
 MIB = 2**20
 GIB = 2**30
@@ -22,7 +23,10 @@ class VmRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One VM that looks for a host.
 
     `vcpus` are whole and > 0; `memory_bytes` is the guest's RAM and > 0. `pinned_hosts` empty means any
-    host. `current_host` is where the VM runs now (a migration); `excluded_hosts` are those already tried.
+    host. `current_host` is where the VM runs now (a migration); `excluded_hosts` are those already tried,
+    `held_hosts` those where a copy of it has not ended. `live`: it is to run on without a stop, so its host must
+    do migration and have the CPU model `cpu_model`. `leased`: its host must have a watchdog. `affinity` None: it
+    is in no group.
     `name` is only used in sentences.
     """
 
@@ -34,6 +38,11 @@ class VmRequest(msgspec.Struct, frozen=True, kw_only=True):
     excluded_hosts: tuple[str, ...] = ()
     high_availability: bool = False
     name: str = ""
+    held_hosts: tuple[str, ...] = ()
+    live: bool = False
+    cpu_model: str = ""
+    leased: bool = False
+    affinity: Affinity | None = None
 
     def __post_init__(self) -> None:
         if self.vcpus <= 0 or self.memory_bytes <= 0:

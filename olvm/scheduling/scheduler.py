@@ -7,6 +7,8 @@ added; equal scores go to the smallest host name; `place` and `explain` run the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from olvm.scheduling.filters import Excluded, Status
@@ -97,6 +99,26 @@ def explain(table: HostTable, request: VmRequest, policy: Policy) -> Explanation
     )
 
 
+def candidate_hosts(table: HostTable, request: VmRequest, policy: Policy) -> list[str]:
+    """The hosts that may take the VM, in order of name. Cost: O(n); nothing is weighed."""
+    return [table.name[slot] for slot in _candidates(table, request, units_of(policy))]
+
+
+def best_of(table: HostTable, request: VmRequest, policy: Policy, hosts: Iterable[str]) -> str:
+    """The host of `hosts`, all of them candidates, at least one and in order of name, that the policy likes best."""
+    candidates = [table.slot_of(host) for host in hosts]
+    return table.name[_best(table, request, units_of(policy), candidates)]
+
+
+def rejection(table: HostTable, request: VmRequest, policy: Policy, host: str) -> tuple[str, str] | None:
+    """The filter that rejects this one host and its reason; None: the host may take the VM. Cost: no other host's."""
+    slots = [table.slot_of(host)]
+    for name, unit in (*_ALWAYS_FIRST, *units_of(policy).filters):
+        if not unit.keep(table, request, slots):
+            return name, unit.reason(table, request, slots[0])
+    return None
+
+
 def _candidates(table: HostTable, request: VmRequest, units: Units) -> list[int]:
     """The slots that pass every filter, in order of host name. May be the table's own list: read it only."""
     slots = table.usable_slots
@@ -111,7 +133,7 @@ def _best(table: HostTable, request: VmRequest, units: Units, candidates: list[i
     if len(candidates) == 1 or not units.weights:
         return candidates[0]
     weights = [unit.weigh(table, request, candidates) for _, unit in units.weights]
-    scores = scores_of(weights, units.factors)
+    scores = scores_of(weights, units.factors) or [0]
     # The first of the highest: candidates are in order of name.
     return candidates[scores.index(max(scores))]
 
@@ -151,7 +173,10 @@ def _weighed(
     named = (
         []
         if len(candidates) == 1
-        else [(n, unit.weigh(table, request, candidates)) for n, unit in units.weights]
+        else [
+            (name, unit.weigh(table, request, candidates) or [0] * len(candidates))
+            for name, unit in units.weights
+        ]
     )
     ranked = [(name, weights, ranks_of(weights)) for name, weights in named]
     scores = [0] * len(candidates)

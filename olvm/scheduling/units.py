@@ -38,7 +38,10 @@ class Filter(Protocol):
 
 
 class Weight(Protocol):
-    """Orders the hosts that may take the VM: one whole number per slot, in the order of `slots`."""
+    """Orders the hosts that may take the VM: one whole number per slot, in the order of `slots`.
+
+    An empty answer says that all are alike to it.
+    """
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]: ...
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import olvm
-from olvm.api.inventory import Cluster
+from olvm.api.clusters import Cluster
 from olvm.api.operation import Operation
 from olvm.model.errors import JournalUnwritable, OlvmError, WaitTimeout
 

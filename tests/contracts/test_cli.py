@@ -112,7 +112,10 @@ def has(*words: str) -> Shape:
     return lambda text: all(word in text for word in words)
 
 
-VM_HEADINGS = ("NAME", "STATUS", "HOST", "CLUSTER", "VCPUS", "MEMORY", "HIGH_AVAILABILITY")
+VM_HEADINGS = ("NAME", "STATUS", "HOST", "CLUSTER", "VCPUS", "MEMORY", "HIGH_AVAILABILITY", "PRIORITY", "LEASE",
+               "COPY_PHASE")  # fmt: skip
+HOST_HEADINGS = ("NAME", "STATUS", "CLUSTER", "CPUS", "MEMORY", "FENCE_STEP", "FENCE_REASON", "PROBLEMS",
+                 "STATUS_REASON")  # fmt: skip
 OPERATION_HEADINGS = ("TARGET_NAME", "KIND", "STATUS", "ID")
 
 CASES: list[tuple[str, int, Shape]] = [
@@ -129,6 +132,12 @@ CASES: list[tuple[str, int, Shape]] = [
     ("cluster show prod -o json -c name,policy", 0,
      json_of(lambda v: v == {"name": "prod", "policy": "evenly_distributed"})),
     ("cluster update prod --cpu-overcommit 400", 0, table(*OPERATION_HEADINGS)),
+    ("cluster update prod --no-fencing --migration-policy post_copy", 0, table(*OPERATION_HEADINGS)),
+    ("cluster show prod -o json -c fencing,migration_policy", 0,
+     json_of(lambda v: v == {"fencing": False, "migration_policy": "post_copy"})),
+    ("host list", 0, table(*HOST_HEADINGS)),
+    ("affinity list", 0, table("NAME", "CLUSTER", "VMS_RULE", "VMS_ENFORCING", "VM_NAMES", "HOSTS_RULE",
+                               "HOSTS_ENFORCING", "HOSTS", "PRIORITY", "BROKEN")),
     ("host list -o csv -c name,status", 0, lambda text: text == "name,status\nkvm00,up\nkvm01,up\n"),
     ("host show kvm00", 0, has("kvm00", "256GiB")),
     ("vm list", 0, table(*VM_HEADINGS)),
@@ -167,6 +176,18 @@ CASES: list[tuple[str, int, Shape]] = [
     ("vm create x/y", 2, empty),
     ("vm start web-1 --timeout 5z", 2, empty),
     ("vm remove web-2", 2, empty),
+    ("vm create x --priority 0", 2, empty),
+    ("vm create x --lease --resume-behavior auto_resume", 2, empty),
+    ("vm create x --resume-behavior die", 2, empty),
+    ("vm create x --migration-policy fastest", 2, empty),
+    ("host add x --cpus 1 --memory 1GiB --fence-device simulated", 2, empty),
+    ("host add x --cpus 1 --memory 1GiB --fence-device type=ipmi", 2, empty),
+    ("host maintenance kvm00 --deadline 0", 2, empty),
+    ("host fence kvm00 reset", 2, empty),
+    ("host confirm-rebooted kvm00", 2, empty),
+    ("cluster shutdown prod --deadline 0", 2, empty),
+    ("affinity set apart", 2, empty),
+    ("affinity remove apart", 2, empty),
     ("host remove kvm00", 2, empty),
     ("cluster remove prod", 2, empty),
     ("event list --follow -o json", 2, empty),
@@ -177,6 +198,10 @@ CASES: list[tuple[str, int, Shape]] = [
     ("vm show nothing", 3, empty),
     ("vm start nothing", 3, empty),
     ("host maintenance nothing", 3, empty),
+    ("host fence nothing restart", 3, empty),
+    ("vm migrate web-1 --to nothing", 3, empty),
+    ("affinity set apart --vm nothing --vms-rule negative", 3, empty),
+    ("affinity remove nothing --yes", 3, has("nothing", "failed")),
     ("cluster remove nothing --yes", 3, empty),
     ("operation show nothing", 3, empty),
     ("operation wait nothing", 3, empty),
@@ -186,6 +211,11 @@ CASES: list[tuple[str, int, Shape]] = [
     ("cluster create prod", 4, empty),
     ("vm start web-1", 4, has("web-1", "failed")),
     ("vm suspend web-2", 4, has("web-2", "failed")),
+    ("vm migrate web-2", 4, has("web-2", "failed")),
+    ("vm cancel-migration web-1", 4, has("web-1", "failed")),
+    ("host cancel-maintenance kvm00", 4, has("kvm00", "failed")),
+    ("host confirm-rebooted kvm00 --yes", 4, has("kvm00", "failed")),
+    ("host fence kvm00 off", 4, has("kvm00", "failed")),
     # 7: unreachable
     ("vm list -d {nowhere}", 7, empty),
     ("status -d {nowhere}", 7, empty),
@@ -202,6 +232,39 @@ def test_command_line_ends_with_its_exit_code_and_output(
     assert (result.returncode, stdout(result.stdout)) == (code, True), (result.stdout, result.stderr)
     if code:
         assert re.fullmatch(r"olvm: [^\n]+\n", result.stderr)
+
+
+def test_affinity_group_is_set_shown_and_removed(cli: Cli) -> None:
+    apart = ["affinity", "set", "apart", "--vm", "web-1", "--vm", "web-2", "--vms-rule", "negative"]
+    cli.ok(*apart, "--vms-enforcing")
+    shown = json.loads(cli.ok("affinity", "list", "-o", "json", "-c", "name,vm_names,vms_rule,vms_enforcing"))
+    assert shown == [
+        {"name": "apart", "vm_names": ["web-1", "web-2"], "vms_rule": "negative", "vms_enforcing": True}
+    ]
+    assert (
+        cli.ok("sql", "select name, cluster from affinity_groups", "-o", "csv")
+        == "name,cluster\napart,prod\n"
+    )
+    cli.ok("affinity", "remove", "apart", "--yes")
+    assert cli.ok("affinity", "list", "-o", "jsonl") == ""
+
+
+def test_machine_moves_from_host_to_host_and_back(cli: Cli) -> None:
+    for host in ("kvm00", "kvm01", "kvm00"):
+        if json.loads(cli.ok("vm", "show", "web-1", "-o", "json", "-c", "host")) != {"host": host}:
+            cli.ok("vm", "migrate", "web-1", "--to", host, "--timeout", "60s")
+        assert json.loads(cli.ok("vm", "show", "web-1", "-o", "json", "-c", "host,status")) == {
+            "host": host,
+            "status": "up",
+        }
+
+
+def test_host_in_maintenance_loses_its_power_and_gets_it_back(cli: Cli) -> None:
+    cli.ok("host", "add", "bmc", "--cpus", "4", "--memory", "8GiB", "--power-management")
+    cli.ok("host", "maintenance", "bmc", "--deadline", "30s")
+    cli.ok("host", "fence", "bmc", "restart", "--timeout", "60s")
+    cli.ok("host", "maintenance", "bmc")
+    cli.ok("host", "remove", "bmc", "--yes")
 
 
 def test_search_with_spaces_and_globs_finds_rows(cli: Cli) -> None:

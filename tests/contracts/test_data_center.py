@@ -51,6 +51,14 @@ def add(
     return lambda dc: dc.hosts.add(name, cpus=cpus, memory=memory, cluster=cluster, **more)  # type: ignore[arg-type]
 
 
+def group(name: str = "apart", **more: object) -> Act:
+    return lambda dc: dc.clusters.get("prod").affinity_groups.set(name, **more)  # type: ignore[arg-type]
+
+
+def threshold(percent: int) -> Act:
+    return lambda dc: dc.clusters.get("prod").update(fencing_connectivity_threshold_percent=percent)
+
+
 REFUSED: list[tuple[str, Act, type[OlvmError], str]] = [
     ("duplicate vm", create("web-1"), DuplicateName, "web-1"),
     ("duplicate host", add("kvm00"), DuplicateName, "kvm00"),
@@ -83,6 +91,23 @@ REFUSED: list[tuple[str, Act, type[OlvmError], str]] = [
     ("overcommit", lambda dc: dc.clusters.create("new", memory_overcommit_percent=1), BadInput, "overcommit"),
     ("timeout below 0", lambda dc: dc.vms["web-1"].stop(timeout=-1), BadInput, "timeout"),
     ("timeout of nan", lambda dc: dc.vms["web-1"].stop(timeout=float("nan")), BadInput, "timeout"),
+    ("shutdown in no time", lambda dc: dc.clusters.get("prod").shutdown(timeout=0), BadInput, "timeout"),
+    ("maintenance in no time", lambda dc: dc.hosts.get("kvm00").maintenance(timeout=-1), BadInput, "timeout"),
+    ("priority of 0", create(priority=0), BadInput, "priority"),
+    ("priority to 101", lambda dc: dc.vms["web-1"].update(priority=101), BadInput, "priority"),
+    ("lease that resumes", create(lease=True, resume_behavior="auto_resume"), BadInput, "lease"),
+    ("unknown resume behavior", create(resume_behavior="kil"), BadInput, "did you mean kill"),
+    ("resume to unknown", lambda dc: dc.vms["web-1"].update(resume_behavior="die"), BadInput, "leave_paused"),
+    ("unknown migration policy", create(migration_policy="fastest"), BadInput, "post_copy"),
+    ("fence device of no type", add(fence_devices=[{"address": "bmc"}]), BadInput, "type"),
+    ("fence device of unknown type", add(fence_devices=[{"type": "ipmi"}]), BadInput, "simulated"),
+    ("unknown rule", group(vms_rule="apart"), BadInput, "positive"),
+    ("group without a rule", group(), BadInput, "disabled"),
+    ("group with unknown vm", group(vms=["nope"], vms_rule="positive"), NotFound, "nope"),
+    ("group with unknown host", group(hosts=["nope"], hosts_rule="positive"), NotFound, "nope"),
+    ("group in no cluster", lambda dc: dc.affinity_groups.remove("apart"), NotFound, "cluster"),
+    ("unknown group", lambda dc: dc.clusters.get("prod").affinity_groups.row("nope"), NotFound, "nope"),
+    ("threshold of 0", threshold(0), BadInput, "threshold"),
     ("cluster in use", lambda dc: dc.clusters.get("prod").remove(), Conflict, "prod"),
     ("malformed where", lambda dc: dc.vms.list("status = = up"), BadInput, "."),
     ("where of unknown field", lambda dc: dc.vms.list("colour = red"), BadInput, "colour"),

@@ -6,55 +6,49 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.behaviour import Turn
-from actors.cluster import Cluster
 from olvm.model import messages as m
-from olvm.model.records import HostRecord, ReservationRecord
+from olvm.model.host_states import HostStatus
+from olvm.model.records import ReservationRecord
 from olvm.model.vm_states import VmStatus
-from tests.builders import GIB, domain_state, host, sent_to, turn
+from tests.builders import sent_to
+from tests.unit.actors.clusters import (
+    Disk,
+    agent_of,
+    cluster,
+    copy_ask,
+    give,
+    host_record,
+    joined,
+    place,
+    replies,
+    report,
+    run,
+    state,
+    usable,
+)
 
 
-def joined(name: str, *, usable: bool = True) -> m.HostJoined:
-    return m.HostJoined(name, 8, 4 * GIB, f"agent/{name}@host-{name[1:]}", usable)
-
-
-def cluster(*hosts: str) -> Cluster:
-    made = Cluster.new("prod")
-    for name in hosts:
-        made.handle(joined(name), turn())
-    return made
-
-
-def place(vm_id: str = "v1", epoch: int = 1, **fields: object) -> m.PlaceVm:
-    return m.PlaceVm(vm_id, vm_id, epoch, 1, GIB, **fields)  # type: ignore[arg-type]
-
-
-def give(one: Cluster, message: m.AnyMessage, sender: str = "vm/v1") -> Turn:
-    done = turn(me="cluster/prod", sender=sender)
-    one.handle(message, done)
-    return done
-
-
-def test_cluster_place_reserves_and_answers_in_one_turn() -> None:
+def test_cluster_place_reserves_and_answers_in_one_turn_with_the_hosts_boot() -> None:
     one = cluster("H1")
     done = give(one, place())
-    assert done.sent == [("vm/v1", m.VmPlaced(1, "H1", "agent/H1@host-1"), True)]
-    assert done.saved == [one.reservations["v1"]]
+    assert done.sent == [("vm/v1", m.VmPlaced(1, "H1", agent_of("H1"), "boot-H1"), True)]
+    assert done.saved == [one.book.reservations["v1"]]
 
 
-def test_cluster_place_asked_twice_gives_the_same_answer_and_one_reservation() -> None:
+def test_cluster_place_asked_twice_gives_the_same_answer_even_after_a_reboot_of_the_host() -> None:
     one = cluster("H1", "H2")
     first = give(one, place())
+    give(one, joined("H1", boot_id="boot-later"))
     again = give(one, place())
     assert (again.sent, again.saved) == (first.sent, [])
 
 
-def test_cluster_place_of_a_later_attempt_replaces_the_earlier_reservation() -> None:
+def test_cluster_place_of_a_later_attempt_replaces_the_row_and_does_not_erase_it() -> None:
     one = cluster("H1")
     give(one, place(epoch=1))
     done = give(one, place(epoch=2))
-    assert [held.epoch for held in one.reservations.values()] == [2]
-    assert len(done.erased) == 1
+    assert [held.epoch for held in one.book.reservations.values()] == [2]
+    assert (done.saved, done.erased) == ([one.book.reservations["v1"]], [])
 
 
 def test_cluster_place_of_an_attempt_that_is_over_has_no_effect() -> None:
@@ -66,17 +60,41 @@ def test_cluster_place_of_an_attempt_that_is_over_has_no_effect() -> None:
 
 def test_cluster_place_without_room_says_why() -> None:
     one = cluster("H1")
-    give(one, m.HostUsable("H1", False))
+    give(one, usable("H1", HostStatus.CONNECTING))
     (answer,) = sent_to(give(one, place()), "vm/v1")
-    assert isinstance(answer, m.VmNotPlaced)
-    assert answer.reason
+    assert answer == m.VmNotPlaced(1, "no host of 1 fits v1: 1 is not Up")
+
+
+def test_cluster_leased_machine_goes_only_where_a_watchdog_is() -> None:
+    one = cluster("H1")
+    give(one, joined("H1", features=["migration"]))
+    give(one, joined("H2"))
+    assert replies(give(one, place(leased=True))) == [m.VmPlaced(1, "H2", agent_of("H2"), "boot-H2")]
+    give(one, usable("H2", HostStatus.MAINTENANCE))
+    (refused,) = replies(give(one, place("v2", leased=True), "vm/v2"), "vm/v2")
+    assert isinstance(refused, m.VmNotPlaced)
+    assert "1 lacks the watchdog that a lease needs" in refused.reason
+
+
+def test_cluster_place_where_an_old_copy_has_not_ended_is_refused_there() -> None:
+    one = cluster("H1", "H2")
+    run(one, "v1", "H1")
+    give(one, copy_ask(epoch=2))
+    give(one, m.PromoteCopy("v1", 2, "H1", 1))
+    give(one, m.ReleaseVm("v1", "H2", 2))
+    give(one, usable("H2", HostStatus.NON_RESPONSIVE))
+    (refused,) = replies(give(one, place(epoch=3)))
+    assert isinstance(refused, m.VmNotPlaced)
+    assert "1 still has a copy of it" in refused.reason
+    give(one, m.ReleaseVm("v1", "H1", 1))
+    assert isinstance(replies(give(one, place(epoch=4)))[0], m.VmPlaced)
 
 
 def test_cluster_release_of_another_epoch_has_no_effect() -> None:
     one = cluster("H1")
     give(one, place(epoch=2))
     done = give(one, m.ReleaseVm("v1", "H1", 1))
-    assert (done.sent, done.erased, list(one.reservations)) == ([], [], ["v1"])
+    assert (done.sent, done.erased, list(one.book.reservations)) == ([], [], ["v1"])
 
 
 def test_cluster_release_after_a_failed_start_counts_against_the_host() -> None:
@@ -86,75 +104,135 @@ def test_cluster_release_after_a_failed_start_counts_against_the_host() -> None:
     assert sent_to(done, "host/H1") == [m.HostStartFailed("H1", "v1", ""), m.HostOccupancy("H1", [])]
 
 
-def test_cluster_report_is_passed_on_and_what_it_lacks_is_named() -> None:
-    one = cluster("H1")
-    give(one, place("v1"), "vm/v1")
-    give(one, place("v2"), "vm/v2")
-    state = domain_state(status=VmStatus.UP)
-    done = give(one, m.HostReported("H1", "agent/H1@host-1", 2, 7, 10.0, [state]))
-    assert done.sent == [
-        ("vm/v1", m.DomainReported("H1", "agent/H1@host-1", 2, 7, state), False),
-        ("vm/v2", m.DomainMissing("H1", 2, 7), False),
-    ]
-
-
-def test_cluster_unresponsive_host_is_told_to_its_machines_only() -> None:
+def test_cluster_report_is_passed_on_and_what_it_lacks_is_named_with_its_epoch() -> None:
     one = cluster("H1", "H2")
     give(one, place("v1", pinned_hosts=["H1"]), "vm/v1")
-    give(one, place("v2", pinned_hosts=["H2"]), "vm/v2")
-    done = give(one, m.HostUnresponsive("H1", "silent"))
-    assert done.sent == [("vm/v1", m.HostLost("H1", "silent"), True)]
+    give(one, place("v2", epoch=5, pinned_hosts=["H1"]), "vm/v2")
+    run(one, "v3", "H2")
+    give(one, copy_ask("v3", epoch=9, current_host="H2", to_host="H1"), "vm/v3")
+    up = state("v1")
+    done = give(one, report("H1", up))
+    assert done.sent == [
+        ("vm/v1", m.DomainReported("H1", agent_of("H1"), 2, 7, up), False),
+        ("vm/v2", m.DomainMissing("H1", 2, 7, 5), False),
+        ("vm/v3", m.DomainMissing("H1", 2, 7, 9), False),
+    ]
+    arriving = state("v3", epoch=9, status=VmStatus.MIGRATING_TO)
+    named = give(one, report("H1", up, arriving, state("v2", epoch=5)))
+    assert not [message for _, message, _ in named.sent if isinstance(message, m.DomainMissing)]
+
+
+def test_cluster_report_of_an_up_machine_settles_its_load_durably_and_once() -> None:
+    one = cluster("H1")
+    give(one, place())
+    stale = give(one, report("H1", state("v1", epoch=7)))
+    assert (stale.saved, one.book.table.row("H1").pending_cpus) == ([], 1)
+    first = give(one, report("H1", state("v1")))
+    again = give(one, report("H1", state("v1")))
+    assert (first.saved, again.saved) == ([one.book.reservations["v1"]], [])
+    assert one.book.table.row("H1").pending_cpus == 0
 
 
 def test_cluster_with_hosts_is_not_removed() -> None:
     one = cluster("H1")
-    done = give(one, m.EndCluster("op-1"))
-    (ended,) = sent_to(done, "engine")
+    (ended,) = sent_to(give(one, m.EndCluster("op-1")), "engine")
     assert isinstance(ended, m.OperationEnded)
-    assert (ended.succeeded, ended.error_code, done.erased) == (False, "conflict", [])
+    assert (ended.succeeded, ended.error_code) == (False, "conflict")
+
+
+def test_cluster_explains_a_running_machine_without_counting_it_against_its_own_host() -> None:
+    one = cluster("H1", "H2")
+    run(one, "v1", "H1")
+    done = give(one, m.ExplainForVm("client/1", place()))
+    (explained,) = sent_to(done, "client/1")
+    assert isinstance(explained, m.PlacementExplanation)
+    assert [(v.host, v.rejected_by, v.chosen) for v in explained.hosts] == [
+        ("H1", "Migration", False),
+        ("H2", "", True),
+    ]
+
+
+def test_cluster_settings_out_of_range_are_refused_whole() -> None:
+    one = cluster("H1")
+    for change in (
+        m.UpdateCluster("prod", migration_policy="teleport", ha_reservation=True),
+        m.UpdateCluster("prod", fencing_connectivity_threshold_percent=0, ha_reservation=True),
+        m.UpdateCluster("prod", migration_bandwidth_mib_s=-1.0, ha_reservation=True),
+        m.UpdateCluster("prod", policy="fastest", ha_reservation=True),
+    ):
+        done = give(one, m.ChangeCluster("op-1", change))
+        (ended,) = sent_to(done, "engine")
+        assert isinstance(ended, m.OperationEnded)
+        assert (ended.succeeded, ended.error_code, done.saved) == (False, "bad_input", [])
+    assert one.record.ha_reservation is False
+
+
+def test_cluster_settings_given_are_changed_and_others_stay() -> None:
+    one = cluster("H1", migration_policy="post_copy", fencing=False)
+    change = m.UpdateCluster("prod", ha_reservation=True, fencing_connectivity_threshold_percent=70)
+    give(one, m.ChangeCluster("op-1", change))
+    record = one.record
+    assert (record.migration_policy, record.fencing, record.ha_reservation) == ("post_copy", False, True)
+    assert record.fencing_connectivity_threshold_percent == 70
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Reservations fit, agree with what was saved, and a cluster built from the records is the same."""
+    """Rows fit, agree with what was saved, and a cluster built from the records is the same."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.one = cluster("H1", "H2")
-        self.disk: dict[str, ReservationRecord] = {}
+        self.disk = Disk()
+        self.one = cluster("H1", "H2", "H3")
+        self.disk.rows[type(self.one.record)] = {"prod": self.one.record}
 
     def give(self, message: m.AnyMessage, sender: str) -> None:
-        done = give(self.one, message, sender)
-        for row in done.erased:
-            assert isinstance(row, ReservationRecord)
-            self.disk.pop(row.vm_id, None)
-        for row in done.saved:
-            if isinstance(row, ReservationRecord):
-                self.disk[row.vm_id] = row
+        self.disk.keep(give(self.one, message, sender))
 
-    @rule(which=st.integers(1, 9), epoch=st.integers(1, 3))
+    @rule(which=st.integers(1, 6), epoch=st.integers(1, 6))
     def place(self, which: int, epoch: int) -> None:
         self.give(place(f"v{which}", epoch), f"vm/v{which}")
 
-    @rule(which=st.integers(1, 9), epoch=st.integers(1, 3))
+    @rule(which=st.integers(1, 6), epoch=st.integers(1, 6))
     def release(self, which: int, epoch: int) -> None:
         self.give(m.ReleaseVm(f"v{which}", "H1", epoch), f"vm/v{which}")
 
-    @rule(name=st.sampled_from(["H1", "H2"]), usable=st.booleans())
-    def usable(self, name: str, usable: bool) -> None:
-        self.give(m.HostUsable(name, usable), f"host/{name}")
+    @rule(which=st.integers(1, 6), epoch=st.integers(1, 6), takeover=st.booleans())
+    def place_copy(self, which: int, epoch: int, takeover: bool) -> None:
+        held = self.one.book.reservations.get(f"v{which}")
+        where = held.host if held is not None else "H1"
+        kind = "takeover" if takeover else "migration"
+        self.give(copy_ask(f"v{which}", epoch, current_host=where, kind=kind), f"vm/v{which}")
+
+    @rule(which=st.integers(1, 6), epoch=st.integers(1, 6))
+    def promote(self, which: int, epoch: int) -> None:
+        held = self.one.book.reservations.get(f"v{which}")
+        host, old = (held.host, held.epoch) if held is not None else ("H1", 0)
+        self.give(m.PromoteCopy(f"v{which}", epoch, host, old), f"vm/v{which}")
+
+    @rule(which=st.integers(1, 6), epoch=st.integers(1, 6), name=st.sampled_from(["H1", "H2", "H3"]))
+    def report(self, which: int, epoch: int, name: str) -> None:
+        self.give(report(name, state(f"v{which}", epoch=epoch)), f"host/{name}")
+
+    @rule(name=st.sampled_from(["H1", "H2", "H3"]), up=st.booleans())
+    def usable(self, name: str, up: bool) -> None:
+        self.give(usable(name, HostStatus.UP if up else HostStatus.NON_RESPONSIVE), f"host/{name}")
 
     @invariant()
-    def reservations_fit_and_survive_a_restart(self) -> None:
-        assert self.one.reservations == self.disk
-        records: list[HostRecord] = [
-            host(name=name, memory_bytes=4 * GIB, silo=f"host-{name[1:]}").record for name in ("H1", "H2")
-        ]
-        again = Cluster(self.one.record, records, dict(self.disk))
-        for name in ("H1", "H2"):
-            row, rebuilt = self.one.table.row(name), again.table.row(name)
+    def rows_fit_and_survive_a_restart(self) -> None:
+        book = self.one.book
+        kept = self.disk.rows.get(ReservationRecord, {})
+        assert book.reservations == kept
+        again = self.disk.restarted([host_record(name) for name in ("H1", "H2", "H3")]).book
+        assert again.copies == book.copies
+        for name in ("H1", "H2", "H3"):
+            row, rebuilt = book.table.row(name), again.table.row(name)
             assert row.memory_free_bytes >= 0
-            assert row.memory_free_bytes == rebuilt.memory_free_bytes
+            assert (row.memory_free_bytes, row.vm_count) == (rebuilt.memory_free_bytes, rebuilt.vm_count)
+            assert row.vm_count == len(book.rows_on(name)) == len(again.rows_on(name))
+        rows = [row for name in ("H1", "H2", "H3") for row in book.rows_on(name)]
+        assert len(rows) == len(book.reservations) + len(book.copies)
+        assert len({(row.vm_id, row.host) for row in rows}) == len(rows)
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=25, deadline=None, derandomize=True)
+TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)

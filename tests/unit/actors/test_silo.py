@@ -211,3 +211,39 @@ def test_silo_late_command_for_a_removed_actor_ends_its_operation() -> None:
             "op-1", False, "vm/gone was removed before it could carry out the command", "not_found"
         )
     ]
+
+
+def test_silo_actor_without_power_hears_first_that_it_is_back_and_then_what_others_said() -> None:
+    bench = Bench()
+    bench.post("arm")
+    bench.silo.run_batch()
+    bench.silo.hold("counter")
+    bench.post("early")
+    bench.silo.post(Envelope("counter", "hypervisor", "answer", "", m.CallEnded("open", True)))
+    bench.now_ns += 2 * NS_PER_S  # its timer is due, and fires for nobody
+    bench.silo.run_batch()
+    assert (bench.stored(), len(bench.heard.replies)) == (1, 1)
+    bench.silo.let_go("counter", m.Heartbeat("back", 1, "b"))
+    bench.post("late")
+    bench.silo.run_batch()
+    assert bench.stored() == 4
+    assert [to for to, _ in bench.heard.replies] == ["client/1"] * 3
+
+
+def test_silo_actor_without_power_stays_so_when_the_silo_recovers() -> None:
+    bench = Bench()
+    bench.silo.hold("counter")
+    bench.post("waits")
+    bench.silo.give_up_batch("disk is full")
+    bench.silo.run_batch()
+    assert bench.stored() == 0
+    bench.silo.let_go("counter", m.Heartbeat("back", 1, "b"))
+    bench.silo.run_batch()
+    assert bench.stored() == 2
+
+
+def test_silo_actor_with_power_is_let_go_without_effect() -> None:
+    bench = Bench()
+    bench.silo.let_go("counter", m.Heartbeat("back", 1, "b"))
+    bench.silo.run_batch()
+    assert bench.stored() == 0

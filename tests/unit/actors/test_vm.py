@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actors.behaviour import Turn
-from actors.vm import ACTION_BY_VERB, BOUNDED, Vm
+from actors.vm import Vm
+from actors.vm_commands import ACTION_BY_VERB
+from actors.vm_core import BOUNDED
 from olvm.model import messages as m
 from olvm.model.vm_actions import vm_refusal
 from olvm.model.vm_states import VmStatus

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+import msgspec
+
 from hypervisor_backends.protocol import (
     TERMINAL_EVENTS,
     CallFailed,
@@ -13,13 +15,19 @@ from hypervisor_backends.protocol import (
     DomainEvent,
     DomainSpec,
     DomainState,
+    DomainStatus,
+    ExitReason,
     HypervisorBackend,
     HypervisorRequest,
+    IncomingAddress,
+    MigrateDomain,
+    PrepareIncoming,
     RestoreDomain,
     StartDomain,
 )
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import SimulatedConfig, simulated_capabilities
+from hypervisor_backends.simulated_fabric import Fabric, MemoryFabric
 from olvm.model.limits import NS_PER_S
 
 GIB = 1024**3
@@ -124,16 +132,97 @@ def check_each_life_ends_once(events: list[DomainEvent]) -> None:
             assert life not in live, f"{life} started twice"
             live.add(life)
             continue
+        if event.exit_reason == ExitReason.MIGRATION_FAILED:
+            assert life not in live, f"{event} about a domain that had arrived"
+            continue
         assert life in live, f"{event} about a domain that does not live"
         if event.kind in TERMINAL_EVENTS:
             assert event.exit_reason is not None, event
             live.remove(life)
 
 
+class OneCopy:
+    """The truth about which copies execute; raises at the very call that makes two of one machine."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, tuple[str, int]] = {}
+        self.there: dict[tuple[str, str, int], int] = {}
+        self.statuses: dict[tuple[str, str, int], DomainStatus] = {}
+        self.ends: list[tuple[str, str, int, ExitReason]] = []
+        self.calls: list[tuple[str, str, str, int]] = []
+        self.power: list[tuple[str, bool, str]] = []
+
+    def domain_added(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
+        assert (host, vm_id, epoch) not in self.there
+        self.there[host, vm_id, epoch] = footprint_bytes
+
+    def domain_removed(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
+        assert self.runs.get(vm_id) != (host, epoch), f"{vm_id} was removed from {host} while it ran"
+        assert self.there.pop((host, vm_id, epoch)) == footprint_bytes
+
+    def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
+        assert vm_id not in self.runs, f"{vm_id} runs on {self.runs[vm_id]} and now on {host} too"
+        assert (host, vm_id, epoch) in self.there
+        self.runs[vm_id] = (host, epoch)
+
+    def vcpus_stopped(self, host: str, vm_id: str, epoch: int) -> None:
+        assert self.runs.pop(vm_id) == (host, epoch)
+
+    def status_changed(self, host: str, vm_id: str, epoch: int, status: DomainStatus) -> None:
+        assert (host, vm_id, epoch) in self.there
+        self.statuses[host, vm_id, epoch] = status
+
+    def ended(self, host: str, vm_id: str, epoch: int, exit_reason: ExitReason) -> None:
+        self.ends.append((host, vm_id, epoch, exit_reason))
+
+    def called(self, host: str, request: str, vm_id: str, epoch: int) -> None:
+        self.calls.append((host, request, vm_id, epoch))
+
+    def power_changed(self, host: str, is_on: bool, boot_id: str) -> None:
+        self.power.append((host, is_on, boot_id))
+
+
 def simulated_bench(
-    config: SimulatedConfig | None = None, *, seed: int = 1, cpus: int = 16, memory_bytes: int = 64 * GIB
+    config: SimulatedConfig | None = None,
+    *,
+    seed: int = 1,
+    cpus: int = 16,
+    memory_bytes: int = 64 * GIB,
+    name: str = "h1",
+    scheduler: VirtualScheduler | None = None,
+    fabric: Fabric | None = None,
 ) -> tuple[Bench, SimulatedHypervisor]:
-    scheduler = VirtualScheduler()
+    scheduler = scheduler or VirtualScheduler()
     capabilities = simulated_capabilities(cpus=cpus, memory_bytes=memory_bytes)
-    hypervisor = SimulatedHypervisor("h1", capabilities, scheduler, seed, config)
+    hypervisor = SimulatedHypervisor(name, capabilities, scheduler, seed, config, fabric or MemoryFabric())
     return Bench(hypervisor, scheduler), hypervisor
+
+
+def prepare_of(vm_id: str = "v1", epoch: int = 2, **spec: int) -> PrepareIncoming:
+    return PrepareIncoming(vm_id=vm_id, epoch=epoch, spec=spec_of(vm_id, **spec))
+
+
+def migrate_of(
+    uri: str, vm_id: str = "v1", *, epoch: int = 1, to_epoch: int = 2, **how: float
+) -> MigrateDomain:
+    """At most 200 MB/s and 100 ms of downtime, unless `how` says otherwise."""
+    settings = {"bandwidth_bytes_per_s": 200e6, "downtime_ms": 100, **how}
+    return msgspec.convert(
+        {
+            "t": "MigrateDomain",
+            "vm_id": vm_id,
+            "epoch": epoch,
+            "to_uri": uri,
+            "to_epoch": to_epoch,
+            **settings,
+        },
+        MigrateDomain,
+    )
+
+
+def address_of(target: Bench, vm_id: str = "v1", epoch: int = 2, **spec: int) -> str:
+    """Prepare the target and return where it waits; takes no time."""
+    (answer,) = target.call(prepare_of(vm_id, epoch, **spec))
+    assert isinstance(answer, CallSucceeded), answer
+    assert isinstance(answer.value, IncomingAddress)
+    return answer.value.uri

@@ -346,7 +346,7 @@ def test_spec_without_cpu_or_memory_is_refused(vcpus: int, memory_bytes: int) ->
 def test_status_words_are_those_of_the_model() -> None:
     statuses = {status for table in (ADMITTED, ALREADY) for row in table.values() for status in row}
 
-    assert len(statuses) == 8
+    assert len(statuses) == 9
     assert all(VmStatus(status) == status for status in statuses)
 
 

@@ -139,6 +139,12 @@ def test_host_command_that_is_let_through_always_has_a_transition(
         ),
         ("remove", {"maintenance", "down", "install_failed", "pending_approval", "installing_os"}),
         ("approve", {"pending_approval"}),
+        ("start", {"maintenance", "down", "non_responsive"}),
+        ("stop", {"maintenance", "non_responsive"}),
+        (
+            "clear_non_responsive_vms",
+            {"non_responsive", "connecting", "non_operational", "down", "install_failed"},
+        ),
     ],
 )
 def test_host_command_is_taken_in_exactly_these_statuses(action: str, taken_in: set[str]) -> None:
@@ -154,3 +160,18 @@ def test_host_refusal_says_what_which_why_and_what_to_do() -> None:
         "cannot put host kvm01 into maintenance: it is connecting (it stopped answering a moment ago); "
         "wait until it answers or is non_responsive"
     )
+
+
+def test_host_refusal_says_what_was_asked_where_the_action_has_another_word() -> None:
+    assert host_refusal("kvm01", HostStatus.UP, HostAction.STOP, asked="restart {}") == (
+        "cannot restart host kvm01: it is up; put it into maintenance first"
+    )
+
+
+@pytest.mark.parametrize("status", ["up", "unassigned", "connecting", "non_responsive"])
+def test_host_whose_agent_recovers_is_initializing_then_up_or_non_operational(status: str) -> None:
+    recovering = next_host_status(HostStatus(status), HostTrigger.AGENT_RECOVERING)
+    assert recovering is HostStatus.INITIALIZING
+    assert next_host_status(recovering, HostTrigger.CAPABILITIES_OK) is HostStatus.UP
+    for trigger in (HostTrigger.RECOVERY_TIMED_OUT, HostTrigger.REQUIREMENTS_FAILED):
+        assert next_host_status(recovering, trigger) is HostStatus.NON_OPERATIONAL

@@ -11,8 +11,9 @@ from olvm.model.errors import BadInput
 from olvm.scheduling import POLICY_BY_NAME, Policy, policy_named
 from olvm.scheduling.policy import parameters_of, units_of
 
-EVEN = (("OptimalForCpuEvenDistribution", 2), ("OptimalForMemoryEvenDistribution", 1))
-POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1))
+AFFINITY = (("VmAffinityGroups", 1), ("VmToHostsAffinityGroups", 20))
+EVEN = (("OptimalForCpuEvenDistribution", 2), ("OptimalForMemoryEvenDistribution", 1), *AFFINITY)
+POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1), *AFFINITY)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1))
         ),
         (
             "vm_evenly_distributed",
-            (("OptimalForEvenGuestDistribution", 2),),
+            (("OptimalForEvenGuestDistribution", 2), *AFFINITY),
             "OptimalForEvenGuestDistribution",
             {"HighVmCount": 10, "MigrationThreshold": 5, "SpmVmGrace": 5, "HeSparesCount": 0},
         ),
@@ -96,6 +97,7 @@ def test_parameter_of_another_policy_is_refused_with_the_known_ones() -> None:
         ("vm_evenly_distributed", "HighVmCount", [-1], [0]),
         ("vm_evenly_distributed", "SpmVmGrace", [-1], [0]),
         ("power_saving", "MaxFreeMemoryForOverUtilized", [0], [1]),
+        ("evenly_distributed", "MaxFreeMemoryForOverUtilized", [0], [1]),
         ("power_saving", "MinFreeMemoryForUnderUtilized", [0], [1]),
         ("power_saving", "HeSparesCount", [-1], [0]),
     ],
@@ -113,9 +115,9 @@ def test_parameter_out_of_range_is_refused_and_in_range_is_kept(
 def test_policy_of_unknown_units_or_without_capacity_filters_is_refused() -> None:
     with pytest.raises(BadInput, match="names the weight Luck: choose from OptimalForCpuEvenDistribution"):
         Policy(name="mine", weights=(("Luck", 1),))
-    with pytest.raises(BadInput, match="names the filter Moon: choose from CPU, Memory"):
+    with pytest.raises(BadInput, match="names the filter Moon: choose from CPU, CPU-Level, Memory"):
         Policy(name="mine", filters=("Moon",))
-    with pytest.raises(BadInput, match="lacks the filters CPU, Memory"):
+    with pytest.raises(BadInput, match="lacks the filters CPU-Level, VM leases ready, CPU, Memory"):
         Policy(name="mine", filters=("PinToHost", "Migration"))
     with pytest.raises(BadInput, match="factor of 0 or less"):
         Policy(name="mine", weights=(("OptimalForEvenGuestDistribution", 0),))

@@ -260,9 +260,18 @@ def test_explanation_shows_weights_ranks_and_score_of_each_candidate() -> None:
     explanation = explain(table_of(hosts), request(), policy_named("none"))
     first, second, third = explanation.hosts
     assert first.weights["OptimalForCpuEvenDistribution"] == 1000
-    assert first.ranks == {"OptimalForCpuEvenDistribution": 0, "OptimalForMemoryEvenDistribution": 1}
+    all_alike = {"VmAffinityGroups": 1, "VmToHostsAffinityGroups": 1}
+    assert first.ranks == {
+        "OptimalForCpuEvenDistribution": 0,
+        "OptimalForMemoryEvenDistribution": 1,
+        **all_alike,
+    }
     assert second.weights["OptimalForCpuEvenDistribution"] == 1
-    assert second.ranks == {"OptimalForCpuEvenDistribution": 1, "OptimalForMemoryEvenDistribution": 1}
-    assert [v.score for v in explanation.hosts] == [1, 3, 0]
+    assert second.ranks == {
+        "OptimalForCpuEvenDistribution": 1,
+        "OptimalForMemoryEvenDistribution": 1,
+        **all_alike,
+    }
+    assert [v.score for v in explanation.hosts] == [22, 24, 0]  # 21 of it for groups that it is not in
     assert [v.chosen for v in explanation.hosts] == [False, True, False]
     assert third.rejected_by == "Status"

@@ -1,0 +1,168 @@
+"""High availability with a lease: a new life elsewhere while the old one's fate is unknown.
+
+The lease on shared storage decides, not this actor: a host that starts the copy takes the machine's lease first,
+and gets it only when every host that could run it has provably stopped (docs/leases.md). Rules:
+1. Only a machine that was started with a lease is taken over; `lease` changes only while nothing of it can run.
+2. The first report that the copy runs proves that the old one does not: then, and not before, it is the machine.
+3. The old host's word that the machine lives ends the takeover; its word that it is over, or the proof of its death,
+   does not: the copy goes on.
+4. A takeover that fails leaves the machine Unknown, and is tried again on the schedule of `vm_starting.py` until
+   something is heard of it.
+"""
+
+from __future__ import annotations
+
+from actors.behaviour import Turn
+from actors.vm_copies import NOT_RUNNING_YET, VmCopies
+from actors.vm_core import LAUNCHING, NORMAL_EXITS
+from olvm.model import messages as m
+from olvm.model.vm_states import ON_A_HOST, VmStatus, returned_trigger
+
+# Whoever asked for its end, or whose memory is on one host's disk, is not started elsewhere.
+NOT_WANTED = frozenset({"stop", "shutdown", "suspend"})
+NOT_TAKEN_OVER = frozenset({VmStatus.SAVING_STATE, VmStatus.RESTORING_STATE, VmStatus.MIGRATING_TO})
+
+
+class VmTakeover(VmCopies):
+    __slots__ = ()
+
+    def _take_over(self, reason: str, turn: Turn) -> None:
+        """Begin, if the machine may be taken over at all and nothing is under way."""
+        record = self.record
+        if not (record.high_availability and record.lease) or record.copy_phase or record.host is None:
+            return
+        if record.operation_kind in NOT_WANTED or record.exit_reason in NORMAL_EXITS:
+            return
+        if record.status in NOT_TAKEN_OVER or record.status not in ON_A_HOST | {VmStatus.UNKNOWN}:
+            return
+        if record.status in LAUNCHING:
+            turn.sometimes("takeover_of_a_machine_that_was_starting")
+        self._lose_host(record.host, reason, turn)
+        turn.cancel_timer(record, "ha_retry")
+        self._say(
+            "vm_takeover_started",
+            f"is highly available and is tried on another host, because {record.host} is silent ({reason}); "
+            "it starts there when its lease is free",
+            turn,
+            "warning",
+        )
+        self._seek_copy("takeover", "host_error", "", turn)
+
+    def _on_takeover_placed(self, message: m.CopyPlaced, turn: Turn) -> None:
+        record = self.record
+        if not self._take_place(message, turn):
+            return
+        record.copy_phase = "starting"
+        turn.set_timer(record, "copy", turn.config.launch_timeout_s)
+        turn.send(message.agent, self._creation(record.copy_epoch, message.boot_id, restore=False))
+
+    def _on_takeover_report(self, message: m.DomainReported, turn: Turn) -> None:
+        """Of the copy."""
+        domain, record = message.domain, self.record
+        if not self._is_copy_news(message, turn):
+            return
+        if message.absent or domain.status is VmStatus.DOWN:
+            self._acknowledge(message, turn)
+            text = domain.exit_message or "it is not there"
+            self._takeover_failed(text, turn, tried=record.copy_host)
+        elif domain.status not in NOT_RUNNING_YET and returned_trigger(domain.status) is not None:
+            self._taken_over(domain.status, domain.pause_code, turn)
+
+    def _taken_over(self, reported: VmStatus, pause_code: str, turn: Turn) -> None:
+        """Rule 2."""
+        record = self.record
+        old_host, seconds = record.host, (turn.now_ns - record.copy_begun_ns) / 1e9
+        self._promote(turn, old_is_over=True)
+        trigger = returned_trigger(reported)
+        assert trigger is not None, f"{self.address} was reported {reported} by {record.host}"
+        self._move(trigger, turn, f"taken over from {old_host}")
+        record.exit_reason, record.exit_message = None, ""
+        record.copy_tried_hosts = []
+        self._say(
+            "vm_ha_restart",
+            f"was started again on {record.host} after {seconds:.0f} s: its lease on {old_host} is over",
+            turn,
+            "warning",
+            {"from": old_host, "to": record.host, "seconds": round(seconds, 3)},
+        )
+        if reported is VmStatus.UP:
+            self._note_up(turn)
+            self._end_by_up(turn)
+        elif reported is VmStatus.PAUSED:
+            record.pause_code = pause_code
+            self._say_paused(turn)
+        self._bound(turn)
+
+    def _takeover_failed(self, reason: str, turn: Turn, *, tried: str = "", is_over: bool = True) -> None:
+        """Rule 4. `is_over`: nothing of the copy is on its host; `tried`: the host to leave out next time."""
+        record = self.record
+        old_is_dead = record.copy_source_word == "dead"
+        was_placed = record.copy_phase == "starting"
+        if is_over and was_placed:
+            self._release_copy(turn)
+            self._clear_copy(turn)
+        else:
+            self._give_up_copy(turn)
+        if old_is_dead:
+            turn.sometimes("takeover_failed_and_the_old_host_is_dead")
+            self._confirmed_dead(record.host or "", f"and it did not start elsewhere: {reason}", turn)
+            return
+        self._say("vm_takeover_failed", f"is still unknown: {reason}", turn, "warning")
+        if tried:
+            record.copy_tried_hosts = [*record.copy_tried_hosts, tried]
+            if len(record.copy_tried_hosts) < turn.config.rerun_count_max:
+                self._seek_copy("takeover", "host_error", "", turn)
+                return
+        record.copy_tried_hosts = []
+        self._schedule_retry(turn)
+
+    def _on_takeover_refused(self, message: m.DomainRefused, turn: Turn) -> None:
+        if message.code == "lease_held":
+            turn.sometimes("takeover_refused_as_the_lease_is_held")
+        self._takeover_failed(f"{message.host} did not start it: {message.reason}", turn)
+
+    def _on_old_host_report(self, message: m.DomainReported, turn: Turn) -> None:
+        """Rule 3; the report is news of the copy that is the machine."""
+        record, domain = self.record, message.domain
+        over = message.absent or domain.status is VmStatus.DOWN
+        if over and record.copy_phase == "starting" and domain.exit_reason not in NORMAL_EXITS:
+            turn.sometimes("old_host_says_down_during_a_takeover")
+            self._acknowledge(message, turn)
+            self._note_old_is_dead(turn)
+            return
+        turn.sometimes("takeover_abandoned")
+        self._say(
+            "vm_takeover_abandoned",
+            f"is not taken over: {message.host} answers and says that it is {domain.status.value}",
+            turn,
+        )
+        self._give_up_copy(turn)
+        record.copy_tried_hosts = []
+        self._on_own_report(message, turn)
+
+    def _note_old_is_dead(self, turn: Turn) -> None:
+        record = self.record
+        record.copy_source_word = "dead"
+        turn.cancel_timer(record, "ha_retry")
+        self._release(turn)
+        turn.save(record)
+
+    def _takeover_host_confirmed_dead(self, message: m.HostConfirmedDead, turn: Turn) -> None:
+        record = self.record
+        if message.host == record.copy_host and record.copy_phase == "starting":
+            turn.sometimes("new_host_of_a_takeover_dies")
+            self._takeover_failed(f"{message.host} is dead: {message.reason}", turn, tried=message.host)
+        elif record.copy_phase == "starting":
+            turn.sometimes("old_host_confirmed_dead_during_a_takeover")
+            self._note_old_is_dead(turn)
+        else:
+            self._give_up_copy(turn)
+            self._confirmed_dead(message.host, message.reason, turn)
+
+    def _on_takeover_timer(self, turn: Turn) -> None:
+        record = self.record
+        if record.copy_phase == "placing":
+            self._ask_for_copy(turn)
+            return
+        reason = f"{record.copy_host} did not start it in time"
+        self._takeover_failed(reason, turn, tried=record.copy_host, is_over=False)

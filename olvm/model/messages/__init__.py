@@ -1,0 +1,341 @@
+"""Every message between actors, and what a client may ask. Import it as `m`.
+
+Commands are imperative, events past tense, replies nouns. `client.py` is the face, `entities.py` is spoken inside
+the engine, `agents.py` between engine and hosts, `inner.py` inside a silo and towards history.
+"""
+
+from olvm.model.messages.agents import (
+    AgentFailed,
+    AgentReady,
+    AgentRecovering,
+    CancelMigration,
+    CheckHostLease,
+    CommandDomain,
+    CreateDomain,
+    DomainMissing,
+    DomainRefused,
+    DomainReported,
+    DomainState,
+    FenceHost,
+    FenceResult,
+    FlushReports,
+    ForgetDomain,
+    Heartbeat,
+    HostConfirmedDead,
+    HostLeaseChecked,
+    HostLost,
+    HostReport,
+    IncomingReady,
+    KdumpSeen,
+    MigrateDomain,
+    MigrationFailed,
+    MigrationProgressed,
+    PrepareIncoming,
+    QueryDomain,
+    RestartAgent,
+    StartAgent,
+    StopAgent,
+)
+from olvm.model.messages.client import (
+    AddHost,
+    ClusterCommand,
+    Command,
+    CreateCluster,
+    CreateVm,
+    ExplainPlacement,
+    HostCommand,
+    HostVerb,
+    HostVerdict,
+    LookUpOperation,
+    OperationView,
+    PlacementExplanation,
+    Refusal,
+    RemoveAffinityGroup,
+    RemoveCluster,
+    ResumeBehavior,
+    Rule,
+    SetAffinityGroup,
+    Settings,
+    Submit,
+    UpdateCluster,
+    UpdateVm,
+    VmCommand,
+    VmVerb,
+)
+from olvm.model.messages.entities import (
+    AskEmpty,
+    AskFencing,
+    ChangeAffinity,
+    ChangeCluster,
+    ChangeVm,
+    CommandCluster,
+    CommandHost,
+    CommandVm,
+    CopyKind,
+    CopyNotPlaced,
+    CopyPlaced,
+    DrainHost,
+    EndCluster,
+    EntityRemoved,
+    ExplainFor,
+    ExplainForVm,
+    FencingAdvice,
+    HostFenced,
+    HostJoined,
+    HostLeft,
+    HostOccupancy,
+    HostReported,
+    HostSilent,
+    HostStartFailed,
+    HostUnresponsive,
+    HostUsable,
+    MoveReason,
+    MoveVm,
+    OperationEnded,
+    OperationProgressed,
+    PlaceCopy,
+    PlaceVm,
+    PowerVm,
+    PromoteCopy,
+    RegisterHost,
+    RegisterVm,
+    ReleaseVm,
+    SlotFree,
+    StartCluster,
+    StayVm,
+    StopDrain,
+    VmChanged,
+    VmMoveRefused,
+    VmNotPlaced,
+    VmPlaced,
+    VmPowered,
+)
+from olvm.model.messages.inner import (
+    CallEnded,
+    DomainHappened,
+    EventsTold,
+    EventTold,
+    GuestFactsTold,
+    PullEvents,
+    Recovered,
+    Samples,
+    TimerFired,
+)
+from olvm.model.messages.message import Message
+
+AnyMessage = (
+    CreateCluster
+    | UpdateCluster
+    | RemoveCluster
+    | ClusterCommand
+    | SetAffinityGroup
+    | RemoveAffinityGroup
+    | AddHost
+    | HostCommand
+    | CreateVm
+    | UpdateVm
+    | VmCommand
+    | Submit
+    | LookUpOperation
+    | ExplainPlacement
+    | OperationView
+    | Refusal
+    | HostVerdict
+    | PlacementExplanation
+    | StartCluster
+    | ChangeCluster
+    | EndCluster
+    | CommandCluster
+    | ChangeAffinity
+    | RegisterHost
+    | CommandHost
+    | RegisterVm
+    | ChangeVm
+    | CommandVm
+    | OperationProgressed
+    | OperationEnded
+    | EntityRemoved
+    | VmChanged
+    | PlaceVm
+    | VmPlaced
+    | VmNotPlaced
+    | PlaceCopy
+    | CopyPlaced
+    | CopyNotPlaced
+    | SlotFree
+    | PromoteCopy
+    | ReleaseVm
+    | MoveVm
+    | StayVm
+    | VmMoveRefused
+    | PowerVm
+    | VmPowered
+    | ExplainFor
+    | ExplainForVm
+    | HostJoined
+    | HostUsable
+    | HostLeft
+    | HostSilent
+    | HostUnresponsive
+    | HostFenced
+    | HostReported
+    | HostStartFailed
+    | DrainHost
+    | StopDrain
+    | AskEmpty
+    | HostOccupancy
+    | AskFencing
+    | FencingAdvice
+    | StartAgent
+    | StopAgent
+    | RestartAgent
+    | AgentReady
+    | AgentRecovering
+    | AgentFailed
+    | Heartbeat
+    | HostReport
+    | KdumpSeen
+    | CreateDomain
+    | CommandDomain
+    | PrepareIncoming
+    | IncomingReady
+    | MigrateDomain
+    | CancelMigration
+    | MigrationProgressed
+    | MigrationFailed
+    | ForgetDomain
+    | QueryDomain
+    | DomainReported
+    | FlushReports
+    | DomainMissing
+    | DomainRefused
+    | HostLost
+    | HostConfirmedDead
+    | FenceHost
+    | FenceResult
+    | CheckHostLease
+    | HostLeaseChecked
+    | TimerFired
+    | Recovered
+    | CallEnded
+    | DomainHappened
+    | Samples
+    | GuestFactsTold
+    | EventsTold
+    | EventTold
+    | PullEvents
+)
+
+__all__ = [
+    "AddHost",
+    "AgentFailed",
+    "AgentReady",
+    "AgentRecovering",
+    "AnyMessage",
+    "AskEmpty",
+    "AskFencing",
+    "CallEnded",
+    "CancelMigration",
+    "ChangeAffinity",
+    "ChangeCluster",
+    "ChangeVm",
+    "CheckHostLease",
+    "ClusterCommand",
+    "Command",
+    "CommandCluster",
+    "CommandDomain",
+    "CommandHost",
+    "CommandVm",
+    "CopyKind",
+    "CopyNotPlaced",
+    "CopyPlaced",
+    "CreateCluster",
+    "CreateDomain",
+    "CreateVm",
+    "DomainHappened",
+    "DomainMissing",
+    "DomainRefused",
+    "DomainReported",
+    "DomainState",
+    "DrainHost",
+    "EndCluster",
+    "EntityRemoved",
+    "EventTold",
+    "EventsTold",
+    "ExplainFor",
+    "ExplainForVm",
+    "ExplainPlacement",
+    "FenceHost",
+    "FenceResult",
+    "FencingAdvice",
+    "FlushReports",
+    "ForgetDomain",
+    "GuestFactsTold",
+    "Heartbeat",
+    "HostCommand",
+    "HostConfirmedDead",
+    "HostFenced",
+    "HostJoined",
+    "HostLeaseChecked",
+    "HostLeft",
+    "HostLost",
+    "HostOccupancy",
+    "HostReport",
+    "HostReported",
+    "HostSilent",
+    "HostStartFailed",
+    "HostUnresponsive",
+    "HostUsable",
+    "HostVerb",
+    "HostVerdict",
+    "IncomingReady",
+    "KdumpSeen",
+    "LookUpOperation",
+    "Message",
+    "MigrateDomain",
+    "MigrationFailed",
+    "MigrationProgressed",
+    "MoveReason",
+    "MoveVm",
+    "OperationEnded",
+    "OperationProgressed",
+    "OperationView",
+    "PlaceCopy",
+    "PlaceVm",
+    "PlacementExplanation",
+    "PowerVm",
+    "PrepareIncoming",
+    "PromoteCopy",
+    "PullEvents",
+    "QueryDomain",
+    "Recovered",
+    "Refusal",
+    "RegisterHost",
+    "RegisterVm",
+    "ReleaseVm",
+    "RemoveAffinityGroup",
+    "RemoveCluster",
+    "RestartAgent",
+    "ResumeBehavior",
+    "Rule",
+    "Samples",
+    "SetAffinityGroup",
+    "Settings",
+    "SlotFree",
+    "StartAgent",
+    "StartCluster",
+    "StayVm",
+    "StopAgent",
+    "StopDrain",
+    "Submit",
+    "TimerFired",
+    "UpdateCluster",
+    "UpdateVm",
+    "VmChanged",
+    "VmCommand",
+    "VmMoveRefused",
+    "VmNotPlaced",
+    "VmPlaced",
+    "VmPowered",
+    "VmVerb",
+]

@@ -1,0 +1,305 @@
+"""Between the engine's actors and the agents of hosts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from olvm.model.messages.client import Settings
+from olvm.model.messages.message import Message
+from olvm.model.vm_states import VmStatus
+
+
+class DomainState(msgspec.Struct, frozen=True, array_like=True):
+    """One machine as its host sees it."""
+
+    vm_id: str
+    vm_address: str
+    epoch: int
+    status: VmStatus
+    exit_reason: int | None = None
+    exit_message: str = ""
+    pause_code: str = ""  # EIO, ENOSPC, EPERM, EOTHER, NOERR, POSTCOPY, POSTMIGRATE; empty unless Paused
+
+
+class StartAgent(Message, frozen=True):
+    """Create the agent of a host, or tell an existing one that its host is (still) registered."""
+
+    host: str
+    cluster: str
+    backend: str
+    backend_settings: Settings
+    cpus: int
+    memory_bytes: int
+    host_epoch_min: int = 0  # an agent that lost its journal goes on above what the engine has seen
+
+
+class StopAgent(Message, frozen=True):
+    host: str
+
+
+class RestartAgent(Message, frozen=True):
+    """To `agents@<silo>`: forget what the agent holds in memory and open its host again (soft fence)."""
+
+    host: str
+
+
+class AgentReady(Message, frozen=True):
+    """Capabilities: the answer to StartAgent and the first word of every new agent epoch, when it is whole again."""
+
+    host: str
+    host_epoch: int
+    boot_id: str
+    cpus: int
+    memory_bytes: int
+    cpu_model: str = ""
+    features: list[str] = []
+    problems: list[str] = []  # see Heartbeat
+
+
+class AgentRecovering(Message, frozen=True):
+    """The agent has started and is not whole yet: alive, not to be believed (VDSM's error 99)."""
+
+    host: str
+
+
+class AgentFailed(Message, frozen=True):
+    host: str
+    reason: str
+
+
+class Heartbeat(Message, frozen=True):
+    """`problems`: what makes the host non-operational, as `olvm.model.host_problems` names it; empty: nothing."""
+
+    host: str
+    host_epoch: int
+    boot_id: str
+    problems: list[str] = []
+
+
+class HostReport(Message, frozen=True):
+    """Everything that runs on a host, each report_period_s."""
+
+    host: str
+    host_epoch: int
+    seq: int
+    cpu_load_percent: float
+    domains: list[DomainState]
+
+
+class KdumpSeen(Message, frozen=True):
+    """The host's kernel has crashed and writes its dump: nothing runs there any more. Repeated each 5 s.
+
+    `boot_id` names the boot that crashed, where the message knows it; a message of an earlier boot is late.
+    """
+
+    host: str
+    boot_id: str = ""
+
+
+class CreateDomain(Message, frozen=True):
+    """Start a machine. Refused (`other_boot`) if the host has been booted since the engine chose it.
+
+    With a lease the agent first takes it, and waits as long as another host may still hold it; `lease_held` if one
+    does.
+    """
+
+    vm_id: str
+    vm_address: str
+    epoch: int
+    name: str
+    vcpus: int
+    memory_bytes: int
+    restore: bool = False
+    boot_id: str = ""  # empty: any
+    leased: bool = False
+    resume_behavior: str = "auto_resume"
+
+
+class CommandDomain(Message, frozen=True):
+    vm_id: str
+    epoch: int
+    verb: Literal["shutdown", "destroy", "reboot", "reset", "save", "pause", "continue"]
+
+
+class PrepareIncoming(Message, frozen=True):
+    """Get ready to take a machine over by live migration; answered with IncomingReady or DomainRefused("incoming").
+
+    The copy has an epoch of its own, above its source's; its DomainRecord is MigratingTo until it arrives.
+    """
+
+    vm_id: str
+    vm_address: str
+    epoch: int
+    name: str
+    vcpus: int
+    memory_bytes: int
+    source_host: str
+    boot_id: str = ""
+    leased: bool = False
+    resume_behavior: str = "auto_resume"
+
+
+class IncomingReady(Message, frozen=True):
+    host: str
+    epoch: int
+    uri: str
+
+
+class MigrateDomain(Message, frozen=True):
+    """To the source: copy the machine to `uri`. The agent keeps to the policy's schedule by itself.
+
+    Ends in a Down report with exit reason 4 (handed over), in MigrationFailed (it still runs here), or in a Paused
+    report with POSTMIGRATE (all was sent and the other side's word is missing: it runs here only if told to).
+    """
+
+    vm_id: str
+    epoch: int
+    to_host: str
+    to_epoch: int
+    uri: str
+    policy: str
+    bandwidth_mib_s: float
+
+
+class CancelMigration(Message, frozen=True):
+    """Too late is no error: then the machine is handed over."""
+
+    vm_id: str
+    epoch: int
+
+
+class MigrationProgressed(Message, frozen=True):
+    """Told by the source each monitor period."""
+
+    host: str
+    epoch: int
+    to_epoch: int
+    progress_percent: int
+    data_total_bytes: int
+    data_processed_bytes: int
+    data_remaining_bytes: int
+    memory_iteration: int
+    downtime_ms: int  # allowed now
+    post_copy: bool = False
+
+
+class MigrationFailed(Message, frozen=True):
+    """The machine still runs on its source; what is left of the copy is the engine's to end."""
+
+    host: str
+    epoch: int
+    to_epoch: int
+    reason: str
+    code: str = ""
+
+
+class ForgetDomain(Message, frozen=True):
+    """Acknowledges a Down report; only then does the agent drop the entry."""
+
+    vm_id: str
+    epoch: int
+
+
+class QueryDomain(Message, frozen=True):
+    """Asks for a definite answer on a machine of unknown state. The answer is a DomainReported."""
+
+    vm_id: str
+    vm_address: str
+    epoch: int
+
+
+class DomainReported(Message, frozen=True):
+    """A change on a host, or one line of a full report."""
+
+    host: str
+    agent: str
+    host_epoch: int
+    seq: int
+    domain: DomainState
+    absent: bool = False  # the agent has no such machine and the hypervisor was asked
+
+
+class FlushReports(Message, frozen=True):
+    """An agent to itself: tell what changed in this batch."""
+
+
+class DomainMissing(Message, frozen=True):
+    """A full report does not name a machine that should be there. Says nothing about whether it runs.
+
+    `epoch` is that of the copy that was reserved there: the machine's own, or that of a copy on its way.
+    """
+
+    host: str
+    host_epoch: int
+    seq: int
+    epoch: int = 0
+
+
+class DomainRefused(Message, frozen=True):
+    """The agent did not carry out a command.
+
+    Codes of its own: absent, stale_epoch, older_copy, other_boot, lease_held (another host keeps renewing),
+    lease_unreachable (the storage of leases does not answer), not_supported; others are the hypervisor's.
+    """
+
+    host: str
+    epoch: int
+    verb: str
+    reason: str
+    code: str = ""
+
+
+class HostLost(Message, frozen=True):
+    """The host of this machine does not answer."""
+
+    host: str
+    reason: str
+
+
+class HostConfirmedDead(Message, frozen=True):
+    """Whatever ran on `host` before its boot `boot_id` ended is gone for certain."""
+
+    host: str
+    boot_id: str
+    reason: str
+
+
+# ---------------------------------------------------------------- fencing, through a proxy's agent
+
+
+class FenceHost(Message, frozen=True):
+    """Told, not sent: a late one must not strike a host that has come back. `seq` is of the host's fence flow."""
+
+    host: str
+    seq: int
+    action: Literal["on", "off", "status"]
+    device: Settings
+
+
+class FenceResult(Message, frozen=True):
+    """`power` is what the device says now; only a status of "off" proves anything."""
+
+    host: str
+    seq: int
+    action: str
+    ok: bool
+    power: Literal["on", "off", "unknown"] = "unknown"
+    reason: str = ""
+
+
+class CheckHostLease(Message, frozen=True):
+    """Ask a proxy whether the host still renews its lease on shared storage."""
+
+    host: str
+    seq: int
+
+
+class HostLeaseChecked(Message, frozen=True):
+    """`dead`: not renewed for the whole expiry on the proxy's clock; its leased machines are stopped."""
+
+    host: str
+    seq: int
+    verdict: Literal["live", "dead", "unknown"]
+    reason: str = ""

@@ -1,0 +1,69 @@
+"""What a silo tells its own actors, and what flows to history."""
+
+from __future__ import annotations
+
+from olvm.model.messages.message import Message
+
+
+class TimerFired(Message, frozen=True):
+    name: str
+
+
+class Recovered(Message, frozen=True):
+    """The silo has been started (again); the first message that every actor gets, before any other."""
+
+    first_start: bool = False
+
+
+class CallEnded(Message, frozen=True):
+    """The answer of a port (hypervisor, history) to `turn.call`."""
+
+    tag: str
+    ok: bool
+    value: bytes = b""
+    code: str = ""
+    outcome_known: bool = True
+
+
+class DomainHappened(Message, frozen=True):
+    """An event of the hypervisor that nobody asked for."""
+
+    vm_id: str
+    epoch: int
+    kind: str
+    exit_reason: int | None = None
+    message: str = ""
+    pause_code: str = ""
+
+
+# ---------------------------------------------------------------- telemetry
+
+
+class Samples(Message, frozen=True):
+    """One encoded columnar batch, see olvm.history."""
+
+    payload: bytes
+
+
+class GuestFactsTold(Message, frozen=True):
+    payload: bytes
+
+
+class EventsTold(Message, frozen=True):
+    """Committed events of a silo, in order."""
+
+    source: str
+    payload: bytes
+
+
+class EventTold(Message, frozen=True):
+    """An event recorded in another silo; the engine's silo numbers and keeps all of them."""
+
+    row: bytes  # msgpack of EventRecord
+
+
+class PullEvents(Message, frozen=True):
+    """The telemetry actor asks the engine's silo for committed events after its cursor."""
+
+    after_seq: int
+    row_count_max: int

@@ -1,0 +1,33 @@
+"""S6: what the domains of a host take of its memory is within what it has, machines on their way included."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sim.oracles.oracle import Oracle, Witness
+
+
+class WithinCapacity(Oracle):
+    ID: ClassVar[str] = "S6"
+    PROMISE: ClassVar[str] = "the machines of a host, starting and migrating ones included, fit into it"
+
+    def __init__(self, witness: Witness) -> None:
+        super().__init__(witness)
+        self._used_bytes: dict[str, int] = {}
+
+    def domain_added(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
+        used = self._used_bytes[host] = self._used_bytes.get(host, 0) + footprint_bytes
+        capacity = self.witness.capacity_bytes(host)
+        if used > capacity:
+            self.fail(f"host {host} holds {used} of {capacity} bytes since {vm_id} (epoch {epoch}) came")
+
+    def domain_removed(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
+        del vm_id, epoch
+        self._used_bytes[host] = self._used_bytes.get(host, 0) - footprint_bytes
+
+    def called(self, host: str, request: str, vm_id: str, epoch: int) -> None:
+        """The engine promised room: a start that the hypervisor must refuse for lack of it is a broken promise."""
+        if request == "Refused:out_of_memory":
+            self.fail(
+                f"host {host} had no room for {vm_id} (epoch {epoch}), which the engine had reserved there"
+            )

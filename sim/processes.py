@@ -1,0 +1,485 @@
+"""The processes of silos: they start, run batches when there is work, die, stand still, and haunt.
+
+It decides when a silo's `run_batch` is called and where a death strikes; what the silo does is its own affair.
+
+Rules:
+1. A process is scheduled only when something waits for it or one of its timers comes due. Nothing scans.
+2. What leaves a batch leaves when its commit has taken its time; until then the process takes nothing new.
+3. A dead process's frames may still arrive. Frames for a process that does not run are lost.
+4. A zombie is an old life that goes on beside the new one. Its journal is fenced: at its next commit it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any, Literal
+
+from actors.assembly import cast_of, kind_of, record_types
+from actors.silo import Silo
+from actors.wire import ENGINE_SILO, Envelope
+from olvm.journal.memory_disk import DiskFault, MemoryDisk, checked
+from olvm.journal.memory_journal import MemoryJournal
+from olvm.journal.port import Batch, Recovered
+from olvm.model.config import Config
+from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
+from olvm.model.limits import NS_PER_S
+from sim.clock import FOR_EVER_NS, HostClock, ProcessClock, Timeline
+from sim.digest import Digest
+from sim.network import Link, Network, stream
+
+log = logging.getLogger("olvm.sim")
+
+# Where a process dies: before anything of its batch is on the disk, in the middle of writing it, when it is durable
+# and nothing was released, and between two frames of the release.
+CrashPoint = Literal["before_commit", "in_commit", "after_commit", "in_release"]
+
+COMMIT_NS = 2_000_000
+BATCH_NS = 300_000  # of a batch that commits nothing
+UNWRITABLE_RETRY_NS = NS_PER_S
+COMMITS_PER_MAINTENANCE = 256
+JOURNAL_ROWS_MAX = 4_000
+
+
+class ProcessDied(Exception):
+    """Thrown where a planned death strikes; caught by the process's own `run` and by nobody else."""
+
+
+class SiloDisk(MemoryDisk):
+    """A silo's disk: what is written on it goes into the digest, and a death may strike while it writes."""
+
+    def __init__(self, where: str, timeline: Timeline, digest: Digest) -> None:
+        super().__init__()
+        self.user: Process | None = None
+        self._where = f"disk/{where}".encode()
+        self._timeline = timeline
+        self._digest = digest
+
+    def write(self, payload: bytes) -> None:
+        self._strike("before_commit")
+        super().write(payload)
+        self._digest.note(self._timeline.time_ns, self._where, payload)
+
+    def ends_torn(self) -> bool:
+        return bool(self._frames) and checked(self._frames[-1]) is None
+
+    def begin_write(self) -> None:
+        """A batch that was on its way to the disk when its process died: half of it is there."""
+        with contextlib.suppress(DiskFault):
+            super().write(b"a batch that nobody was told of")
+
+    def sync(self) -> None:
+        self._strike("in_commit")
+        super().sync()
+
+    def _strike(self, point: CrashPoint) -> None:
+        if self.user is not None:
+            self.user.strike(point)
+
+
+class SiloJournal(MemoryJournal):
+    """A journal whose handle can be taken away, and that says what it has made durable and what it has read."""
+
+    owner: Process | None = None
+    is_fenced = False
+
+    def commit(self, batch: Batch) -> None:
+        self._check_fence()
+        super().commit(batch)
+        if self.owner is not None:
+            for committed in self.owner.processes.committed:
+                committed(self.owner.name, batch)
+            self.owner.strike("after_commit")
+
+    def recover(self) -> Recovered:
+        found = super().recover()
+        if self.owner is not None:
+            for recovered in self.owner.processes.recovered:
+                recovered(self.owner.name, found.records, found.next_event_seq)
+        return found
+
+    def maintain(self) -> bool:
+        self._check_fence()
+        return super().maintain()
+
+    def _check_fence(self) -> None:
+        if self.is_fenced:
+            raise JournalUnwritable("another process has taken this journal")
+
+
+class Process:
+    """One life of a silo. Made by `Processes`; dead for ever when it is over."""
+
+    __slots__ = (
+        "_entry_ns",
+        "_timeline",
+        "_wake_ns",
+        "batch_delay_ns",
+        "busy_until_ns",
+        "clock",
+        "dies_after_commits",
+        "dies_at",
+        "is_alive",
+        "is_true_clock",
+        "is_zombie",
+        "journal",
+        "life",
+        "links",
+        "name",
+        "paused_until_ns",
+        "processes",
+        "silo",
+    )
+
+    def __init__(self, processes: Processes, name: str, life: int, clock: ProcessClock) -> None:
+        self.name = name
+        self.life = life
+        self.clock = clock
+        self.is_alive = True
+        self.is_zombie = False
+        self.paused_until_ns = 0
+        self.busy_until_ns = 0
+        self.batch_delay_ns = 0
+        self.dies_at: CrashPoint | None = None
+        self.dies_after_commits = 0
+        self.links: dict[str, Link] = {}
+        self.processes = processes
+        self._timeline = processes.timeline
+        self._wake_ns = FOR_EVER_NS
+        self._entry_ns = -1
+        self.is_true_clock = clock.is_true()
+        disk = processes.disk(name)
+        if disk.ends_torn():
+            processes.situations["torn_tail_recovered"] += 1
+        disk.user = self
+        self.journal = SiloJournal(
+            record_types(kind_of(name)),
+            journal_id=f"{name}-{processes.wipe_counts.get(name, 0)}",
+            disk=disk,
+            journal_rows_max=processes.journal_rows_max,
+            rows_kept_max=5 * processes.journal_rows_max,
+        )
+        self.journal.owner = self
+        self.silo = Silo(
+            name,
+            self.journal,
+            cast_of(kind_of(name)),
+            processes.config,
+            clock_ns=self._timeline.now_ns if self.is_true_clock else clock.now_ns,
+            transmit=self.transmit,
+            wake=self.wake,
+        )
+        self.silo.marks = processes.marks
+
+    def strike(self, point: CrashPoint) -> None:
+        """Die here, if that was planned. `dies_after_commits` counts commits, in a release frames."""
+        if self.dies_at != point:
+            return
+        if self.dies_after_commits == 0:
+            raise ProcessDied
+        self.dies_after_commits -= 1
+
+    # ------------------------------------------------------------------ when it runs
+
+    def wake(self) -> None:
+        self._schedule(self._timeline.time_ns)
+
+    def _schedule(self, due_ns: int) -> None:
+        """Run at `due_ns`, or before if something wakes it. An entry that is waiting for that very moment is used."""
+        if self.busy_until_ns > due_ns:
+            due_ns = self.busy_until_ns
+        if self.paused_until_ns > due_ns:
+            due_ns = self.paused_until_ns
+        if due_ns < self._wake_ns and due_ns < FOR_EVER_NS:
+            self._wake_ns = due_ns
+            if due_ns != self._entry_ns:
+                if due_ns > self._timeline.time_ns:
+                    self._entry_ns = due_ns
+                self._timeline.put(due_ns, self._run, due_ns)
+
+    def _run(self, due_ns: int, _: None) -> None:
+        if due_ns == self._entry_ns:
+            self._entry_ns = -1
+        if due_ns != self._wake_ns or not self.is_alive:
+            return  # it was woken earlier, or is dead
+        self._wake_ns = FOR_EVER_NS
+        now_ns = self._timeline.time_ns
+        try:
+            self._run_batch(now_ns)
+        except ProcessDied:
+            self.processes.die(self)
+            return
+        silo = self.silo
+        if silo.has_work:
+            self._schedule(now_ns)
+        else:
+            next_ns = silo.next_due_ns()
+            if next_ns is not None:
+                self._schedule(next_ns if self.is_true_clock else self.clock.true_ns(next_ns))
+
+    def _run_batch(self, now_ns: int) -> None:
+        processes, silo = self.processes, self.silo
+        before = silo.commit_count
+        self.batch_delay_ns = processes.commit_ns(self)
+        point = processes.fate(self) if processes.fate is not None else None
+        if self.paused_until_ns > now_ns:
+            return
+        if point is not None:
+            self.dies_at, self.dies_after_commits = point, 0
+        try:
+            silo.run_batch()
+        except JournalUnwritable:
+            processes.situations["journal_refused"] += 1
+            self._give_up(now_ns)
+            return
+        if silo.commit_count != before:
+            self.busy_until_ns = now_ns + self.batch_delay_ns
+            if silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
+                self._maintain()
+        else:
+            self.busy_until_ns = now_ns + BATCH_NS
+        if point is not None:
+            raise ProcessDied
+        for observe in processes.after_batch:
+            observe(silo)
+
+    def _maintain(self) -> None:
+        try:
+            self.journal.maintain()
+        except JournalError as error:
+            log.debug("%s: not compacted: %s", self.name, error)
+
+    def _give_up(self, now_ns: int) -> None:
+        """As the runner in real time does: forget the batch, try again; a zombie ends here."""
+        if self.journal.is_fenced:
+            raise ProcessDied
+        try:
+            self.silo.give_up_batch("the journal cannot be written")
+        except JournalCorrupt:
+            raise
+        except JournalError as error:
+            log.debug("%s: %s", self.name, error)
+        self.busy_until_ns = now_ns + UNWRITABLE_RETRY_NS
+
+    # ------------------------------------------------------------------ what passes its doors
+
+    def transmit(self, to: str, frame: bytes) -> None:
+        self.strike("in_release")
+        link = self.links.get(to)
+        if link is None:
+            processes = self.processes
+            link = self.links[to] = processes.network.link(self.name, to, processes.deliver)
+        self.processes.network.send(link, frame, self.batch_delay_ns)
+
+
+class Processes:
+    """Every silo's process, by name. `plug` gives a new silo its ports; `host_clock` says whose clock it has."""
+
+    def __init__(
+        self, timeline: Timeline, network: Network, config: Config, digest: Digest, seed: int
+    ) -> None:
+        self.timeline = timeline
+        self.network = network
+        self.config = config
+        self.digest = digest
+        self.by_name: dict[str, Process] = {}
+        self.zombies: list[Process] = []
+        self.disks: dict[str, SiloDisk] = {}
+        self.wipe_counts: dict[str, int] = {}
+        self.marks: list[str] = []
+        self.situations: Counter[str] = Counter()
+        # Told of what is durable, and of what a new life has read.
+        self.committed: list[Callable[[str, Batch], None]] = []
+        self.recovered: list[Callable[[str, Any, int], None]] = []
+        self.wiped: list[Callable[[str], None]] = []
+        self.plug: Callable[[Process], None] = lambda _process: None
+        self.clock_of: Callable[[str], HostClock] = lambda _name: HostClock(timeline)
+        self.fate: Callable[[Process], CrashPoint | None] | None = None
+        self.after_batch: list[Callable[[Silo], None]] = []
+        self.journal_rows_max = JOURNAL_ROWS_MAX
+        self.commit_ms_max = 0
+        self.clock_step_s_max = 0
+        self.torn_tail_percent = 0
+        self.slow_disk_ns: dict[str, int] = {}
+        self.turns_of_dead = 0
+        self.commits_of_dead = 0
+        self._seed = seed
+        self._lives: dict[str, int] = {}
+        self._streams: dict[tuple[str, str], Random] = {}
+
+    # ------------------------------------------------------------------ draws
+
+    def stream(self, purpose: str, name: str) -> Random:
+        drawn = self._streams.get((purpose, name))
+        if drawn is None:
+            drawn = self._streams[purpose, name] = stream(self._seed, purpose, name)
+        return drawn
+
+    def commit_ns(self, process: Process) -> int:
+        """How long this batch's commit takes."""
+        if not (self.commit_ms_max or self.slow_disk_ns):
+            return COMMIT_NS
+        slow_ns = self.slow_disk_ns.get(process.name, 0)
+        drawn_ns = self.stream("commit", process.name).randrange(self.commit_ms_max * 1_000_000 + 1)
+        return max(COMMIT_NS, slow_ns, drawn_ns)
+
+    # ------------------------------------------------------------------ life and death
+
+    def disk(self, name: str) -> SiloDisk:
+        disk = self.disks.get(name)
+        if disk is None:
+            disk = self.disks[name] = SiloDisk(name, self.timeline, self.digest)
+        return disk
+
+    def is_up(self, name: str) -> bool:
+        return name in self.by_name
+
+    def start(self, name: str) -> Process | None:
+        """Begin a new life from the disk. None: it runs already, or its disk cannot be read or written now."""
+        if name in self.by_name:
+            return None
+        life = self._lives[name] = self._lives.get(name, 0) + 1
+        step_ns = 0
+        if self.clock_step_s_max:
+            most = self.clock_step_s_max
+            step_ns = self.stream("clock_step", name).randint(-most, most) * NS_PER_S
+            self.situations["clock_stepped"] += step_ns != 0
+        try:
+            process = Process(self, name, life, ProcessClock(self.clock_of(name), step_ns))
+        except JournalUnwritable:
+            self.timeline.after(1.0, lambda: self._start_again(name, life))
+            return None
+        self.by_name[name] = process
+        self.plug(process)
+        process.wake()
+        return process
+
+    def _start_again(self, name: str, life: int) -> None:
+        if self._lives[name] == life:
+            self.start(name)
+
+    def crash(self, name: str, restart_after_s: float | None = 1.0) -> bool:
+        """Kill the process; what is not committed is gone. False: it did not run.
+
+        `restart_after_s` None: it stays dead until somebody starts it.
+        """
+        process = self.by_name.get(name)
+        if process is None:
+            return False
+        self.end(process)
+        if restart_after_s is not None:
+            self.restart_later(name, restart_after_s)
+        return True
+
+    def restart_later(self, name: str, after_s: float) -> None:
+        life = self._lives[name]
+        self.timeline.after(after_s, lambda: self._start_again(name, life))
+
+    def die(self, process: Process) -> None:
+        """A planned death has struck in the middle of a batch; a supervisor starts the next life."""
+        was_zombie = process.is_zombie
+        released = process.dies_at in ("after_commit", "in_release")
+        self.situations[
+            "died_between_commit_and_release" if released else "commit_lost_with_the_process"
+        ] += 1
+        self.end(process)
+        if not was_zombie:
+            self.restart_later(process.name, 1.0)
+
+    def end(self, process: Process) -> None:
+        process.is_alive = False
+        process.clock.end()
+        self._see_last_frames(process)
+        self.turns_of_dead += process.silo.turn_count
+        self.commits_of_dead += process.silo.commit_count
+        if process.is_zombie:
+            self.zombies.remove(process)
+            return
+        del self.by_name[process.name]
+        disk = self.disks[process.name]
+        disk.user = None
+        torn = self.torn_tail_percent
+        if torn and self.stream("torn", process.name).randrange(100) < torn:
+            disk.begin_write()
+        disk.power_off(is_torn=True)
+
+    def _see_last_frames(self, process: Process) -> None:
+        """Whether something of a dead process will still arrive."""
+        for link in process.links.values():
+            if link.busy_until_ns > max(self.timeline.time_ns, link.cut_until_ns) and link.to in self.by_name:
+                self.situations["frame_of_a_former_life"] += 1
+
+    def die_soon(self, name: str, point: CrashPoint, after_commits: int = 0) -> None:
+        """Let the process die at `point` of its next batch that commits, or of one after so many commits more."""
+        process = self.by_name.get(name)
+        if process is not None:
+            process.dies_at, process.dies_after_commits = point, after_commits
+
+    def wipe(self, name: str, *, starts: bool = True) -> None:
+        """Lose the disk with the process; start anew with nothing, now or when somebody says so."""
+        self.crash(name, None)
+        self.wipe_counts[name] = self.wipe_counts.get(name, 0) + 1
+        self.disks.pop(name, None)
+        for forget in self.wiped:
+            forget(name)
+        if starts:
+            self.start(name)
+
+    def pause(self, name: str, seconds: float | None) -> None:
+        """Stand still: frames and timers queue up. None: until it is crashed."""
+        process = self.by_name.get(name)
+        if process is None:
+            return
+        if seconds is None:
+            process.paused_until_ns = FOR_EVER_NS
+            return
+        process.paused_until_ns = max(
+            process.paused_until_ns, self.timeline.time_ns + int(seconds * NS_PER_S)
+        )
+        process._wake_ns = FOR_EVER_NS
+        process._schedule(process.paused_until_ns)
+
+    def resume(self, name: str) -> None:
+        """End a pause."""
+        process = self.by_name.get(name)
+        if process is not None and process.paused_until_ns > self.timeline.time_ns:
+            process.paused_until_ns = 0
+            process.wake()
+
+    def haunt(self, name: str) -> Process | None:
+        """A new life starts from the disk while the old one goes on; what is sent to the name reaches the new one."""
+        old = self.by_name.pop(name, None)
+        if old is None:
+            return None
+        old.is_zombie = True
+        old.journal.is_fenced = True
+        self.disks[name].user = None
+        self.zombies.append(old)
+        self.situations["two_engines_alive"] += name == ENGINE_SILO
+        return self.start(name)
+
+    # ------------------------------------------------------------------ what arrives
+
+    def deliver(self, link: Link, frame: bytes) -> None:
+        process = self.by_name.get(link.to)
+        if process is not None:
+            process.silo.receive(frame)
+
+    def post(self, name: str, envelope: Envelope) -> bool:
+        """Give a silo a client's message; false: it does not run."""
+        process = self.by_name.get(name)
+        if process is None:
+            return False
+        process.silo.post(envelope)
+        return True
+
+    def turn_count(self) -> int:
+        living = sum(process.silo.turn_count for process in [*self.by_name.values(), *self.zombies])
+        return self.turns_of_dead + living
+
+    def commit_count(self) -> int:
+        living = sum(process.silo.commit_count for process in [*self.by_name.values(), *self.zombies])
+        return self.commits_of_dead + living

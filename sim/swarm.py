@@ -1,0 +1,228 @@
+"""Draws a plan from a seed: topology, knobs, workload and faults, a different mixture for each seed.
+
+Swarm testing: a run in which everything happens a little finds less than runs in which some things do not happen at
+all and others very often. So each seed enables a random half of the faults and commands and gives each a weight of
+its own. Every draw comes from a stream named by its purpose.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from olvm.model.errors import BadInput
+from sim.failure_model import COMMANDS, FAULTS, FaultKind
+from sim.plan import Knobs, Plan, Profile, Shape, Step
+
+FAULTS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 12, "rough": 90, "brutal": 300}
+COMMANDS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 120, "rough": 240, "brutal": 400}
+CALM_KINDS: Final = frozenset({"process", "network", "hypervisor"})
+CALLS: Final = (
+    "StartDomain",
+    "ShutdownDomain",
+    "RebootDomain",
+    "ResetDomain",
+    "SuspendDomain",
+    "RestoreDomain",
+    "PauseDomain",
+    "ContinueDomain",
+    "PrepareIncoming",
+    "MigrateDomain",
+    "CancelMigration",
+)
+VERB_TARGET: Final = {
+    "repeat": "none",
+    "maintenance": "host",
+    "cancel_maintenance": "host",
+    "activate": "host",
+    "restart_host": "host",
+    "confirm_rebooted": "host",
+    "remove_host": "host",
+    "add_host": "none",
+    "create_vm": "none",
+    "affinity": "none",
+    "policy": "none",
+    "cluster_shutdown": "none",
+    "cluster_start": "none",
+}
+
+
+def draw_plan(
+    seed: int,
+    profile: Profile = "rough",
+    *,
+    hours: float | None = None,
+    hosts: int | None = None,
+    vms: int | None = None,
+) -> Plan:
+    """The plan of `seed`. What is given is not drawn, and everything else is the same as without it."""
+    if profile not in FAULTS_PER_HOUR:
+        raise BadInput(f"profile {profile} does not exist: choose from {', '.join(FAULTS_PER_HOUR)}")
+    if (
+        (hosts is not None and hosts < 1)
+        or (vms is not None and vms < 0)
+        or (hours is not None and hours <= 0)
+    ):
+        raise BadInput(f"a world of {hosts} hosts, {vms} machines and {hours} hours cannot be built")
+    rng = _stream(seed, "length")
+    drawn_hours = rng.choice((0.15, 0.25, 0.25, 0.4))
+    shape = _draw_shape(seed, hosts, vms)
+    plan = Plan(
+        seed=seed,
+        profile=profile,
+        hours=drawn_hours if hours is None else hours,
+        shape=shape,
+        knobs=_draw_knobs(seed, profile, shape),
+    )
+    steps = [*_draw_faults(plan), *_draw_commands(plan)]
+    # Commands come before faults of the same instant, and equal ones in the order they were drawn.
+    steps.sort(key=lambda step: step.at_ms)
+    return Plan(
+        seed=seed, profile=profile, hours=plan.hours, shape=shape, knobs=plan.knobs, steps=tuple(steps)
+    )
+
+
+def _stream(seed: int, purpose: str) -> random.Random:
+    # A text seed goes through SHA-512: the same in every process.
+    return random.Random(f"{seed}/{purpose}")
+
+
+def _draw_shape(seed: int, hosts: int | None, vms: int | None) -> Shape:
+    rng = _stream(seed, "shape")
+    drawn_hosts = rng.choice((2, 3, 3, 4, 5, 5, 6, 8))
+    per_host = rng.choice((1, 2, 3, 5, 8))
+    # Tight worlds make reservations meet; roomy ones let every machine come back.
+    headroom = rng.choice((1.15, 1.5, 2.0, 3.0))
+    count = drawn_hosts if hosts is None else hosts
+    machines = count * per_host if vms is None else vms
+    memory_gib = rng.choice((1, 2, 4))
+    host_memory_gib = max(4, int(machines * memory_gib * headroom / count) + memory_gib + 1)
+    return Shape(
+        hosts=count,
+        vms=machines,
+        racks=rng.choice((1, 2, 2, 3)),
+        host_cpus=rng.choice((4, 8, 16)),
+        host_memory_gib=host_memory_gib,
+        vm_vcpus=rng.choice((1, 1, 2)),
+        vm_memory_gib=memory_gib,
+        vm_silos=rng.choice((0, 0, 0, 1, 2)),
+        running_percent=rng.choice((50, 80, 100)),
+        ha_percent=rng.choice((0, 50, 100)),
+        lease_percent=rng.choice((0, 50, 100)),
+        fence_percent=rng.choice((0, 60, 100)),
+        kdump_percent=rng.choice((0, 30, 100)),
+        policy=rng.choice(("none", "none", "evenly_distributed", "power_saving", "vm_evenly_distributed")),
+    )
+
+
+def _draw_knobs(seed: int, profile: Profile, shape: Shape) -> Knobs:
+    rng = _stream(seed, "knobs")
+    scale = {"calm": 0, "rough": 1, "brutal": 3}[profile]
+
+    def some(*values: int, often: float = 0.4) -> int:
+        value = rng.choice(values)
+        return value * scale if rng.random() < often else 0
+
+    return Knobs(
+        latency_us=rng.choice((0, 0, 1_000, 10_000, 50_000)),
+        jitter_us=rng.choice((0, 500, 5_000, 100_000)),
+        tail_per_10k=some(5, 50, 200),
+        loss_per_10k=some(10, 100, 500),
+        duplicate_per_10k=some(10, 100, 500),
+        late_duplicate_per_10k=some(5, 50),
+        clock_drift_ppm_max=min(10_000, some(100, 1_000, 3_000, often=0.6)),
+        clock_step_s_max=some(1, 60, 3_600, often=0.3),
+        commit_ms_max=some(1, 5, 50, often=0.3),
+        torn_tail_percent=min(100, some(10, 30, often=0.5)),
+        call_fault_per_10k=some(20, 100, 300, often=0.5),
+        dirty_rate_percent=rng.choice((0, 10, 60, 95, 150)),
+        boot_s_max=rng.choice((0, 2, 30)),
+        old_agents=some(1, often=0.15) and min(shape.hosts - 1, 1),
+        quick_timers=int(rng.random() < 0.5),
+    )
+
+
+def _enabled(rng: random.Random, weight_by_name: dict[str, int]) -> dict[str, int]:
+    """A random half, each with a weight of its own; never none."""
+    chosen = {name: weight for name, weight in weight_by_name.items() if rng.random() < 0.5}
+    chosen = chosen or weight_by_name
+    return {name: max(1, weight * rng.randint(1, 100) // 20) for name, weight in chosen.items()}
+
+
+def _draw_faults(plan: Plan) -> list[Step]:
+    rng = _stream(plan.seed, "faults")
+    allowed = {
+        name: fault.weight
+        for name, fault in FAULTS.items()
+        if (plan.profile != "calm" or fault.kind in CALM_KINDS)
+        and (plan.profile == "brutal" or not fault.brutal)
+        and (plan.shape.hosts > 1 or name not in ("cut_migration", "storm", "swizzle"))
+    }
+    weights = _enabled(rng, allowed)
+    names = list(weights)
+    # Faults grow a little with the world; a world of a thousand hosts is not a hundred times as sick.
+    count = int(plan.hours * FAULTS_PER_HOUR[plan.profile] * max(1.0, (plan.shape.hosts / 5) ** 0.5))
+    steps = []
+    at_ms = 0
+    for _ in range(count):
+        # Bursts: half of the faults come close upon one another, because pairs find what single ones do not.
+        if rng.random() < 0.5:
+            at_ms = rng.randrange(plan.end_ms)
+        else:
+            at_ms = min(plan.end_ms - 1, at_ms + rng.choice((0, 1, 20, 300, 2_000, 12_000, 40_000)))
+        name = rng.choices(names, [weights[other] for other in names])[0]
+        steps.append(_draw_fault(rng, name, FAULTS[name], at_ms, plan.shape))
+    return steps
+
+
+def _draw_fault(rng: random.Random, name: str, fault: FaultKind, at_ms: int, shape: Shape) -> Step:
+    least, most = fault.for_s
+    for_ms = 0 if most == 0 else int(1000 * least * (most / least) ** rng.random())
+    detail = rng.choice(CALLS) if name in ("call_fails", "call_hangs", "call_times_out") else ""
+    return Step(
+        at_ms, name, _draw_target(rng, name, fault.target, shape), for_ms, rng.choice((1, 2, 3, 8)), detail
+    )
+
+
+def _draw_target(rng: random.Random, name: str, kind: str, shape: Shape) -> str:
+    host = rng.randint(1, shape.hosts)
+    match kind:
+        case "vm":
+            return f"v{rng.randint(1, max(1, shape.vms))}"
+        case "host":
+            return f"H{host}"
+        case "rack":
+            return f"R{rng.randrange(shape.racks)}"
+        case "silo":
+            return rng.choice(("engine", f"host-{host}", f"host-{host}"))
+        case "link" if name == "cut_migration":
+            other = rng.choice([number for number in range(1, shape.hosts + 1) if number != host])
+            return f"H{host}|H{other}"
+        case "link":
+            return f"engine|host-{host}" if rng.random() < 0.5 else f"host-{host}|engine"
+        case _:
+            return ""
+
+
+def _draw_commands(plan: Plan) -> list[Step]:
+    rng = _stream(plan.seed, "commands")
+    weights = _enabled(rng, COMMANDS)
+    # Without these two a world falls asleep.
+    weights["start"] = max(weights.get("start", 0), 20)
+    weights["migrate"] = max(weights.get("migrate", 0), 20)
+    names = list(weights)
+    count = int(plan.hours * COMMANDS_PER_HOUR[plan.profile] * max(1.0, (plan.shape.vms / 10) ** 0.5))
+    steps = []
+    at_ms, vm = 0, 1
+    for _ in range(count):
+        if rng.random() < 0.6:
+            at_ms = rng.randrange(plan.end_ms)
+            vm = rng.randint(1, max(1, plan.shape.vms))
+        else:  # again the same machine, a moment later
+            at_ms = min(plan.end_ms - 1, at_ms + rng.choice((0, 10, 200, 1_000, 5_000, 15_000)))
+        name = rng.choices(names, [weights[other] for other in names])[0]
+        host = f"H{rng.randint(1, plan.shape.hosts)}"
+        target = {"vm": f"v{vm}", "host": host, "none": ""}[VERB_TARGET.get(name, "vm")]
+        detail = host if name == "migrate" and rng.random() < 0.4 else ""
+        steps.append(Step(at_ms, name, target, 0, rng.randrange(1_000), detail))
+    return steps

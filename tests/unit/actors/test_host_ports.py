@@ -1,0 +1,175 @@
+"""The ports of a host silo, with real agents over simulated hosts: leases, migration and fencing as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from actors.fence_port import Fence
+from actors.lease_port import CheckLease, LeaveLease, TakeLease
+from hypervisor_backends.fencing import FenceAnswer
+from hypervisor_backends.protocol import DomainSpec, StartDomain
+from olvm.model import messages as m
+from tests.unit.actors.host_bench import MEMORY_BYTES, VM, HostBench
+
+
+@pytest.fixture
+def bench() -> Iterator[HostBench]:
+    made = HostBench()
+    yield made
+    assert made.silo.fault_count == 0, "a turn failed"
+
+
+def prepare(bench: HostBench, *, leased: bool = True, epoch: int = 4) -> None:
+    order = m.PrepareIncoming("v1", VM, epoch, "web", 1, MEMORY_BYTES, "H1", leased=leased)
+    bench.say("agent/H2", order)
+    bench.run(1)
+
+
+def migrate(bench: HostBench, *, policy: str = "minimal_downtime", mib_s: float = 100.0) -> None:
+    ready = next(one for one in bench.vm.heard if isinstance(one, m.IncomingReady))
+    bench.say("agent/H1", m.MigrateDomain("v1", 3, "H2", 4, ready.uri, policy, mib_s))
+
+
+# ---------------------------------------------------------------------- leases
+
+
+def test_leased_machine_runs_with_its_lease_and_gives_it_back_when_it_ends(bench: HostBench) -> None:
+    bench.started()
+    assert (bench.runs(), bench.holders()) == ({"H1": "up"}, ["H1"])
+    bench.say("agent/H1", m.CommandDomain("v1", 3, "destroy"))
+    bench.run(1)
+    assert (bench.runs(), bench.holders(), bench.heard()[-1]) == ({}, [], ("H1", 3, "down", 6))
+
+
+def test_leased_start_elsewhere_is_refused_as_long_as_the_holder_renews(bench: HostBench) -> None:
+    bench.started()
+    bench.say("agent/H2", m.CreateDomain("v1", VM, 4, "web", 1, MEMORY_BYTES, leased=True))
+    bench.run(40)
+    (refused,) = [one for one in bench.vm.heard if isinstance(one, m.DomainRefused)]
+    assert (refused.host, refused.code) == ("H2", "lease_held")
+    assert (bench.runs(), bench.holders()) == ({"H1": "up"}, ["H1"])
+
+
+def test_leased_machine_is_stopped_by_its_host_when_the_storage_is_away_and_taken_over_elsewhere(
+    bench: HostBench,
+) -> None:
+    bench.started()
+    bench.storage_faults.cut("H1")
+    bench.say("agent/H2", m.CreateDomain("v1", VM, 4, "web", 1, MEMORY_BYTES, leased=True))
+    bench.run(60)
+    assert bench.runs() == {"H2": "up"}
+    assert ("H1", 3, "down", 1) in bench.heard()
+    assert bench.record("H1").lease_taken  # not left yet: the storage does not answer
+    bench.storage_faults.heal("H1")
+    bench.run(10)
+    assert (bench.holders(), bench.record("H1").lease_taken) == (["H2"], False)
+
+
+def test_start_without_the_lease_is_stopped_at_the_port_whatever_the_agent_believed(bench: HostBench) -> None:
+    spec = DomainSpec(name="web", vcpus=1, memory_bytes=MEMORY_BYTES, leased=True)
+    start = StartDomain(vm_id="v1", epoch=3, spec=spec)
+    bench.silo.ports["hypervisor"].submit("agent/H1", start, "start/v1/3")
+    bench.run(1)
+    assert bench.runs() == {}
+    bench.lease_port.submit("vm/v1", TakeLease("H1", "v1", 3), "take")
+    bench.silo.ports["hypervisor"].submit("agent/H1", start, "start/v1/3")
+    bench.run(5)
+    assert bench.runs() == {"H1": "up"}
+
+
+def test_lease_port_answers_with_the_outcome_as_code(bench: HostBench) -> None:
+    port = bench.lease_port
+    port.submit("vm/v1", TakeLease("H1", "v1", 5), "take")
+    port.submit("vm/v1", TakeLease("H2", "v1", 4), "stale")
+    port.submit("vm/v1", LeaveLease("H1", "v1", 5), "leave")
+    port.submit("vm/v1", CheckLease("H2", "H1"), "check")
+    port.submit("vm/v1", TakeLease("H3", "v1", 6), "closed")
+    bench.run(10)
+    answers = [one for one in bench.vm.heard if isinstance(one, m.CallEnded)]
+    assert {one.tag: (one.ok, one.code) for one in answers} == {
+        "take": (True, ""),
+        "stale": (False, "stale"),
+        "leave": (True, ""),
+        "check": (True, ""),
+        "closed": (False, "host_down"),
+    }
+    assert next(one.value for one in answers if one.tag == "check") == b"live"
+
+
+# ---------------------------------------------------------------------- migration
+
+
+def test_leased_machine_migrates_with_both_hosts_as_holders_until_it_is_handed_over(bench: HostBench) -> None:
+    bench.started()
+    prepare(bench)
+    assert bench.holders() == ["H1", "H2"]
+    migrate(bench, mib_s=5.0)
+    bench.run(60)
+    assert (bench.runs(), bench.holders()) == ({"H2": "up"}, ["H2"])
+    assert ("H1", 3, "down", 4) in bench.heard()
+    assert ("H2", 4, "up", None) in bench.heard()
+    assert any(isinstance(one, m.MigrationProgressed) for one in bench.vm.heard)
+
+
+def test_migration_cancelled_leaves_the_machine_where_it_was(bench: HostBench) -> None:
+    bench.started(leased=False)
+    prepare(bench, leased=False)
+    migrate(bench, mib_s=1.0)
+    bench.run(5)
+    assert bench.runs() == {"H1": "migrating_from", "H2": "migrating_to"}
+    bench.say("agent/H1", m.CancelMigration("v1", 3))
+    bench.run(1)
+    (failed,) = [one for one in bench.vm.heard if isinstance(one, m.MigrationFailed)]
+    assert (failed.to_epoch, failed.code) == (4, "migration_cancelled")
+    bench.say("agent/H2", m.CommandDomain("v1", 4, "destroy"))
+    bench.run(1)
+    assert bench.runs() == {"H1": "up"}
+    assert bench.heard()[-1] == ("H2", 4, "down", 8)
+
+
+def test_migration_goes_on_over_a_restart_of_both_agents_and_is_heard_of_by_them(bench: HostBench) -> None:
+    bench.started()
+    prepare(bench)
+    migrate(bench, mib_s=4.0)
+    bench.run(5)
+    bench.restart()
+    bench.run(100)
+    assert (bench.runs(), bench.holders()) == ({"H2": "up"}, ["H2"])
+    assert ("H2", 4, "up", None) in bench.heard()
+    assert ("H1", 3, "down", 4) in bench.heard()
+
+
+def test_migration_that_does_not_converge_is_given_up_by_its_policy(bench: HostBench) -> None:
+    bench.started(leased=False)
+    prepare(bench, leased=False)
+    migrate(bench, mib_s=1.0)
+    bench.run(1_500)
+    failed = [one for one in bench.vm.heard if isinstance(one, m.MigrationFailed)]
+    assert [one.code for one in failed] == ["not_converging"]
+    assert bench.record("H1").schedule_step == 6
+
+
+# ---------------------------------------------------------------------- fencing
+
+
+def test_fence_port_answers_with_what_the_device_says(bench: HostBench) -> None:
+    device: dict[str, str | int | float | bool] = {"type": "simulated"}
+    bench.silo.ports["fence"].submit("vm/v1", Fence(device, "H2", "status"), "status")
+    bench.silo.ports["fence"].submit("vm/v1", Fence({"type": "ipmi"}, "H2", "off"), "unknown")
+    bench.run(1)
+    answers = [one for one in bench.vm.heard if isinstance(one, m.CallEnded)]
+    read = {one.tag: msgspec.msgpack.decode(one.value, type=FenceAnswer) for one in answers}
+    assert (read["status"].power, read["unknown"].ok) == ("on", False)
+
+
+def test_host_fenced_through_a_proxy_loses_what_it_ran_and_its_agent_finds_out(bench: HostBench) -> None:
+    bench.started(leased=False)
+    for action in ("off", "on"):
+        bench.say("agent/H2", m.FenceHost("H1", 1, action, {"type": "simulated"}))
+        bench.run(1)
+    bench.run(20)
+    assert bench.runs() == {}
+    assert bench.heard()[-1] == ("H1", 3, "down", 11)
