@@ -72,7 +72,7 @@ class Vm(VmCommands):
             case m.DomainRefused():
                 self._on_refused(message, turn)
             case m.HostLost():
-                self._on_host_lost(message.host, message.reason, turn)
+                self._on_host_lost(message, turn)
             case m.HostSilent():
                 self._on_host_silent(message, turn)
             case m.HostConfirmedDead():
@@ -186,17 +186,17 @@ class Vm(VmCommands):
 
     # ------------------------------------------------------------------ hosts
 
-    def _on_host_lost(self, host: str, reason: str, turn: Turn) -> None:
-        record = self.record
+    def _on_host_lost(self, message: m.HostLost | m.HostSilent, turn: Turn) -> None:
+        record, host, reason = self.record, message.host, message.reason
         if host == record.host:
             if record.copy_phase in UNRESOLVED:
                 self._source_lost(host, reason, turn)
                 return
             if record.copy_kind == "migration":
                 self._fail_migration(f"{host} does not answer", turn)
-            if record.status not in LAUNCHING:
-                self._lose_host(host, reason, turn)
             self._take_over(reason, turn)
+            if record.status not in LAUNCHING and isinstance(message, m.HostLost):
+                self._lose_host(host, reason, turn)
         elif record.copy_phase and host == record.copy_host:
             self._on_copy_host_lost(host, turn)
 
@@ -213,7 +213,7 @@ class Vm(VmCommands):
     def _on_host_silent(self, message: m.HostSilent, turn: Turn) -> None:
         """Told to leased, highly available machines, long before the host counts as lost."""
         if self.record.high_availability and self.record.lease:
-            self._on_host_lost(message.host, message.reason, turn)
+            self._on_host_lost(message, turn)
 
     def _on_host_confirmed_dead(self, message: m.HostConfirmedDead, turn: Turn) -> None:
         record, host = self.record, message.host

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hypervisor_backends.protocol import Cancel, Scheduler
-from olvm.model.errors import Conflict, JournalCorrupt, NotSupportedYet
+from olvm.model.errors import Conflict, JournalCorrupt, NotSupportedYet, OlvmError
 from olvm.model.limits import NS_PER_S
 
 SCHEMA_VERSION = 1
@@ -106,25 +106,32 @@ class _Poll:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    database: sqlite3.Connection | None = None
     try:
-        version: int = database.execute("pragma user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise NotSupportedYet(
-                f"shared plant {path} has schema {version} and this olvm knows {SCHEMA_VERSION}; use a newer olvm"
-            )
-        database.execute("pragma journal_mode = wal")
-        # Survives the death of any process; a machine that loses power loses all simulated hosts with it.
-        database.execute("pragma synchronous = normal")
-        database.executescript(f"begin immediate; {SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")
+        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        _prepare(database, path)
     except sqlite3.OperationalError as error:
-        database.close()
-        raise Conflict(
-            f"shared plant {path} cannot be opened: {error}; is another process stuck in it?"
-        ) from error
+        words = f"shared plant {path} cannot be opened: {error}; is its directory there, or a process stuck in it?"
+        refusal: OlvmError = Conflict(words)
     except sqlite3.DatabaseError as error:
+        words = f"shared plant {path} is not readable: {error}; remove it while the data center is down"
+        refusal = JournalCorrupt(words)
+    except OlvmError as error:
+        refusal = error
+    else:
+        return database
+    if database is not None:
         database.close()
-        raise JournalCorrupt(
-            f"shared plant {path} is not readable: {error}; remove it while the data center is down"
-        ) from error
-    return database
+    raise refusal
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    version: int = database.execute("pragma user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise NotSupportedYet(
+            f"shared plant {path} has schema {version} and this olvm knows {SCHEMA_VERSION}; use a newer olvm"
+        )
+    database.execute("pragma journal_mode = wal")
+    # Survives the death of any process; a machine that loses power loses all simulated hosts with it.
+    database.execute("pragma synchronous = normal")
+    database.executescript(f"begin immediate; {SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from olvm.model.limits import NS_PER_S
 
 Action: TypeAlias = Callable[[Any, Any], None]
+_push = heapq.heappush
 START_NS = 1_000 * NS_PER_S
 FOR_EVER_NS = 1 << 62
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from actors.assembly import kind_of, record_types
 from olvm.journal.memory_journal import MemoryJournal
-from olvm.journal.replay import verify
 from olvm.model.config import Config
 from olvm.model.record import Record
 from sim.availability import Restarts
@@ -65,4 +64,4 @@ class WorldWitness:
         if not len(disk):
             return []
         reader = MemoryJournal(record_types(kind_of(silo)), journal_id="reader", disk=disk)
-        return verify(reader)
+        return reader.differences()

@@ -40,6 +40,29 @@ def vm(*, status: VmStatus = VmStatus.DOWN, on_host: bool | None = None, **field
     return Vm(VmRecord(**(base | fields)))
 
 
+def migrating(*, phase: str = "copying", **fields: Any) -> Vm:
+    """A machine on its way from H1 (epoch 3) to H2 (epoch 4), ordered by an operation `migrate`."""
+    status = VmStatus.MIGRATING_FROM if phase in ("copying", "settling") else VmStatus.UP
+    base: dict[str, Any] = {"status": status, "boot_id": "boot-1", "epoch_issued": 4}
+    base |= {"operation_id": "op-old", "operation_kind": "migrate"}
+    base |= {"timers": {"deadline": 10**15, "copy": 10**13}, "copy_phase": phase, "copy_kind": "migration"}
+    base |= {"copy_reason": "asked", "copy_host": "H2", "copy_agent": "agent/H2@host-2", "copy_epoch": 4}
+    base |= {"copy_boot_id": "boot-2", "copy_policy": "post_copy", "copy_bandwidth_mib_s": 52.0}
+    base |= {"copy_target_word": "waiting" if phase == "copying" else "", "copy_begun_ns": 90 * NS_PER_S}
+    return vm(**(base | fields))
+
+
+def taken_over(*, phase: str = "starting", **fields: Any) -> Vm:
+    """A leased machine whose host H1 (epoch 3) is silent, and which is started on H2 (epoch 4)."""
+    base: dict[str, Any] = {"status": VmStatus.UNKNOWN, "boot_id": "boot-1", "epoch_issued": 4}
+    base |= {"high_availability": True, "lease": True, "resume_behavior": "kill"}
+    base |= {"timers": {"copy": 10**13}, "copy_phase": phase, "copy_kind": "takeover"}
+    base |= {"copy_reason": "host_error", "copy_epoch": 4, "copy_begun_ns": 60 * NS_PER_S}
+    if phase == "starting":
+        base |= {"copy_host": "H2", "copy_agent": "agent/H2@host-2", "copy_boot_id": "boot-2"}
+    return vm(**(base | fields))
+
+
 def host(*, status: HostStatus = HostStatus.UP, vm_count: int = 0, **fields: Any) -> Host:
     base: dict[str, Any] = {"name": "H1", "cluster": "prod", "status": status, "silo": "host-1"}
     base |= {"cpus": 8, "memory_bytes": 16 * GIB, "host_epoch": 2, "boot_id": "boot-1"}
@@ -50,9 +73,14 @@ def host(*, status: HostStatus = HostStatus.UP, vm_count: int = 0, **fields: Any
 
 
 def domain_state(
-    *, status: VmStatus, epoch: int = 3, exit_reason: int | None = None, exit_message: str = ""
+    *,
+    status: VmStatus,
+    epoch: int = 3,
+    exit_reason: int | None = None,
+    exit_message: str = "",
+    pause_code: str = "",
 ) -> m.DomainState:
-    return m.DomainState("v1", "vm/v1", epoch, status, exit_reason, exit_message)
+    return m.DomainState("v1", "vm/v1", epoch, status, exit_reason, exit_message, pause_code)
 
 
 def reported(
@@ -65,8 +93,15 @@ def reported(
     exit_reason: int | None = None,
     exit_message: str = "",
     absent: bool = False,
+    pause_code: str = "",
 ) -> m.DomainReported:
-    state = domain_state(status=status, epoch=epoch, exit_reason=exit_reason, exit_message=exit_message)
+    state = domain_state(
+        status=status,
+        epoch=epoch,
+        exit_reason=exit_reason,
+        exit_message=exit_message,
+        pause_code=pause_code,
+    )
     return m.DomainReported(on, f"agent/{on}@host-{on[1:]}", host_epoch, seq, state, absent)
 
 

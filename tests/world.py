@@ -1,36 +1,31 @@
-"""A small deterministic world: several silos over journals in memory, a virtual clock, a network that can fail.
+"""The simulator's world with what stories and schedules of tests are told with: short names, a tape, quick timers.
 
-It decides when things happen and what the network and the process table do to the silos; what the system then
-makes of it is not its business. Faults come from a tape of small numbers on which 0 means "normal", so that
-Hypothesis shrinks faults away. A crash drops the `Silo` object and every frame in flight from it or to it; the
-disk and the hypervisor stay. Only `crash_host` loses what runs on a host.
+It adds no behaviour. The tape is a row of small numbers on which 0 means "normal", so that Hypothesis shrinks faults
+away: one number for each frame (lost, repeated, late) and one for each batch (a death before or after its commit).
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from actors.assembly import cast_of, kind_of, record_types
-from actors.hypervisor_port import HypervisorPort, OpenHost
-from actors.silo import Records, Silo
-from actors.wire import ENGINE_SILO, Envelope
-from hypervisor_backends.protocol import HypervisorBackend
+from actors.assembly import record_types
+from actors.silo import Records
+from actors.wire import ENGINE_SILO
 from hypervisor_backends.simulated import SimulatedHypervisor
-from hypervisor_backends.simulated_config import simulated_capabilities, simulated_config_from
 from olvm.journal.memory_disk import MemoryDisk
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.replay import verify
 from olvm.model import messages as m
 from olvm.model.config import Config
-from olvm.model.errors import JournalUnwritable
-from olvm.model.limits import NS_PER_S
-from olvm.model.records import EventRecord, OperationRecord, ReservationRecord, VmRecord
+from olvm.model.records import OperationRecord, ReservationRecord, VmRecord
+from sim.network import CLIENT, Link
+from sim.plan import Shape
+from sim.processes import CrashPoint, Process
+from sim.world import World as SimulatedWorld
 from tests.builders import GIB
 
-LATENCY_NS = NS_PER_S // 1000
-STEPS_MAX = 400_000
+MS = 1_000_000
 
 # Times short enough that a test sees every deadline pass within a few virtual minutes.
 QUICK = Config(
@@ -57,265 +52,128 @@ QUICK = Config(
     },
 )
 
-
-class Clock:
-    """Virtual time, and what is due in it. Implements the hypervisors' `Scheduler`."""
-
-    def __init__(self) -> None:
-        self.time_ns = NS_PER_S
-        self._heap: list[tuple[int, int, list[Callable[[], None]]]] = []
-        self._count = 0
-
-    def now_ns(self) -> int:
-        return self.time_ns
-
-    def call_at(self, due_ns: int, fn: Callable[[], None]) -> Callable[[], None]:
-        self._count += 1
-        entry = [fn]
-        heapq.heappush(self._heap, (due_ns, self._count, entry))
-        return entry.clear
-
-    def next_due_ns(self) -> int | None:
-        while self._heap and not self._heap[0][2]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def run_due(self) -> None:
-        while (due_ns := self.next_due_ns()) is not None and due_ns <= self.time_ns:
-            heapq.heappop(self._heap)[2][0]()
+# What befalls a frame, by its number on the tape: a delay for each copy that arrives.
+FATES: dict[int, tuple[int, ...]] = {
+    1: (),
+    2: (0, 900 * MS),
+    3: (40 * MS,),
+    4: (700 * MS,),
+    5: (3_000 * MS,),
+}
+DEATHS: dict[int, CrashPoint] = {
+    251: "before_commit",
+    252: "in_commit",
+    253: "after_commit",
+    254: "in_release",
+    255: "after_commit",
+}
 
 
-class Gateway:
-    """What clients heard."""
-
-    def __init__(self) -> None:
-        self.replies: dict[str, m.AnyMessage] = {}
-        self.events: list[EventRecord] = []
-
-    def on_reply(self, address: str, message: m.AnyMessage) -> None:
-        self.replies[address] = message
-
-    def on_committed(self, saved: Records, events: list[EventRecord]) -> None:
-        self.events += events
-
-    def on_released(self) -> None:
-        pass
-
-
-class World:
-    """`tape` feeds `_draw`: what befalls each frame and each batch, until it ends; then nothing fails any more."""
+class World(SimulatedWorld):
+    """`check` is asked whenever a silo has run a batch."""
 
     def __init__(self, *, config: Config = QUICK, tape: Iterable[int] = ()) -> None:
-        self.clock = Clock()
-        self.config = config
-        self.gateway = Gateway()
-        self.silos: dict[str, Silo] = {}
-        self.disks: dict[str, MemoryDisk] = {}
-        self.hypervisors: dict[str, SimulatedHypervisor] = {}
-        self.silo_by_host: dict[str, str] = {}
-        self.cut: set[frozenset[str]] = set()
+        super().__init__(Shape(hosts=0, vms=0), seed=7, config=config)
         # Called with (source, destination, frame); true: the frame is lost.
         self.loses: Callable[[str, str, bytes], bool] = lambda _source, _to, _frame: False
         self.check: Callable[[World], None] = check_safety
         self._tape: Iterator[int] = iter(tape)
-        self._life_by_silo: dict[str, int] = {}
-        self._wipe_count = 0
-        self._read_at = (0, 0, 0)
+        self._is_building = False
+        self._read_at = (0, 0)
         self._read: Records = {}
-        self._client_count = 0
-        self.start_silo(ENGINE_SILO)
+        self.network.fate = self._fate_of_frame
+        self.processes.fate = self._fate_of_batch
+        self.after_each_batch(lambda _silo: self.check(self))
 
-    # ------------------------------------------------------------------ silos
+    # ------------------------------------------------------------------ the tape
 
-    def start_silo(self, name: str) -> None:
-        if name in self.silos:
-            return
-        kind = kind_of(name)
-        disk = self.disks.setdefault(name, MemoryDisk())
-        journal = MemoryJournal(record_types(kind), journal_id=f"{name}-{self._wipe_count}", disk=disk)
-        life = self._life_by_silo[name] = self._life_by_silo.get(name, 0) + 1
+    def _fate_of_frame(self, link: Link, frame: bytes) -> tuple[int, ...] | None:
+        if self.loses(link.source, link.to, frame):
+            return ()
+        if self._is_building or CLIENT in (link.source, link.to):
+            return None
+        return FATES.get(next(self._tape, 0) % 8)
 
-        def transmit(to: str, frame: bytes) -> None:
-            if self._life_by_silo[name] == life:
-                self._carry(name, to, frame)
+    def _fate_of_batch(self, _: Process) -> CrashPoint | None:
+        return None if self._is_building else DEATHS.get(next(self._tape, 0))
 
-        silo = Silo(name, journal, cast_of(kind), self.config, clock_ns=self.clock.now_ns, transmit=transmit)
-        if kind == "host":
-            silo.ports["hypervisor"] = HypervisorPort(silo, self._open_hypervisor)
-        if kind == "engine":
-            silo.observer = self.gateway
-        self.silos[name] = silo
+    def end_of_tape(self) -> None:
+        """Nothing fails any more, and what was planted is taken back."""
+        self._tape = iter(())
+        for hypervisor in self.hypervisors.values():
+            hypervisor.clear_faults()
 
-    def crash(self, name: str, *, restart_after_s: float | None = 0.5) -> None:
-        """Lose the process; what is not committed is gone, and the frames on the wire with it."""
-        if self.silos.pop(name, None) is None:
-            return
-        self._life_by_silo[name] += 1
-        self.disks[name].power_off()
-        if restart_after_s is not None:
-            self.after(restart_after_s, lambda: self.start_silo(name))
-
-    def wipe(self, name: str) -> None:
-        """The silo loses its disk and starts anew."""
-        self.crash(name, restart_after_s=None)
-        self._wipe_count += 1
-        self.disks[name] = MemoryDisk()
-        self.start_silo(name)
-
-    def crash_host(self, host: str, *, restart_after_s: float | None = 5.0) -> None:
-        """Power off a host: its agent and its machines are gone at once."""
-        silo = self.silo_by_host[host]
-        self.crash(silo, restart_after_s=None)
-        self.hypervisors[host].power_off()
-        if restart_after_s is not None:
-            self.after(restart_after_s, lambda: self._power_on(host, silo))
-
-    def _power_on(self, host: str, silo: str) -> None:
-        self.hypervisors[host].power_on()
-        self.start_silo(silo)
-
-    def _open_hypervisor(self, request: OpenHost) -> HypervisorBackend:
-        hypervisor = self.hypervisors.get(request.host)
-        if hypervisor is None:
-            capabilities = simulated_capabilities(cpus=request.cpus, memory_bytes=request.memory_bytes)
-            settings = simulated_config_from({**self.config.simulated, **request.settings})
-            hypervisor = SimulatedHypervisor(request.host, capabilities, self.clock, 7, settings)
-            self.hypervisors[request.host] = hypervisor
-        return hypervisor
-
-    # ------------------------------------------------------------------ the network
-
-    def _draw(self) -> int:
-        return next(self._tape, 0)
-
-    def _carry(self, source: str, to: str, frame: bytes) -> None:
-        if frozenset((source, to)) in self.cut or self.loses(source, to, frame):
-            return
-        fate = self._draw() % 8
-        if fate == 1:
-            return
-        lives = (self._life_by_silo[source], self._life_by_silo.get(to, 0))
-
-        def deliver() -> None:
-            if (self._life_by_silo[source], self._life_by_silo.get(to, 0)) == lives and to in self.silos:
-                self.silos[to].receive(frame)
-
-        late_ns = {3: 40, 4: 700, 5: 3_000}.get(fate, 0) * LATENCY_NS
-        self.clock.call_at(self.clock.time_ns + LATENCY_NS + late_ns, deliver)
-        if fate == 2:
-            self.clock.call_at(self.clock.time_ns + 900 * LATENCY_NS, deliver)
-
-    def partition(self, a: str, b: str, *, heal_after_s: float | None = None) -> None:
-        pair = frozenset((a, b))
-        self.cut.add(pair)
-        if heal_after_s is not None:
-            self.after(heal_after_s, lambda: self.cut.discard(pair))
-
-    # ------------------------------------------------------------------ time
-
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
-        self.clock.call_at(self.clock.time_ns + int(seconds * NS_PER_S), action)
+    # ------------------------------------------------------------------ short names
 
     @property
-    def now_s(self) -> float:
-        return self.clock.time_ns / NS_PER_S
+    def hypervisors(self) -> dict[str, SimulatedHypervisor]:
+        """Those that an agent has opened."""
+        found = {name: host.hypervisor for name, host in sorted(self.hosts.by_name.items())}
+        return {name: hypervisor for name, hypervisor in found.items() if hypervisor is not None}
 
-    def _run_silos(self) -> bool:
-        """One batch of each silo that has work now; a fault of the tape strikes before or after the commit."""
-        ran = False
-        for name in sorted(self.silos):
-            silo = self.silos.get(name)
-            if silo is None:
-                continue
-            due_ns = silo.next_due_ns()
-            if not silo.has_work and (due_ns is None or due_ns > self.clock.time_ns):
-                continue
-            ran = True
-            fate = self._draw()
-            if fate in (251, 252):
-                self.crash(name)  # before anything of the batch was committed
-                continue
-            try:
-                silo.run_batch()
-            except JournalUnwritable:
-                silo.give_up_batch("the journal cannot be written")
-            if fate in (253, 254, 255) and name in self.silos:
-                self.crash(name)
-            self.check(self)
-        return ran
+    @property
+    def silo_by_host(self) -> dict[str, str]:
+        return {name: host.silo for name, host in self.hosts.by_name.items()}
 
-    def run_until(self, condition: Callable[[], bool], *, within_s: float = 120.0) -> bool:
-        """Whether the condition came true in time."""
-        end_ns = self.clock.time_ns + int(within_s * NS_PER_S)
-        for _ in range(STEPS_MAX):
-            if condition():
-                return True
-            if self._run_silos():
-                continue
-            dues = [silo.next_due_ns() for silo in self.silos.values()] + [self.clock.next_due_ns()]
-            due_ns = min((due for due in dues if due is not None), default=end_ns)
-            if due_ns > end_ns:
-                self.clock.time_ns = end_ns
-                return condition()
-            self.clock.time_ns = max(self.clock.time_ns, due_ns)
-            self.clock.run_due()
-            self.check(self)
-        raise AssertionError(f"time stands still at {self.now_s} s: a silo never runs out of work")
+    @property
+    def disks(self) -> dict[str, MemoryDisk]:
+        return dict(self.processes.disks)
 
-    def run(self, seconds: float) -> None:
-        self.run_until(lambda: False, within_s=seconds)
+    def start_silo(self, name: str) -> None:
+        self.processes.start(name)
+
+    def crash(self, name: str, *, restart_after_s: float | None = 0.5) -> None:
+        self.crash_silo(name, restart_after_s)
+
+    def partition(self, a: str, b: str, *, heal_after_s: float | None = None) -> None:
+        self.cut(a, b, "both", heal_after_s)
 
     # ------------------------------------------------------------------ a client
 
-    def ask(self, command: m.Command, request_id: str = "") -> str:
-        """Submit without waiting; the name under which the answer will be known."""
-        self._client_count += 1
-        client = f"client/{self._client_count}"
-        if ENGINE_SILO in self.silos:
-            self.silos[ENGINE_SILO].post(
-                Envelope("engine", client, client, "", m.Submit(command, request_id))
-            )
-        return client
-
     def submit(self, command: m.Command, request_id: str = "") -> str:
         """The id of the accepted operation."""
-        client = self.ask(command, request_id)
-        assert self.run_until(lambda: client in self.gateway.replies, within_s=5)
-        reply = self.gateway.replies[client]
-        assert isinstance(reply, m.OperationView), reply
-        return reply.id
+        call = self.ask(command, request_id)
+        assert self.run_until(lambda: call.reply is not None, within_s=5), f"no answer to {command}"
+        assert isinstance(call.reply, m.OperationView), call.reply
+        return call.reply.id
 
     def finish(self, command: m.Command, *, within_s: float = 120.0) -> OperationRecord:
         operation_id = self.submit(command)
-        assert self.run_until(lambda: self.operation(operation_id).finished_ns is not None, within_s=within_s)
+        assert self.run_until(lambda: operation_id in self.clients.ended, within_s=within_s)
         return self.operation(operation_id)
 
-    def build(self, *, hosts: int = 2, vms: int = 4, memory_bytes: int = 4 * GIB, **vm_fields: Any) -> None:
-        """Cluster `prod`, hosts H1… each with a silo of its own, machines v1… of 1 GiB; without faults."""
-        tape, self._tape = self._tape, iter(())
+    def wait_for(self, operation_id: str, *, within_s: float = 120.0) -> bool:
+        """Whether the operation has ended in time."""
+        return self.run_until(lambda: operation_id in self.clients.ended, within_s=within_s)
+
+    def build_small(
+        self, *, hosts: int = 2, vms: int = 4, memory_bytes: int = 4 * GIB, **vm_fields: Any
+    ) -> None:
+        """Cluster `prod`, hosts H1… each with a silo of its own, machines v1… of 1 GiB, all down; without faults."""
+        self._is_building = True
         done = [self.finish(m.CreateCluster("prod"))]
         for number in range(1, hosts + 1):
-            name, silo = f"H{number}", f"host-{number}"
-            self.silo_by_host[name] = silo
+            host = self.add_host(number)
+            done.append(self.finish(m.AddHost(host.name, "prod", 8, memory_bytes, silo=host.silo)))
+        silo = vm_fields.get("silo", "")
+        if silo:
             self.start_silo(silo)
-            done.append(self.finish(m.AddHost(name, "prod", 8, memory_bytes, silo=silo)))
         for number in range(1, vms + 1):
-            silo = vm_fields.get("silo", "")
-            if silo:
-                self.start_silo(silo)
             done.append(self.finish(m.CreateVm(f"v{number}", "prod", 1, GIB, **vm_fields)))
         assert all(operation.status == "succeeded" for operation in done), done
-        self._tape = tape
+        self._is_building = False
 
     # ------------------------------------------------------------------ what is so
 
-    def rows(self, kind: type[Any]) -> dict[str, Any]:
-        """The durable records, read from the engine's disk."""
-        disk = self.disks[ENGINE_SILO]
-        if self._read_at != (id(disk), disk.written_bytes, len(disk)):
-            self._read_at = (id(disk), disk.written_bytes, len(disk))
-            journal = MemoryJournal(record_types("engine"), journal_id="reader", disk=disk)
-            self._read = journal.recover().records
+    def rows(self, kind: type[Any], silo: str = ENGINE_SILO) -> dict[str, Any]:
+        """As the world's; the engine's disk is read again only when something was written on it."""
+        if silo != ENGINE_SILO:
+            return super().rows(kind, silo)
+        disk = self.processes.disk(silo)
+        if self._read_at != (id(disk), disk.written_bytes):
+            self._read_at = (id(disk), disk.written_bytes)
+            reader = MemoryJournal(record_types("engine"), journal_id="reader", disk=disk)
+            self._read = reader.recover().records
         return dict(self._read[kind])
 
     def operation(self, operation_id: str) -> OperationRecord:
@@ -331,14 +189,13 @@ class World:
 
     def running(self) -> dict[str, list[tuple[str, str]]]:
         """By machine id: every (host, status) where a hypervisor holds a copy."""
-        found: dict[str, list[tuple[str, str]]] = {}
-        for host, hypervisor in sorted(self.hypervisors.items()):
-            for domain in hypervisor.domains():
-                found.setdefault(domain.vm_id, []).append((host, domain.status))
-        return found
+        return {
+            vm_id: sorted((copy.host, status) for copy, status in copies.items())
+            for vm_id, copies in self.truth.copies.items()
+        }
 
     def event_codes(self) -> list[str]:
-        return [event.code for event in self.gateway.events]
+        return [event.code for event in self.clients.events]
 
 
 # ---------------------------------------------------------------------- checkers: outside the system
@@ -346,11 +203,10 @@ class World:
 
 def check_safety(world: World) -> None:
     """What must hold at every instant."""
-    for vm_id, copies in world.running().items():
-        assert len(copies) == 1, f"{world.now_s} s: machine {vm_id} runs {len(copies)} times: {copies}"
+    for vm_id, executing in world.truth.executing.items():
+        assert len(executing) == 1, f"{world.now_s} s: machine {vm_id} executes {len(executing)} times: {executing}"
     for host, hypervisor in world.hypervisors.items():
-        used = sum(domain.memory_bytes for domain in hypervisor.domains())
-        total = hypervisor.capabilities.memory_bytes
+        used, total = world.truth.footprint_bytes_by_host.get(host, 0), hypervisor.capabilities.memory_bytes
         assert used <= total, f"{world.now_s} s: host {host} holds {used} of {total} bytes"
 
 
@@ -371,10 +227,10 @@ def check_settled(world: World) -> None:
     assert not running, f"strays: {running}"
     held = {row.vm_id: row.host for row in world.rows(ReservationRecord).values()}
     assert held == {vm_id: row.host for vm_id, row in vms.items() if row.host is not None}
-    assert all(silo.fault_count == 0 for silo in world.silos.values()), "a turn failed"
+    assert all(process.silo.fault_count == 0 for process in world.processes.by_name.values()), "a turn failed"
 
 
 def check_replay(world: World) -> None:
-    for name, silo in sorted(world.silos.items()):
-        differences = verify(silo.journal)
+    for name, process in sorted(world.processes.by_name.items()):
+        differences = verify(process.journal)
         assert differences == [], f"journal of {name} and its tables differ: {differences}"

@@ -151,6 +151,25 @@ class MemoryJournal:
 
     # ------------------------------------------------------------------ the port
 
+    def differences(self) -> list[str]:
+        """What `olvm.journal.replay.verify` would say, without SQL: rule 3 of the port, on this journal's image."""
+        image = self._image.copy()
+        first_seq = image.turns[0].seq if image.turns else image.last_seq + 1
+        found = []
+        if image.turns and image.turns[-1].seq - first_seq + 1 != len(image.turns):
+            found.append(f"journal: {len(image.turns)} rows from {first_seq} to {image.turns[-1].seq}")
+        image.fold(len(image.turns), self._append_only)
+        decode = msgspec.msgpack.decode
+        for table in (one.name for one in self._tables if one.name not in self._append_only):
+            expected, stored = image.baseline.get(table, {}), image.rows.get(table, {})
+            for key in sorted(expected.keys() | stored.keys()):
+                if key not in stored or key not in expected:
+                    where = "journal" if key in expected else "table"
+                    found.append(f"{table} {key!r}: only in the {where}")
+                elif expected[key] != stored[key] and decode(expected[key]) != decode(stored[key]):
+                    found.append(f"{table} {key!r}: journal {decode(expected[key])}, table {decode(stored[key])}")
+        return found
+
     def recover(self) -> Recovered:
         self._check_open()
         with self._lock:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import ClassVar, cast
 
 from olvm.model.host_states import HostStatus
-from olvm.model.records import ClusterRecord, HostRecord, VmRecord
+from olvm.model.records import ClusterRecord, HostRecord, OperationRecord, VmRecord
 from olvm.model.vm_states import NOT_RUNNING
 from sim.oracles.oracle import Oracle, OracleKind
 
 # VDSM exit reasons that are no fault: success, migrated, saved, shut down by an administrator or from inside.
 NORMAL_EXITS = frozenset({0, 4, 5, 6, 7})
+ENDINGS = frozenset({"stop_vm", "shutdown_vm", "suspend_vm"})
+WISHES = ENDINGS | {"start_vm", "resume_vm"}
 ROOM_FACTOR = 1.25  # a machine's overheads, and a little that is lost between hosts
 
 
@@ -18,6 +20,17 @@ class AvailableAgain(Oracle):
     ID: ClassVar[str] = "L2"
     KIND: ClassVar[OracleKind] = "liveness"
     PROMISE: ClassVar[str] = "a highly available machine runs again within the bound if capacity exists"
+
+    def _ended_by_clients(self) -> set[str]:
+        """Machines whose newest command was to end them, whatever its end was told to be."""
+        rows = cast("dict[str, OperationRecord]", self.witness.durable("engine", OperationRecord))
+        newest: dict[str, OperationRecord] = {}
+        for row in rows.values():
+            if row.kind in WISHES and row.error_code not in ("conflict", "not_found"):
+                known = newest.get(row.target_id)
+                if known is None or row.created_ns >= known.created_ns:
+                    newest[row.target_id] = row
+        return {vm_id for vm_id, row in newest.items() if row.kind in ENDINGS}
 
     def settled(self) -> None:
         witness = self.witness
@@ -29,6 +42,7 @@ class AvailableAgain(Oracle):
             if host.status is HostStatus.UP and witness.is_powered(name)
         }
         vms = cast("dict[str, VmRecord]", witness.durable("engine", VmRecord))
+        unwanted = self._ended_by_clients()
         for row in vms.values():
             if row.host in free_bytes:
                 free_bytes[row.host] -= int(row.memory_bytes * ROOM_FACTOR)
@@ -36,7 +50,7 @@ class AvailableAgain(Oracle):
             wanted = row.high_availability and row.exit_reason not in NORMAL_EXITS | {None}
             if not wanted or row.status not in NOT_RUNNING or clusters[row.cluster].power != "running":
                 continue
-            if row.pinned_hosts or "stop" in row.status_reason:
+            if row.pinned_hosts or row.id in unwanted:
                 continue
             roomy = [name for name, free in free_bytes.items() if free >= row.memory_bytes * ROOM_FACTOR]
             if roomy:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import ClassVar, cast
 
 from olvm.journal.port import Batch
-from olvm.model.records import OperationRecord
+from olvm.model.records import DomainRecord, OperationRecord
 from sim.oracles.oracle import Oracle, OracleKind, Witness
 
 STARTS = frozenset({"StartDomain", "RestoreDomain"})
@@ -38,6 +38,11 @@ class EffectEconomy(Oracle):
         self._is_healed = False
 
     def committed(self, silo: str, batch: Batch) -> None:
+        for domain in cast("dict[str, DomainRecord]", batch.upserts.get(DomainRecord, {})).values():
+            # A host that ends a machine by itself (kill after an I/O error) says so on its disk.
+            killed = domain.exit_reason is not None and domain.exit_reason not in NORMAL_ENDS
+            if killed and self._ended_well.get(domain.vm_id) == domain.epoch:
+                del self._ended_well[domain.vm_id]
         if silo != "engine":
             return
         for row in cast("dict[str, OperationRecord]", batch.upserts.get(OperationRecord, {})).values():

@@ -79,6 +79,10 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         "simulated.boot_time_s_min=0.05",
         "--set",
         "simulated.boot_time_s_max=0.1",
+        "--set",
+        "simulated.migration_bandwidth_bytes_per_s=2e9",
+        "--set",
+        "migration_bandwidth_mib_s=2000",
     )
     assert up.returncode == 0, up.stderr
     try:

@@ -1,4 +1,4 @@
-"""What every hypervisor backend must do. A new backend joins by a line in `BENCHES`.
+"""What every hypervisor backend must do. A new backend joins by a line in `BENCHES`, and one in `PAIRS` if it migrates.
 
 A bench's time passes by `advance`; 120 s must be enough for any single step of any backend here.
 """
@@ -12,11 +12,14 @@ import pytest
 
 from hypervisor_backends.protocol import (
     FEATURE_BY_REQUEST,
+    ArmWatchdog,
     BulkStatistics,
     CallFailed,
     CallResult,
     CallSucceeded,
+    CancelMigration,
     Capabilities,
+    ChangeMigration,
     ContinueDomain,
     DestroyDomain,
     DomainEvent,
@@ -24,22 +27,30 @@ from hypervisor_backends.protocol import (
     DomainRequest,
     ExitReason,
     GetCapabilities,
+    GetMigrationStatistics,
     HypervisorRequest,
     ListDomains,
+    MigrationStatistics,
     PauseDomain,
     RebootDomain,
     ResetDomain,
     ShutdownDomain,
+    StartPostCopy,
     StatisticsReport,
     SuspendDomain,
 )
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import SimulatedConfig
+from hypervisor_backends.simulated_fabric import MemoryFabric
+from olvm.model.limits import NS_PER_S
 from tests.unit.hypervisor_backends.bench import (
     GIB,
     Bench,
     VirtualScheduler,
+    address_of,
     check_each_life_ends_once,
+    migrate_of,
+    prepare_of,
     restore_of,
     simulated_bench,
     start_of,
@@ -67,6 +78,20 @@ BENCHES: dict[str, Callable[[], Bench]] = {
     "simulated_instant": simulated_instant,
     "simulated_bare": simulated_bare,
 }
+
+
+def simulated_pair(config: SimulatedConfig) -> tuple[Bench, Bench]:
+    scheduler, fabric = VirtualScheduler(), MemoryFabric()
+    first, _ = simulated_bench(config, scheduler=scheduler, fabric=fabric)
+    second, _ = simulated_bench(config, name="h2", scheduler=scheduler, fabric=fabric)
+    return first, second
+
+
+# Two hosts that can migrate to each other, on one scheduler.
+PAIRS: dict[str, Callable[[], tuple[Bench, Bench]]] = {
+    "simulated": lambda: simulated_pair(SimulatedConfig()),
+    "simulated_instant": lambda: simulated_pair(SimulatedConfig.instant()),
+}
 DOMAIN_REQUESTS: tuple[type[DomainRequest], ...] = (
     ShutdownDomain,
     DestroyDomain,
@@ -75,7 +100,19 @@ DOMAIN_REQUESTS: tuple[type[DomainRequest], ...] = (
     SuspendDomain,
     PauseDomain,
     ContinueDomain,
+    StartPostCopy,
+    CancelMigration,
+    GetMigrationStatistics,
 )
+
+
+@pytest.fixture(params=sorted(PAIRS))
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Bench, Bench]]:
+    made = PAIRS[request.param]()
+    yield made
+    for bench in made:
+        check_each_life_ends_once(bench.events)
+        bench.backend.close()
 
 
 @pytest.fixture(params=sorted(BENCHES))
@@ -284,6 +321,139 @@ def test_suspend_of_paused_domain_is_done_and_reboot_of_it_is_refused(bench: Ben
     assert (failure.code, failure.outcome_known) == ("wrong_state", True)
     bench.succeed(SuspendDomain(vm_id="v1"))
     assert bench.backend.domains() == []
+
+
+# ---------------------------------------------------------------- live migration
+
+Pair = tuple[Bench, Bench]
+
+
+def test_prepared_domain_waits_without_running_and_can_be_destroyed(pair: Pair) -> None:
+    _, target = pair
+    uri = address_of(target)
+
+    assert address_of(target) == uri
+    state = target.state()
+    assert state is not None
+    assert (state.status, state.epoch, state.started_ns) == ("migrating_to", 2, None)
+    assert target.backend.statistics()[1] == []
+    target.succeed(DestroyDomain(vm_id="v1"), seconds=0)
+    assert target.backend.domains() == []
+    assert "started" not in target.kinds()
+
+
+def test_prepared_domain_of_which_nothing_is_heard_ends_by_itself(pair: Pair) -> None:
+    _, target = pair
+    address_of(target)
+    target.scheduler.advance(24 * 3600)
+
+    assert target.backend.domains() == []
+    assert [(event.kind, event.exit_reason) for event in target.events] == [
+        ("stopped", ExitReason.MIGRATION_FAILED)
+    ]
+
+
+def test_prepare_beside_a_domain_of_that_id_is_refused(pair: Pair) -> None:
+    source, _ = pair
+    source.start()
+
+    assert source.refuse(prepare_of(epoch=2)).code == "duplicate_domain"
+
+
+def test_migrated_machine_ends_at_its_source_and_runs_at_its_target(pair: Pair) -> None:
+    source, target = pair
+    source.start()
+    source.succeed(migrate_of(address_of(target)), seconds=600)
+
+    assert source.backend.domains() == []
+    assert (source.events[-1].kind, source.events[-1].exit_reason) == (
+        "stopped",
+        ExitReason.MIGRATION_SUCCEEDED,
+    )
+    state = target.state()
+    assert state is not None
+    assert (state.status, state.epoch) == ("up", 2)
+    assert target.kinds() == ["started", "guest_up"]
+    target.succeed(migrate_of(address_of(source, epoch=3), epoch=2, to_epoch=3), seconds=600)
+    assert source.status() == "up"
+
+
+def test_paused_machine_arrives_paused(pair: Pair) -> None:
+    source, target = pair
+    need(source, "pause")
+    source.start()
+    source.succeed(PauseDomain(vm_id="v1"))
+    source.succeed(migrate_of(address_of(target)), seconds=600)
+
+    state = target.state()
+    assert state is not None
+    assert (state.status, state.pause_code) == ("paused", "NOERR")
+    target.succeed(ContinueDomain(vm_id="v1"))
+    assert target.status() == "up"
+
+
+def test_migration_to_a_target_that_is_gone_fails_and_the_machine_goes_on(pair: Pair) -> None:
+    source, target = pair
+    source.start()
+    uri = address_of(target)
+    target.succeed(DestroyDomain(vm_id="v1"))
+
+    failure = source.refuse(migrate_of(uri), seconds=600)
+    assert (failure.code, failure.outcome_known) == ("migration_failed", True)
+    assert source.status() == "up"
+    assert target.backend.domains() == []
+
+
+def test_migration_under_way_tells_its_progress_and_can_be_changed_and_cancelled() -> None:
+    source, target = PAIRS["simulated"]()
+    source.start()
+    answers = source.call(migrate_of(address_of(target), bandwidth_bytes_per_s=1e6))
+    source.scheduler.advance(60)
+
+    value = source.succeed(GetMigrationStatistics(vm_id="v1"), seconds=0).value
+    assert isinstance(value, MigrationStatistics)
+    assert 0 < value.data_processed_bytes <= 61_000_000
+    assert source.status() == "migrating_from"
+    source.succeed(ChangeMigration(vm_id="v1", downtime_ms=200), seconds=0)
+    source.succeed(CancelMigration(vm_id="v1"), seconds=5)
+    (answer,) = answers
+    assert isinstance(answer, CallFailed)
+    assert (answer.code, answer.outcome_known) == ("migration_cancelled", True)
+    assert source.status() == "up"
+    source.scheduler.advance(3600)
+    assert target.backend.domains() == []
+
+
+@pytest.mark.parametrize(
+    "request_type", [CancelMigration, StartPostCopy, GetMigrationStatistics, ChangeMigration]
+)
+def test_request_about_a_migration_that_is_none_is_refused(pair: Pair, request_type: type) -> None:
+    source, _ = pair
+    need(source, "post_copy")
+    source.start()
+    more = {"downtime_ms": 100} if request_type is ChangeMigration else {}
+
+    assert source.refuse(request_type(vm_id="v1", **more)).code == "wrong_state"
+    assert source.status() == "up"
+
+
+# ---------------------------------------------------------------- the watchdog
+
+
+def test_leased_domain_runs_only_while_the_watchdog_is_armed(bench: Bench) -> None:
+    need(bench, "watchdog")
+    request = start_of()
+    request = msgspec.structs.replace(request, spec=msgspec.structs.replace(request.spec, leased=True))
+    assert bench.refuse(request, seconds=0).code == "lease_expired"
+    bench.succeed(ArmWatchdog(deadline_ns=bench.scheduler.now_ns() + 300 * NS_PER_S), seconds=0)
+    bench.succeed(request)
+    bench.start("v2")
+    assert bench.status() == "up"
+    bench.scheduler.advance(301)
+
+    assert bench.status() is None
+    assert (bench.events[-1].kind, bench.events[-1].exit_reason) == ("crashed", ExitReason.GENERIC_ERROR)
+    assert bench.status("v2") == "up"
 
 
 # ---------------------------------------------------------------- errors

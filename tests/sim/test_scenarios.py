@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.assembly import record_types
 from actors.wire import Envelope
 from hypervisor_backends.simulated_faults import Fault
-from olvm.journal.memory_journal import MemoryJournal
 from olvm.model import messages as m
 from olvm.model.records import DomainRecord, OperationRecord, ReservationRecord
 from tests.builders import GIB
@@ -19,7 +17,7 @@ from tests.world import World, check_replay, check_settled
 @pytest.fixture
 def world() -> Iterator[World]:
     made = World()
-    made.build()
+    made.build_small()
     yield made
     made.run(120)
     check_settled(made)
@@ -58,7 +56,7 @@ def test_silo_lost_at_any_step_of_a_start_the_start_succeeds(
     operation_id = world.submit(start())
     world.run(after_ms / 1000)
     world.crash(victim)
-    assert world.run_until(lambda: world.operation(operation_id).finished_ns is not None)
+    assert world.wait_for(operation_id)
     assert world.operation(operation_id).status == "succeeded"
     world.run(10)
     assert world.status("v1") == "up"
@@ -74,12 +72,12 @@ def test_silo_lost_in_the_middle_of_a_command_the_operation_ends(
     operation_id = world.submit(m.VmCommand("v1", verb))
     world.run(after_ms / 1000)
     world.crash(victim)
-    assert world.run_until(lambda: world.operation(operation_id).finished_ns is not None)
+    assert world.wait_for(operation_id)
 
 
 def test_host_lost_while_highly_available_machine_runs_restarts_it_once_the_host_speaks() -> None:
     world = World()
-    world.build(high_availability=True)
+    world.build_small(high_availability=True)
     world.finish(start())
     host = world.vm("v1").host
     assert host is not None
@@ -137,7 +135,7 @@ def test_save_that_times_out_after_having_worked_suspends(world: World) -> None:
 def test_reboot_of_a_deaf_guest_fails_and_the_machine_is_up() -> None:
     """Found by a schedule: the agent went on to say "reboot_in_progress" for ever."""
     world = World()
-    world.build()
+    world.build_small()
     world.finish(start())
     for hypervisor in world.hypervisors.values():
         hypervisor.inject(Fault(kind="guest_ignores_shutdown", count=None))
@@ -156,7 +154,7 @@ def test_agent_away_while_the_guest_comes_up_tells_the_truth_afterwards(world: W
 
 def test_capacity_full_refuses_with_a_reason_and_a_stop_makes_room() -> None:
     world = World()
-    world.build(hosts=1, vms=3, memory_bytes=3 * GIB)
+    world.build_small(hosts=1, vms=3, memory_bytes=3 * GIB)
     outcomes = [world.finish(start(f"v{number}")) for number in (1, 2, 3)]
     refused = [ended for ended in outcomes if ended.status == "failed"]
     assert refused
@@ -168,7 +166,7 @@ def test_capacity_full_refuses_with_a_reason_and_a_stop_makes_room() -> None:
 
 def test_machine_in_a_silo_of_its_own_removed_under_a_command_ends_every_operation() -> None:
     world = World()
-    world.build(vms=2, silo="vms-1")
+    world.build_small(vms=2, silo="vms-1")
     first = world.submit(m.VmCommand("v1", "remove"))
     second = world.submit(start())
     world.run(30)
@@ -183,11 +181,10 @@ def test_machine_in_a_silo_of_its_own_removed_under_a_command_ends_every_operati
 def test_agent_refuses_the_create_of_an_epoch_that_is_over(world: World) -> None:
     world.finish(start())
     vm = world.vm("v1")
-    silo = world.silos[world.silo_by_host[vm.host or ""]]
+    silo = world.processes.by_name[world.silo_by_host[vm.host or ""]].silo
     late = m.CreateDomain(vm.id, "vm/" + vm.id, vm.epoch - 1, "v1", 1, GIB)
     silo.post(Envelope(f"agent/{vm.host}", "vm/" + vm.id, "late", "", late))
     world.run(5)
     assert world.status("v1") == "up"
-    journal = MemoryJournal(record_types("host"), journal_id="r", disk=world.disks[silo.name])
-    rows = journal.recover().records[DomainRecord]
-    assert [row.epoch for row in rows.values() if isinstance(row, DomainRecord)] == [vm.epoch]
+    rows = world.rows(DomainRecord, silo.name)
+    assert [row.epoch for row in rows.values()] == [vm.epoch]

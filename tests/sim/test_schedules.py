@@ -74,14 +74,12 @@ def take(world: World, step: Step) -> None:
 
 def run_schedule(steps: list[Step], tape: bytes, *, high_availability: bool = False) -> World:
     world = World(tape=tape)
-    world.build(vms=VM_COUNT, high_availability=high_availability)
+    world.build_small(vms=VM_COUNT, high_availability=high_availability)
     for step in steps:
         take(world, step)
     # Faults stop: the tape ends, what was planted is taken back, everything is running again.
     world.run(10)
-    world._tape = iter(())
-    for hypervisor in world.hypervisors.values():
-        hypervisor.clear_faults()
+    world.end_of_tape()
     world.run(200)
     check_settled(world)
     return world

@@ -59,7 +59,7 @@ def given(one: Host, message: m.AnyMessage, at_s: float) -> Turn:
     """As the silo does it: a timer that fires is gone from the record before its turn."""
     done = turn(me="host/H1", at_s=at_s)
     done.marks = []
-    if isinstance(message, m.TimerFired) and one.record.timers.pop(message.name, None):
+    if isinstance(message, m.TimerFired) and one.record.timers.pop(message.name, 0):
         done.save(one.record)
     one.handle(message, done)
     return done

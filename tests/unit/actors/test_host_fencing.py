@@ -352,12 +352,11 @@ def test_fence_order_that_fails_goes_to_the_next_proxy_then_the_next_device_in_r
 def test_fence_flow_that_is_tried_out_alerts_and_begins_again_later_and_later() -> None:
     story = at_off()
     waits = []
+    done = turn()
     for _ in range(7):
         while story.step != "failed":
-            if story.step in ("off", "off_pause"):
-                done = story.due()
-            else:
-                done = story.advise(check_lease=False)
+            waits_for_device = story.step in ("off", "off_pause")
+            done = story.due() if waits_for_device else story.advise(check_lease=False)
         assert codes(done) == [("host_fence_failed", "alert")]
         assert done.events[0].message == (
             f"host H1 could not be powered off: {H3} did not answer in 10 s; repair its power management, or once you "
@@ -719,7 +718,7 @@ def test_fence_quiet_time_between_commands_begins_with_one_and_ends_by_itself() 
 def test_fence_power_of_a_host_that_may_run_machines_is_not_switched_by_hand(status: HostStatus) -> None:
     for action in ("restart", "power_off"):
         story = Story(status=status)
-        (ended,) = endings(command(story, action))  # type: ignore[arg-type]
+        (ended,) = endings(command(story, action))
         assert not ended.succeeded
         assert story.step == ""
 
@@ -760,3 +759,35 @@ def test_fence_power_off_of_a_host_that_starts_anew_meanwhile_fails_with_that_re
     story.advise()
     (ended,) = endings(story.hear(READY_IN_A_NEW_BOOT))
     assert (ended.succeeded, story.record.status, story.step) == (False, S.MAINTENANCE, "")
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("ask_soft", m.FencingAdvice("H1", 3, True, "", [H2])),
+        ("ask_off", m.FencingAdvice("H1", 3, True, "", [H2])),
+        ("ask_off", m.FencingAdvice("H1", 3, False, "a storm that is over", [H2])),
+        ("lease", m.HostLeaseChecked("H1", 3, "dead")),
+        ("soft", m.CallEnded("soft/3", False)),
+    ],
+    ids=repr,
+)
+def test_fence_answer_to_an_earlier_question_of_the_same_kind_changes_nothing(
+    step: str, message: m.AnyMessage
+) -> None:
+    story = Story(fence_step=step, fence_intent="not_responding", fence_seq=4, timers={"fence": 1})
+    before = encoded(story.record)
+    assert story.hear(message).sent == []
+    assert encoded(story.record) == before
+
+
+def test_fence_confirmed_ends_the_restart_that_waited_for_a_proxy() -> None:
+    story = Story()
+    command(story, "restart")
+    story.advise([])
+    done = story.hear(m.CommandHost("op-2", "confirm_rebooted"))
+    assert [(ended.operation_id, ended.succeeded) for ended in endings(done)] == [
+        ("op-1", False),
+        ("op-2", True),
+    ]
+    assert story.record.operation_id is None

@@ -19,7 +19,7 @@ DRAIN, ASK, STOP = m.DrainHost("H1", "maintenance"), m.AskEmpty("H1"), m.StopDra
 
 def give(one: Host, message: m.AnyMessage, at_s: float = 101.0) -> Turn:
     done = turn(me="host/H1", at_s=at_s)
-    if isinstance(message, m.TimerFired) and one.record.timers.pop(message.name, None):
+    if isinstance(message, m.TimerFired) and one.record.timers.pop(message.name, 0):
         done.save(one.record)
     one.handle(message, done)
     return done
@@ -131,11 +131,12 @@ def test_maintenance_that_is_cancelled_fails_and_the_cancel_succeeds(action: m.H
 def test_maintenance_that_is_cancelled_while_the_host_is_silent_for_a_moment_returns_to_up() -> None:
     one = preparing()
     give(one, m.TimerFired("watch"), 112.0)
-    assert one.record.status is S.CONNECTING
+    silent: HostStatus = one.record.status
+    assert silent is S.CONNECTING
     done = give(one, m.CommandHost("op-2", "cancel_maintenance"), 113.0)
     assert [ended.succeeded for ended in endings(done)] == [False, True]
     give(one, m.Heartbeat("H1", 2, "boot-1"), 114.0)
-    assert one.record.status is S.UP
+    assert one.record.status == S.UP
 
 
 @pytest.mark.parametrize(

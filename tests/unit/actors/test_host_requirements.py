@@ -16,7 +16,7 @@ STORAGE_TEXT = f"{STORAGE} (it does not reach the shared storage; repair its sto
 
 def give(one: Host, message: m.AnyMessage, at_s: float) -> Turn:
     done = turn(me="host/H1", at_s=at_s)
-    if isinstance(message, m.TimerFired) and one.record.timers.pop(message.name, None):
+    if isinstance(message, m.TimerFired) and one.record.timers.pop(message.name, 0):
         done.save(one.record)
     one.handle(message, done)
     return done

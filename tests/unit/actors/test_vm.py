@@ -54,6 +54,21 @@ OTHERS: dict[str, m.AnyMessage] = {
     "down_saved": reported(S.DOWN, exit_reason=5),
     "down_admin": reported(S.DOWN, exit_reason=6),
     "ghost": reported(S.UP, on="H2", epoch=2),
+    "confirmed_dead": m.HostConfirmedDead("H1", "boot-1", "fenced"),
+    "silent": m.HostSilent("H1", "silent"),
+    "move": m.MoveVm("H1", "maintenance"),
+    "stay": m.StayVm("H1"),
+    "slot": m.SlotFree(),
+    "copy_placed_late": m.CopyPlaced(2, "H2", "agent/H2@host-2", "boot-2"),
+    "copy_not_placed_late": m.CopyNotPlaced(2, "no host has room"),
+    "incoming_late": m.IncomingReady("H2", 2, "uri"),
+    "progressed_late": m.MigrationProgressed("H1", 3, 2, 50, 1, 1, 1, 1, 1),
+    "migration_failed_late": m.MigrationFailed("H1", 3, 2, "no"),
+    "refused_lease": m.DomainRefused("H1", 3, "create", "held", "lease_held"),
+    "copy_timer_late": m.TimerFired("copy"),
+    "place_timer_late": m.TimerFired("place"),
+    **{f"power_{verb}": m.PowerVm(verb) for verb in ("shutdown", "stop", "start")},
+    "post_migrate": reported(S.PAUSED, pause_code="POSTMIGRATE"),
     **{f"reported_{status.value}": reported(status) for status in STATUSES},
 }
 MESSAGES = OTHERS | {f"command_{verb}": command(verb) for verb in VERBS}  # type: ignore[arg-type]
@@ -71,7 +86,7 @@ def in_flight(status: VmStatus) -> Vm:
 def without_marks(one: Vm) -> bytes:
     """The record without the marks of what was seen, which are committed with the next change."""
     image = type(one.record)(**{name: getattr(one.record, name) for name in one.record.__struct_fields__})
-    image.seen_host_epoch = image.seen_seq = 0
+    image.seen_host_epoch = image.seen_seq = image.copy_seen_host_epoch = image.copy_seen_seq = 0
     return encoded(image)
 
 

@@ -193,13 +193,13 @@ class Model:
         assert record.copy_phase != "copying" or record.status in (S.MIGRATING_FROM,), record.status
         if record.status is S.MIGRATING_FROM:
             assert record.copy_phase in ("copying", "settling"), "MigratingFrom, and nobody knows why"
-        for to, sent, durable in done.sent:
-            self._carry(to, sent, durable)
+        for to, sent, _ in done.sent:
+            self._carry(to, sent)
         self.check()
 
-    def _carry(self, to: str, sent: m.AnyMessage, durable: bool) -> None:
+    def _carry(self, to: str, sent: m.AnyMessage) -> None:
         if to.startswith("agent/"):
-            self.hosts[to.split("/")[1].split("@")[0]].inbox.append(sent)
+            self.hosts[to.removeprefix("agent/")[:2]].inbox.append(sent)
         elif isinstance(sent, m.OperationEnded):
             self.ended.append(sent.operation_id)
         elif isinstance(sent, m.ReleaseVm):
@@ -251,15 +251,8 @@ class Model:
                 self.order(m.CommandVm("", ("cancel_migration", "stop")[self.draw(2)]))
             case 18 | 19 | 20:
                 self.migrate(self.draw(4))
-            case 21 | 22:
-                if host.on and host.status is S.MIGRATING_TO and host.loaded:
-                    self.arrive(host)
-            case 23:
-                if host.on and host.status is S.MIGRATING_TO and not host.loaded and self.draw(3) == 1:
-                    host.end(8)
-            case 24:
-                if host.on and host.status is S.UP and self.draw(3) == 1:
-                    host.end((2, 7)[self.draw(2)])
+            case 21 | 22 | 23 | 24 as what:
+                self.strike(host, what)
             case 25:
                 self.give(m.HostLost(host.name, "silent"))
             case 26:
@@ -273,6 +266,16 @@ class Model:
             case _:
                 if host.on and host.status is not None:
                     host.tell()
+
+    def strike(self, host: Host, what: int) -> None:
+        """A copy that has everything begins to run, one that waits gives up, a guest ends."""
+        waits = host.on and host.status is S.MIGRATING_TO
+        if waits and host.loaded and what < 23:
+            self.arrive(host)
+        elif waits and not host.loaded and what == 23 and self.draw(3) == 1:
+            host.end(8)
+        elif host.on and host.status is S.UP and what == 24 and self.draw(3) == 1:
+            host.end((2, 7)[self.draw(2)])
 
     def migrate(self, how: int) -> None:
         """The hypervisors: confirmed, arrived but unconfirmed, all sent and not arrived, failed."""
@@ -384,13 +387,14 @@ class Model:
                     self.give(host.outbox.popleft())
             if not any(host.inbox or host.outbox for host in self.hosts.values()):
                 break
-        for number, host in enumerate(self.hosts.values()):  # a full report, and hypervisors that go on
+        for host in self.hosts.values():  # a full report, and hypervisors that go on
             if host.status is S.MIGRATING_TO:
                 self.arrive(host) if host.loaded else self._idle(host)
             if host.status is not None:
                 host.tell()
-            elif (host.name, self.one.record.epoch) == (self.one.record.host, self.one.record.epoch):
-                self.give(m.DomainMissing(host.name, host.host_epoch, 10_000 + number, self.one.record.epoch))
+            elif host.name == self.one.record.host:
+                host.seq += 1
+                self.give(m.DomainMissing(host.name, host.host_epoch, host.seq, self.one.record.epoch))
         self.migrate(0)
 
     def _idle(self, host: Host) -> None:

@@ -87,6 +87,9 @@ class Faulty(msgspec.Struct, frozen=True):
     any_boot_replaced: bool = False  # a renewal takes over from whatever boot stands there
 
 
+SOUND = Faulty()
+
+
 class ForgetfulKeeper(LeaseKeeper):
     def holds(self, vm_id: str, epoch: int) -> bool:
         return self.armed() and self._held.get(vm_id, (0, 0))[0] == epoch
@@ -203,9 +206,7 @@ class LeasedHost:
 
 
 class LeaseWorld:
-    def __init__(
-        self, drifts: tuple[float, ...], drift_percent: float = 1.0, faulty: Faulty = Faulty()
-    ) -> None:  # noqa: B008
+    def __init__(self, drifts: tuple[float, ...], drift_percent: float = 1.0, faulty: Faulty = SOUND) -> None:
         self.true_time = VirtualScheduler()
         self.faults = StorageFaults()
         leases_class = LaxLeases if faulty.any_boot_replaced else MemoryLeases

@@ -74,7 +74,7 @@ class Rig:
         elif fate == "late":
             delays_ns = [100 * NS_PER_S]
         elif fate == "repeat":
-            delays_ns = [self._latency_ns, 2 * self._latency_ns, 15 * NS_PER_S, 3600 * NS_PER_S]
+            delays_ns = [self._latency_ns, 2 * self._latency_ns, 5 * NS_PER_S, 15 * NS_PER_S, 3600 * NS_PER_S]
         for delay_ns in delays_ns:
             self.scheduler.call_at(self.scheduler.now_ns() + delay_ns, deliver)
 

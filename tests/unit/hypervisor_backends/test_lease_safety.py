@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, find, given, settings
 from hypothesis import strategies as st
 
 from hypervisor_backends.memory_leases import Fate
-from tests.unit.hypervisor_backends.lease_world import Faulty, LeaseWorld
+from tests.unit.hypervisor_backends.lease_world import SOUND, Faulty, LeaseWorld
 
 DRIFT_PERCENT = 5.0
 WANT_PERIOD_S = 1.0
@@ -45,7 +45,7 @@ SCHEDULES = st.builds(
 )
 
 
-def play(schedule: Schedule, faulty: Faulty = Faulty()) -> LeaseWorld:  # noqa: B008
+def play(schedule: Schedule, faulty: Faulty = SOUND) -> LeaseWorld:
     world = LeaseWorld(tuple(map(float, schedule.drifts)), DRIFT_PERCENT, faulty)
     for number in range(len(world.hosts)):
         want(world, number, schedule.start_after_s)

@@ -18,6 +18,7 @@ from hypervisor_backends.protocol import (
     StartPostCopy,
 )
 from hypervisor_backends.simulated_faults import Fault
+from tests.unit.hypervisor_backends.bench import address_of, migrate_of
 from tests.unit.hypervisor_backends.migration_rig import CALM, Fate, Rig, failure_of
 
 # A short copy, so that no keep-alive stands between the messages that matter: Begin, Accepted, Last, Got, Finish,
@@ -207,3 +208,29 @@ def test_finish_that_arrives_after_the_target_gave_up_is_refused_and_the_source_
 
     assert failure_of(answers).outcome_known
     assert rig.truth.runs == {"v1": ("h1", 1)}
+
+
+def test_target_that_forgot_the_attempt_does_not_send_a_source_back_that_asked_it_to_run() -> None:
+    rig = Rig(SHORT)
+    rig.h2.inject(Fault(kind="migration_loses_confirm", vm="v1"))
+    rig.fates[FINISH - 2] = "repeat"  # Last comes again while Finish waits for its answer
+    answers = begin(rig, post_copy=False)
+
+    assert after(rig, answers) == "timed_out, known False, runs at h2, source POSTMIGRATE"
+
+
+def test_begin_of_an_attempt_given_up_does_not_bind_a_domain_prepared_since() -> None:
+    rig = Rig(SHORT)
+    rig.fates[0] = "late"
+    rig.on_message = lambda at: rig.cut.add("h1") if at > 0 else None
+    answers = begin(rig, post_copy=False)
+    rig.advance(90)
+    assert failure_of(answers).outcome_known
+    assert rig.target.status() is None
+    rig.on_message = lambda _: None
+    rig.cut.clear()
+    uri = address_of(rig.target)
+    rig.advance(20)  # the late message arrives
+    again = rig.source.call(migrate_of(uri))
+
+    assert after(rig, again) == "moved, runs at h2, source gone"
