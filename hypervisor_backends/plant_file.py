@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from olvm.model.limits import NS_PER_S
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 0.5
 POLL_PERIOD_S = 0.1
+OPEN_RETRY_S = 0.01
 SCHEMA = """
 create table if not exists host_leases (host text primary key, boot_id text, counter integer) without rowid;
 create table if not exists vm_leases (
@@ -108,7 +110,9 @@ class _Poll:
 def _open(path: Path) -> sqlite3.Connection:
     database: sqlite3.Connection | None = None
     try:
-        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
         _prepare(database, path)
     except sqlite3.OperationalError as error:
         words = f"shared plant {path} cannot be opened: {error}; is its directory there, or a process stuck in it?"
@@ -131,7 +135,20 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise NotSupportedYet(
             f"shared plant {path} has schema {version} and this olvm knows {SCHEMA_VERSION}; use a newer olvm"
         )
-    database.execute("pragma journal_mode = wal")
+    _switch_to_wal(database)
     # Survives the death of any process; a machine that loses power loses all simulated hosts with it.
     database.execute("pragma synchronous = normal")
     database.executescript(f"begin immediate; {SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")
+
+
+def _switch_to_wal(database: sqlite3.Connection) -> None:
+    """The first switch of a new file needs it alone, and SQLite does not wait for that by itself."""
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            database.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(OPEN_RETRY_S)
