@@ -617,9 +617,7 @@ class Silo:
         message_id = f"{self._id_prefix}{self._id_count}"
         if silo == self.name:
             # Past the generated constructor: this is the hottest line of a silo.
-            self._local.append(
-                tuple.__new__(Envelope, (to, turn.me, message_id, turn.message_id, message))
-            )
+            self._local.append(tuple.__new__(Envelope, (to, turn.me, message_id, turn.message_id, message)))
             return False
         data = encode((to, at_silo(turn.me, self.name), message_id, turn.message_id, message))
         if is_durable:

@@ -206,7 +206,7 @@ class Vm(VmCommands):
             self._target_refused(host, "it does not answer", turn, is_over=False)
         elif phase == "starting":
             turn.sometimes("new_host_of_a_takeover_is_lost")
-            self._takeover_failed(f"{host} does not answer either", turn, tried=host, is_over=False)
+            self._takeover_unanswered(f"{host} does not answer either", turn)
         elif phase in UNRESOLVED:
             self._target_lost(host, turn)
 

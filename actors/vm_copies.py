@@ -92,15 +92,18 @@ class VmCopies(VmRunning):
             turn.send(self.cluster, m.ReleaseVm(record.id, "", record.copy_epoch))
         elif record.copy_phase in PLACED:
             self._command_copy("destroy", turn)
-            self._add_stray(
-                Stray(
-                    record.copy_host,
-                    record.copy_agent,
-                    record.copy_epoch,
-                    record.copy_boot_id,
-                    *self.copy_seen,
-                )
+            self._leave_copy(turn)
+            return
+        self._clear_copy(turn)
+
+    def _leave_copy(self, turn: Turn) -> None:
+        """It is a stray from now on, and nobody has ended it."""
+        record = self.record
+        self._add_stray(
+            Stray(
+                record.copy_host, record.copy_agent, record.copy_epoch, record.copy_boot_id, *self.copy_seen
             )
+        )
         self._clear_copy(turn)
 
     def _clear_copy(self, turn: Turn) -> None:

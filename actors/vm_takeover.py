@@ -8,6 +8,8 @@ and gets it only when every host that could run it has provably stopped (docs/le
    does not: the copy goes on.
 4. A takeover that fails leaves the machine Unknown, and is tried again on the schedule of `vm_starting.py` until
    something is heard of it.
+5. A new host that falls silent may have started the machine: its copy is neither counted as over nor ended. It is
+   the machine from then on if the old life is over, and else a stray that is adopted when it turns out to run.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from actors.behaviour import Turn
 from actors.vm_copies import NOT_RUNNING_YET, VmCopies
 from actors.vm_core import LAUNCHING, NORMAL_EXITS
 from olvm.model import messages as m
+from olvm.model.records import Stray
 from olvm.model.vm_states import ON_A_HOST, VmStatus, returned_trigger
 
 # Whoever asked for its end, or whose memory is on one host's disk, is not started elsewhere.
@@ -93,12 +96,11 @@ class VmTakeover(VmCopies):
             self._say_paused(turn)
         self._bound(turn)
 
-    def _takeover_failed(self, reason: str, turn: Turn, *, tried: str = "", is_over: bool = True) -> None:
-        """Rule 4. `is_over`: nothing of the copy is on its host; `tried`: the host to leave out next time."""
+    def _takeover_failed(self, reason: str, turn: Turn, *, tried: str = "") -> None:
+        """Rule 4: nothing of the copy is on its host. `tried`: the host to leave out next time."""
         record = self.record
         old_is_dead = record.copy_source_word == "dead"
-        was_placed = record.copy_phase == "starting"
-        if is_over and was_placed:
+        if record.copy_phase == "starting":
             self._release_copy(turn)
             self._clear_copy(turn)
         else:
@@ -108,6 +110,10 @@ class VmTakeover(VmCopies):
             self._confirmed_dead(record.host or "", f"and it did not start elsewhere: {reason}", turn)
             return
         self._say("vm_takeover_failed", f"is still unknown: {reason}", turn, "warning")
+        self._try_next(tried, turn)
+
+    def _try_next(self, tried: str, turn: Turn) -> None:
+        record = self.record
         if tried:
             record.copy_tried_hosts = [*record.copy_tried_hosts, tried]
             if len(record.copy_tried_hosts) < turn.config.rerun_count_max:
@@ -116,10 +122,56 @@ class VmTakeover(VmCopies):
         record.copy_tried_hosts = []
         self._schedule_retry(turn)
 
+    def _takeover_unanswered(self, reason: str, turn: Turn) -> None:
+        """Rule 5."""
+        record = self.record
+        tried = record.copy_host
+        self._say("vm_takeover_unanswered", f"is still unknown: {reason}", turn, "warning")
+        if record.copy_source_word == "dead":
+            turn.sometimes("takeover_unanswered_and_the_old_life_is_over")
+            self._promote(turn, old_is_over=True)
+            record.status_reason = f"{tried} may have started it: {reason}"
+            turn.wake("query", turn.config.query_period_s)
+        else:
+            self._leave_copy(turn)
+        self._try_next(tried if record.host != tried else "", turn)
+
+    def _adopt(self, message: m.DomainReported, stray: Stray, turn: Turn) -> None:
+        """A stray runs while the machine is Unknown: it has the lease, so nothing else of it runs (rule 2)."""
+        record = self.record
+        turn.sometimes("stray_of_a_takeover_is_adopted")
+        if record.copy_phase:
+            self._give_up_copy(turn)
+        record.strays = tuple(one for one in record.strays if one is not stray)
+        record.copy_phase, record.copy_kind = "starting", "takeover"
+        record.copy_host, record.copy_agent = stray.host, stray.agent
+        record.copy_boot_id, record.copy_epoch = stray.boot_id, stray.epoch
+        record.copy_begun_ns = turn.now_ns
+        self.copy_seen = (stray.seen_host_epoch, stray.seen_seq)
+        self._on_takeover_report(message, turn)
+
     def _on_takeover_refused(self, message: m.DomainRefused, turn: Turn) -> None:
         if message.code == "lease_held":
             turn.sometimes("takeover_refused_as_the_lease_is_held")
         self._takeover_failed(f"{message.host} did not start it: {message.reason}", turn)
+
+    def _on_other_report(self, message: m.DomainReported, turn: Turn) -> None:
+        record, domain = self.record, message.domain
+        stray = self._stray(message.host, domain.epoch)
+        runs = domain.status not in NOT_RUNNING_YET and returned_trigger(domain.status) is not None
+        if (
+            stray is not None
+            and record.lease
+            and record.status is VmStatus.UNKNOWN
+            and domain.epoch > record.epoch
+            and not message.absent
+            and domain.status is not VmStatus.DOWN
+            and runs
+            and (message.host_epoch, message.seq) > (stray.seen_host_epoch, stray.seen_seq)
+        ):
+            self._adopt(message, stray, turn)
+        else:
+            super()._on_other_report(message, turn)
 
     def _on_old_host_report(self, message: m.DomainReported, turn: Turn) -> None:
         """Rule 3; the report is news of the copy that is the machine."""
@@ -164,5 +216,4 @@ class VmTakeover(VmCopies):
         if record.copy_phase == "placing":
             self._ask_for_copy(turn)
             return
-        reason = f"{record.copy_host} did not start it in time"
-        self._takeover_failed(reason, turn, tried=record.copy_host, is_over=False)
+        self._takeover_unanswered(f"{record.copy_host} did not start it in time", turn)

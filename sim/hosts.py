@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from actors.hypervisor_port import OpenHost
 from actors.wire import ENGINE_SILO, decode_envelope, encode
 from hypervisor_backends.protocol import DomainEvent, HypervisorBackend, Listener
 from hypervisor_backends.simulated import SimulatedHypervisor
-from hypervisor_backends.simulated_config import simulated_capabilities, simulated_config_from
+from hypervisor_backends.simulated_config import (
+    SimulatedConfig,
+    simulated_capabilities,
+    simulated_config_from,
+)
 from hypervisor_backends.simulated_fabric import Fabric
 from olvm.model import messages as m
 from olvm.model.config import Config
@@ -36,6 +42,12 @@ class QuietableHypervisor(SimulatedHypervisor):
     timeline: Timeline
     situations: Counter[str]
     events_lost_until_ns = 0
+    drawn: SimulatedConfig  # how it behaves when the world is as bad as its knobs say
+
+    def misbehave(self, does: bool) -> None:
+        """Whether calls and guests fail by chance from now on."""
+        config = self.drawn if does else without_chances(self.drawn)
+        self._config = self._host.config = config
 
     def set_listener(self, listener: Listener | None) -> None:
         if listener is None:
@@ -52,6 +64,11 @@ class QuietableHypervisor(SimulatedHypervisor):
 
     def close(self) -> None:
         super().set_listener(None)
+
+
+def without_chances(config: SimulatedConfig) -> SimulatedConfig:
+    chances = {name: 0.0 for name in SimulatedConfig.__struct_fields__ if name.endswith("_probability")}
+    return msgspec.structs.replace(config, **chances)
 
 
 class SimHost:
@@ -92,6 +109,8 @@ class Hosts:
         self._config = config
         self._seed = seed
         self.fabric: Fabric | None = None  # the plant's; without it nobody migrates
+        self.old: set[str] = set()  # hosts of a release that cannot migrate
+        self.misbehaves = True  # false while the world is built, and when it is healed
 
     def add(self, name: str, silo: str, rack: str, clock: HostClock) -> SimHost:
         host = self.by_name[name] = SimHost(name, silo, rack, clock)
@@ -113,8 +132,10 @@ class Hosts:
                 host.clock,
                 stream(self._seed, "hypervisor", host.name).getrandbits(48),
                 simulated_config_from(settings),
-                fabric=self.fabric,
+                fabric=None if host.name in self.old else self.fabric,
             )
+            host.hypervisor.drawn = simulated_config_from(settings)
+            host.hypervisor.misbehave(self.misbehaves)
             host.hypervisor.timeline = self._timeline
             host.hypervisor.situations = self._processes.situations
             host.hypervisor.set_observer(self._truth)
@@ -205,6 +226,13 @@ class Hosts:
 
     # ------------------------------------------------------------------ hypervisors
 
+    def misbehave(self, does: bool) -> None:
+        """Whether hypervisors and guests fail by chance, as the configuration says."""
+        self.misbehaves = does
+        for host in self.by_name.values():
+            if host.hypervisor is not None:
+                host.hypervisor.misbehave(does)
+
     def lose_events(self, name: str, seconds: float) -> None:
         """The hypervisor's events of the next `seconds` are never told."""
         hypervisor = self.by_name[name].hypervisor
@@ -228,6 +256,7 @@ class Hosts:
 
     def heal(self) -> None:
         """Every fault of computers is over; who is off is switched on."""
+        self.misbehave(False)
         for host in self.by_name.values():
             self.power_on(host.name)
             if host.hypervisor is not None:

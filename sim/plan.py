@@ -54,7 +54,7 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
         0  # of the migration bandwidth that a busy guest dirties; 0: the backend's default
     )
     boot_s_max: int = 0  # 0: the backend's default
-    old_agents: int = 0  # so many hosts run an agent of the release before
+    old_agents: int = 0  # so many hosts are of the release before, which cannot migrate
     quick_timers: int = 0  # 1: every period and deadline of the control plane is short, so that they collide
 
 

@@ -34,7 +34,7 @@ LOOK_AGAIN_NS = NS_PER_S
 
 
 class ProcessScheduler:
-    """The host's monotonic clock, as a process has it: nothing is called while the process stands still, nor after it."""
+    """The host's monotonic clock, as a process has it: nothing is called while it stands still, nor after its end."""
 
     def __init__(self, process: Process, clock: HostClock, timeline: Timeline) -> None:
         self._process = process
@@ -87,6 +87,8 @@ class _Devices:
         timeline, network = self._plant.timeline, self._plant.network
 
         def answered(answer: FenceAnswer) -> None:
+            if answer.ok and action == "off":
+                self._plant.look_for_a_lie(host)
             self._scheduler.when_it_runs(lambda: done(answer))
 
         if network.is_cut(self._process.name, f"fence/{host}"):
@@ -130,6 +132,7 @@ class Plant:
         self.fence = MemoryFenceDevices(self._switch, self._is_on, timeline)
         self.fabric = NetworkFabric(network)
         self.switched_off_count = 0
+        self._fence_faults: list[FenceFault] = []
         self._fates: list[tuple[str, Fate, int]] = []  # of calls until then; an empty host means all
 
     # ------------------------------------------------------------------ ports
@@ -182,13 +185,27 @@ class Plant:
         """The host's fence device does this for so long."""
         fault = FenceFault(kind=kind, host=host, action="off" if kind == "lies" else None, count=None)
         self.fence.plant(fault)
-        self.timeline.after(seconds, self.fence.clear)
+        self._fence_faults.append(fault)
+        self.timeline.after(seconds, lambda: self._mend_fence(fault))
+
+    def _mend_fence(self, fault: FenceFault) -> None:
+        """One fault is over; the others stand."""
+        self._fence_faults = [other for other in self._fence_faults if other is not fault]
+        self.fence.clear()
+        for other in self._fence_faults:
+            self.fence.plant(other)
 
     def heal(self) -> None:
         self._fates.clear()
+        self._fence_faults.clear()
         self.fence.clear()
 
     # ------------------------------------------------------------------ power
+
+    def look_for_a_lie(self, host: str) -> None:
+        """A device says that it has switched the host off."""
+        if self._is_on(host):
+            self._processes.situations["fence_device_lied"] += 1
 
     def _is_on(self, host: str) -> bool:
         return self._hosts.by_name[host].is_on

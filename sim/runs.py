@@ -127,7 +127,6 @@ def run_plan(
     plan: Plan, *, with_oracles: bool = True, keeps_trail: bool = False, keeps_story: bool = False
 ) -> Outcome:
     """Run and judge. Raises BadInput for a plan beyond the failure model; everything else is in the outcome."""
-    check(plan)
     return Run(plan, with_oracles=with_oracles, keeps_trail=keeps_trail, keeps_story=keeps_story).go()
 
 
@@ -137,6 +136,8 @@ class Run:
     def __init__(
         self, plan: Plan, *, with_oracles: bool = True, keeps_trail: bool = False, keeps_story: bool = False
     ) -> None:
+        """Raises BadInput for a plan beyond the failure model."""
+        check(plan)
         self.plan = plan
         self.world = World(
             plan.shape, plan.knobs, seed=plan.seed, config=config_of(plan), keeps_trail=keeps_trail

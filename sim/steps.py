@@ -6,6 +6,7 @@ so any subset of a plan's steps is a plan.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from hypervisor_backends.memory_leases import Fate
@@ -61,9 +62,17 @@ class Steps:
         self._new_hosts = 0
 
     def take(self, step: Step) -> None:
-        """Carry one step out, now."""
+        """Carry one step out, now. A fault is counted by its name in the vocabulary, once, if it struck anybody."""
         lasts = f" for {step.for_ms / 1000:g} s" if step.for_ms else ""
         self._say(f"{step.what} {step.target} {step.detail}".rstrip() + lasts)
+        world = self._world
+        kept, world.fault_counts = world.fault_counts, Counter()
+        self._carry_out(step)
+        if world.fault_counts:
+            kept[step.what] += 1
+        world.fault_counts = kept
+
+    def _carry_out(self, step: Step) -> None:
         method = getattr(self, f"_do_{step.what}", None)
         if method is not None:
             method(step)
@@ -326,7 +335,8 @@ class Steps:
     def _do_storage_hangs(self, step: Step) -> None:
         """What the host asks of the lease storage from now on works only when the fault ends, and is not answered."""
         late = Fate(effect_after_s=step.for_ms / 1000, answer_after_s=None)
-        self._world.storage_fault(self._silo_of(step.target), late, step.for_ms / 1000)
+        if step.target in self._world.hosts.by_name:  # no host's silo would mean every host's
+            self._world.storage_fault(self._silo_of(step.target), late, step.for_ms / 1000)
 
     def _do_storage_slow(self, step: Step) -> None:
         slow = Fate(effect_after_s=1.0 + step.value, answer_after_s=1.0 + step.value)

@@ -81,6 +81,7 @@ class World:
         self.hosts.fabric = self.plant.fabric
         self.clients = Clients(self.timeline, self.network, self.processes)
         self.fault_counts: Counter[str] = Counter()
+        self._until_ns: dict[tuple[str, str], int] = {}  # when the last fault of a kind on a target is over
         self.situations = self.processes.situations
         # Hears what is said of the run for a person; see `sim.story`.
         self.tell: Callable[[str], None] | None = None
@@ -138,6 +139,8 @@ class World:
     def add_host(self, number: int) -> SimHost:
         """The computer H<number> and its agent's silo; the engine knows nothing of it yet."""
         name = f"H{number}"
+        if self.shape.hosts - self.knobs.old_agents < number <= self.shape.hosts:
+            self.hosts.old.add(name)
         rack = f"R{number % max(1, self.shape.racks)}"
         host = self.hosts.add(name, f"host-{number}", rack, self._new_clock(name))
         self.processes.start(host.silo)
@@ -180,6 +183,7 @@ class World:
     def build(self) -> None:
         """The data center of the shape, by its clients' commands; nothing fails before this is over."""
         shape = self.shape
+        self.hosts.misbehave(False)
         for number in range(1, shape.vm_silos + 1):
             self.processes.start(f"vms-{number}")
         self.finish_all([m.CreateCluster("prod", policy=shape.policy)])
@@ -188,16 +192,19 @@ class World:
         self.finish_all([self.host_command(number) for number in range(1, shape.hosts + 1)])
         self.finish_all([self.vm_command(number) for number in range(1, shape.vms + 1)])
         running = shape.vms * shape.running_percent // 100
-        self.finish_all([m.VmCommand(f"v{number}", "start") for number in range(1, running + 1)])
+        starts = [m.VmCommand(f"v{number}", "start") for number in range(1, running + 1)]
+        # Hypervisors may be drawn to fail now and then, from their first start on.
+        self.finish_all(starts, may_fail=bool(self.knobs.call_fault_per_10k))
         self.worsen()
 
     def worsen(self) -> None:
-        """From now on the network, the disks and the clocks are as bad as the knobs say."""
+        """From now on the network, the disks, the clocks and the hypervisors are as bad as the knobs say."""
         knobs, processes = self.knobs, self.processes
         self.network.tune(knobs)
         processes.commit_ms_max = knobs.commit_ms_max
         processes.clock_step_s_max = knobs.clock_step_s_max
         processes.torn_tail_percent = knobs.torn_tail_percent
+        self.hosts.misbehave(True)
 
     def heal(self) -> None:
         """Faults stop: links pass, disks write, who is dead is started, who stands still goes on."""
@@ -290,8 +297,10 @@ class World:
     def ask(self, command: m.Command, request_id: str = "") -> Call:
         return self.clients.ask(command, request_id)
 
-    def finish_all(self, commands: Iterable[m.Command], *, within_s: float = 3_600.0) -> list[Ended]:
-        """Submit, in portions, and wait for every end. Raises AssertionError when one fails: nothing may fail here."""
+    def finish_all(
+        self, commands: Iterable[m.Command], *, within_s: float = 3_600.0, may_fail: bool = False
+    ) -> list[Ended]:
+        """Submit, in portions, and wait for every end. Raises AssertionError when one fails, unless it may."""
         ended: list[Ended] = []
         for portion in _portions(list(commands), ASKED_AT_ONCE):
             calls = [self.ask(command) for command in portion]
@@ -301,7 +310,7 @@ class World:
             for call in calls:
                 end = self.end_of(call)
                 assert end is not None, f"{call.message} did not end within {within_s:g} s: {call.reply}"
-                assert end.status == "succeeded", f"{call.message} failed: {end.reason}"
+                assert may_fail or end.status == "succeeded", f"{call.message} failed: {end.reason}"
                 ended.append(end)
         return ended
 
@@ -326,36 +335,49 @@ class World:
     def note_fault(self, name: str) -> None:
         self.fault_counts[name] += 1
 
+    def _noted(self, name: str, did: bool) -> bool:
+        """Counts the fault if it did something; one that strikes nobody is none."""
+        if did:
+            self.note_fault(name)
+        return did
+
+    def _while(self, what: str, target: str, seconds: float, mend: Callable[[], None]) -> None:
+        """Mend when the last of the faults of this kind on this target has had its time."""
+        key = (what, target)
+        self._until_ns[key] = max(self._until_ns.get(key, 0), self.timeline.time_ns + int(seconds * NS_PER_S))
+
+        def over() -> None:
+            if self.timeline.time_ns >= self._until_ns[key]:
+                mend()
+
+        self.timeline.after(seconds, over)
+
     def crash_silo(self, name: str, restart_after_s: float | None = 1.0) -> bool:
-        self.note_fault("crash_silo")
-        return self.processes.crash(name, restart_after_s)
+        return self._noted("crash_silo", self.processes.crash(name, restart_after_s))
 
     def die_soon(self, name: str, point: CrashPoint = "after_commit", after_commits: int = 0) -> None:
         """The process dies in the middle of one of its next commits, and is started again."""
-        self.note_fault("die_soon")
+        self._noted("die_soon", self.processes.is_up(name))
         self.processes.die_soon(name, point, after_commits)
 
     def pause_silo(self, name: str, seconds: float | None) -> None:
         """The process stands still; its hypervisor, its leases' watchdog and the network go on."""
-        self.note_fault("pause_silo")
+        self._noted("pause_silo", self.processes.is_up(name))
         self.processes.pause(name, seconds)
 
     def zombie_engine(self) -> None:
         """A second engine starts from the disk while the first goes on until its next commit."""
-        self.note_fault("zombie_engine")
-        self.processes.haunt(ENGINE_SILO)
+        self._noted("zombie_engine", self.processes.haunt(ENGINE_SILO) is not None)
 
     def wipe_silo(self, name: str) -> None:
         self.note_fault("wipe_silo")
         self.processes.wipe(name)
 
     def crash_host(self, name: str, restart_after_s: float | None = 60.0) -> bool:
-        self.note_fault("crash_host")
-        return self.hosts.crash(name, restart_after_s)
+        return self._noted("crash_host", self.hosts.crash(name, restart_after_s))
 
     def kdump_host(self, name: str, dump_s: float) -> bool:
-        self.note_fault("kdump_host")
-        return self.hosts.kdump(name, dump_s)
+        return self._noted("kdump_host", self.hosts.kdump(name, dump_s))
 
     def lose_events(self, host: str, seconds: float) -> None:
         self.note_fault("lose_events")
@@ -363,8 +385,8 @@ class World:
 
     def reinstall_host(self, name: str, seconds: float) -> bool:
         """The host loses its power and its agent's disk, and comes back empty after so long."""
-        self.note_fault("reinstall_host")
-        return name in self.hosts.by_name and self.hosts.reinstall(name, seconds)
+        did = name in self.hosts.by_name and self.hosts.reinstall(name, seconds)
+        return self._noted("reinstall_host", did)
 
     def host_problem(self, host: str, problem: str, seconds: float) -> None:
         """`problem` is a name of `olvm.model.host_problems`."""
@@ -414,12 +436,13 @@ class World:
 
     def rewind(self, source: str, to: str) -> None:
         """The newest frames of a link arrive a second time."""
-        self.note_fault("rewind")
+        self._noted("rewind", (source, to) in self.network.links)
         self.network.rewind(source, to)
 
     def break_disk(self, silo: str, seconds: float, *, is_full: bool = False) -> None:
         """The silo's disk takes no writes for so long."""
-        self.note_fault("break_disk")
+        if not self._noted("break_disk", silo in self.processes.disks):
+            return
         disk = self.processes.disk(silo)
         if is_full:
             disk.capacity_bytes = disk.used_bytes
@@ -430,18 +453,19 @@ class World:
             disk.capacity_bytes = None
             disk.write_error_count = 0
 
-        self.timeline.after(seconds, mend)
+        self._while("break_disk", silo, seconds, mend)
 
     def slow_disk(self, silo: str, commit_ms: int, seconds: float) -> None:
         """Each commit of the silo takes so long."""
-        self.note_fault("slow_disk")
+        if not self._noted("slow_disk", silo in self.processes.disks):
+            return
         slow = self.processes.slow_disk_ns
-        slow[silo] = commit_ms * 1_000_000
+        slow[silo] = max(slow.get(silo, 0), commit_ms * 1_000_000)
 
         def mend() -> None:
             slow.pop(silo, None)
 
-        self.timeline.after(seconds, mend)
+        self._while("slow_disk", silo, seconds, mend)
 
 
 def _portions(commands: list[m.Command], size: int) -> Iterator[list[m.Command]]:

@@ -204,7 +204,9 @@ class World(SimulatedWorld):
 def check_safety(world: World) -> None:
     """What must hold at every instant."""
     for vm_id, executing in world.truth.executing.items():
-        assert len(executing) == 1, f"{world.now_s} s: machine {vm_id} executes {len(executing)} times: {executing}"
+        assert len(executing) == 1, (
+            f"{world.now_s} s: machine {vm_id} executes {len(executing)} times: {executing}"
+        )
     for host, hypervisor in world.hypervisors.items():
         used, total = world.truth.footprint_bytes_by_host.get(host, 0), hypervisor.capabilities.memory_bytes
         assert used <= total, f"{world.now_s} s: host {host} holds {used} of {total} bytes"

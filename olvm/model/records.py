@@ -218,7 +218,9 @@ class HostRecord(Record):
     fence_attempts: int = 0
     fence_reason: str = ""  # why it waits or was given up
     fenced_boot_id: str = ""  # the newest boot that is proven over
-    fence_proxy: str = ""  # the agent that carried the last order to the device; it is asked for the status too
+    fence_proxy: str = (
+        ""  # the agent that carried the last order to the device; it is asked for the status too
+    )
     fence_round: int = 0  # of all proxies and devices
     fence_polls: int = 0  # answers of the device that said "still on"
     fence_failures: int = 0  # how often this flow was tried out; the wait grows with it

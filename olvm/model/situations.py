@@ -125,4 +125,6 @@ SITUATIONS: dict[str, str] = {
     "new_host_of_a_takeover_is_lost": "the host that takes a machine over falls silent too",
     "new_host_of_a_takeover_dies": "the host that takes a machine over is proven dead",
     "takeover_failed_and_the_old_host_is_dead": "a takeover fails after the old copy is known to be over",
+    "takeover_unanswered_and_the_old_life_is_over": "a takeover is unheard of, and the old life is proven over",
+    "stray_of_a_takeover_is_adopted": "a takeover that nobody heard of for too long turns out to run",
 }

@@ -35,7 +35,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(fullname, path)
         self._mutant = mutant
 
-    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]  # noqa: ARG002
         # No cached bytecode: that is of the module without its bug.
         source = mutated(self.get_data(self.path).decode(), self._mutant)
         return compile(source, self.path, "exec", dont_inherit=True)
@@ -51,7 +51,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         if fullname != self._mutant.module:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        assert spec is not None and spec.origin is not None, f"there is no module {fullname}"
+        assert spec is not None, f"there is no module {fullname}"
+        assert spec.origin is not None, f"module {fullname} has no file"
         return importlib.util.spec_from_file_location(
             fullname, spec.origin, loader=_Loader(fullname, spec.origin, self._mutant)
         )

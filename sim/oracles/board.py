@@ -12,7 +12,7 @@ from sim.oracles.l3_operations_end import OperationsEnd
 from sim.oracles.l4_quiet import Quiet
 from sim.oracles.l5_effect_economy import EffectEconomy
 from sim.oracles.linearizable import Linearizable
-from sim.oracles.oracle import HOOKS, Oracle, Witness
+from sim.oracles.oracle import Oracle, Witness
 from sim.oracles.s01_one_copy import OneCopy
 from sim.oracles.s02_proof_before_restart import ProofBeforeRestart
 from sim.oracles.s03_epochs_obeyed import EpochsObeyed

@@ -1,7 +1,7 @@
 """LIN: some order of all clients' operations on a machine explains every answer that they got.
 
-The model of a machine is small: absent, down, up or suspended. A success must fit the state it found, a refusal
-(`conflict`, `not_found`) as well, and changes nothing; any other failure may or may not have worked, then or later.
+The model of a machine is small: absent, down, up or suspended. A success must fit the state it found; a refusal
+(`conflict`, `not_found`) changes nothing; any other failure may or may not have worked, then or later.
 What the world does by itself (a guest that ends, a host that dies, a restart by high availability) may change the
 state at any time after it happened: the engine hears of it late.
 """
@@ -36,10 +36,6 @@ SUCCESS: dict[str, Step] = {
     "reset_vm": _moves(up="up"),
     "migrate_vm": _moves(up="up"),
     "remove_vm": _moves(down="absent"),
-}
-REFUSED_IN: dict[str, frozenset[str]] = {
-    # Conflict also stands for "not now" (a migration is under way), so only the clear cases are held.
-    "remove_vm": frozenset({"up", "suspended"}),
 }
 # What a failure that is no refusal may still have done, or do later.
 MAYBE: dict[str, Step] = {
@@ -127,9 +123,6 @@ def _call_of(row: OperationRecord, asked_ns: int, ended_ns: int) -> Call | None:
         step = SUCCESS.get(row.kind)
         return None if step is None else Call(name, asked_ns, ended_ns, step)
     if row.error_code in REFUSALS:
-        states = REFUSED_IN.get(row.kind)
-        if states is None or row.error_code == "not_found":
-            return None
-        return Call(name, asked_ns, ended_ns, lambda state: state if state in states else None)
+        return None  # it changed nothing; `conflict` also stands for "not now", so it binds no state
     maybe = MAYBE.get(row.kind)
     return None if maybe is None else Call(name, asked_ns, None, maybe, optional=True)

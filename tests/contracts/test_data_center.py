@@ -16,7 +16,7 @@ from olvm.model.errors import (
     NotFound,
     OlvmError,
 )
-from tests.contracts.fault_driver import lab, poll
+from tests.contracts.fault_driver import INSTANT, poll
 
 Act = Callable[[DataCenter], object]
 
@@ -25,10 +25,14 @@ Act = Callable[[DataCenter], object]
 def dc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataCenter]:
     directory = tmp_path_factory.mktemp("dc")
     (directory / "secret.csv").write_text("word\nswordfish\n")
-    with lab(directory) as opened:
+    with DataCenter.open(
+        directory, runtime="local", host_silos=1, simulated=INSTANT, report_period_s=0.3
+    ) as opened:
         prod = opened.clusters.create("prod")
         prod.hosts.add("kvm00", cpus=8, memory="16GiB")
         prod.vms.create("web-1", vcpus=1, memory="1GiB").start().wait(30)
+        # The last that an idle data center writes: a report has shown the machine on its host.
+        poll(lambda: opened.sql("select settled from reservations").one() is True)
         yield opened
 
 

@@ -111,7 +111,8 @@ class LeasedHost:
         self.world = world
         self.name = name
         self.clock = HostClock(world.true_time, drift_percent, started_ns=len(world.hosts) * 10**12)
-        self.epoch_by_vm: dict[str, int] = {}
+        self.epoch_by_vm: dict[str, int] = {}  # copies whose vCPUs run
+        self.incoming_by_vm: dict[str, int] = {}  # copies that wait for their machine to arrive
         self.outcomes: list[tuple[str, int, LeaseOutcome]] = []
         self._asked_by_vm: dict[str, int] = {}  # takes of this boot that have not led to a start or a refusal
         self._boots = 0
@@ -153,6 +154,7 @@ class LeasedHost:
 
     def _strike(self) -> None:
         self.epoch_by_vm.clear()
+        self.incoming_by_vm.clear()
 
     @property
     def watchdog_armed(self) -> bool:
@@ -165,7 +167,8 @@ class LeasedHost:
 
         def start() -> None:
             self._asked_by_vm[vm_id] -= 1
-            if self.keeper.holds(vm_id, epoch) and self.watchdog_armed and vm_id not in self.epoch_by_vm:
+            if self.keeper.holds(vm_id, epoch) and self.watchdog_armed:
+                assert vm_id not in self.epoch_by_vm
                 self.epoch_by_vm[vm_id] = epoch
                 self.world.check()
 
@@ -176,6 +179,8 @@ class LeasedHost:
             else:
                 self._asked_by_vm[vm_id] -= 1
 
+        if vm_id in self.epoch_by_vm or vm_id in self.incoming_by_vm:
+            return  # an agent refuses to start a machine of which it has a copy
         self._asked_by_vm[vm_id] = self._asked_by_vm.get(vm_id, 0) + 1
         self.process.run(lambda: self.keeper.take(vm_id, epoch, then))
 
@@ -191,6 +196,29 @@ class LeasedHost:
 
         self.process.run(now)
 
+    def migrate(self, vm_id: str, target: LeasedHost, seconds: float) -> None:
+        """The target joins and prepares; after a while the hypervisors hand over, if both copies still stand."""
+        epoch, copy_epoch = self.epoch_by_vm.get(vm_id, 0), self.world.next_epoch()
+
+        def prepare(outcome: LeaseOutcome) -> None:
+            target.outcomes.append((vm_id, copy_epoch, outcome))
+            if outcome.kind == "taken" and target.keeper.holds(vm_id, copy_epoch):
+                target.incoming_by_vm[vm_id] = copy_epoch
+                self.world.after(seconds, hand_over)
+
+        def hand_over() -> None:
+            if self.epoch_by_vm.get(vm_id) != epoch or target.incoming_by_vm.get(vm_id) != copy_epoch:
+                target.incoming_by_vm.pop(vm_id, None)
+            elif target.watchdog_armed:
+                del self.epoch_by_vm[vm_id], target.incoming_by_vm[vm_id]
+                target.epoch_by_vm[vm_id] = copy_epoch
+                self.world.hand_overs += 1
+                self.world.check()
+                self.process.run(lambda: self.keeper.leave(vm_id, epoch, lambda outcome: None))
+
+        if epoch and target is not self:
+            target.process.run(lambda: target.keeper.join(vm_id, copy_epoch, self.name, prepare))
+
     def pause(self, seconds: float) -> None:
         process = self.process
         process.paused = True
@@ -198,7 +226,7 @@ class LeasedHost:
 
     def reboot(self) -> None:
         """Power off and on. What is under way to the storage stays under way."""
-        self.epoch_by_vm.clear()
+        self._strike()
         self._watchdog()
         self.process.dead = True
         self.keeper.close()
@@ -215,6 +243,7 @@ class LeaseWorld:
         self.faulty = faulty
         self.epoch_issued = 0
         self.starts = 0
+        self.hand_overs = 0
         self.violations: list[str] = []
         self.hosts: dict[str, LeasedHost] = {}
         for number, drift in enumerate(drifts):

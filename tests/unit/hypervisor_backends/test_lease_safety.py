@@ -15,7 +15,19 @@ from tests.unit.hypervisor_backends.lease_world import SOUND, Faulty, LeaseWorld
 
 DRIFT_PERCENT = 5.0
 WANT_PERIOD_S = 1.0
-ACTIONS = ("take", "pause", "cut", "heal", "hang_next", "lose_next", "late_answer", "slow", "reboot", "end")
+ACTIONS = (
+    "take",
+    "migrate",
+    "pause",
+    "cut",
+    "heal",
+    "hang_next",
+    "lose_next",
+    "late_answer",
+    "slow",
+    "reboot",
+    "end",
+)
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +83,9 @@ def befall(world: LeaseWorld, step: Step) -> None:
     match step.action:
         case "take":
             host.take("v1", world.next_epoch(), start_after_s=step.seconds)
+        case "migrate":
+            for source in world.hosts.values():
+                source.migrate("v1", host, step.seconds)
         case "pause":
             host.pause(step.seconds)
         case "cut":

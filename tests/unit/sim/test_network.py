@@ -48,9 +48,7 @@ def test_network_without_knobs_delivers_once_in_order_after_one_hop() -> None:
     assert wire.arrived == [(HOP_NS, "b", b"1"), (HOP_NS, "b", b"2")]
 
 
-@pytest.mark.parametrize(
-    ("direction", "heard"), [("both", (0, 0)), ("a_to_b", (0, 1)), ("b_to_a", (1, 0))]
-)
+@pytest.mark.parametrize(("direction", "heard"), [("both", (0, 0)), ("a_to_b", (0, 1)), ("b_to_a", (1, 0))])
 def test_cut_loses_what_goes_in_its_direction_until_it_ends(
     direction: Direction, heard: tuple[int, int]
 ) -> None:
