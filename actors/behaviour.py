@@ -18,9 +18,11 @@ from olvm.model.record import Record
 from olvm.model.records import EventRecord, Severity
 
 
-@lru_cache(maxsize=10_000)
-def _phase(silo: str) -> int:
-    return zlib.crc32(silo.encode())
+@lru_cache(maxsize=50_000)
+def _rhythm(silo: str, period_s: float) -> tuple[int, int]:
+    """A period, and when in it this silo's moment is."""
+    period_ns = max(1, int(period_s * 1e9))
+    return period_ns, zlib.crc32(silo.encode()) * 1_000 % period_ns
 
 
 class TimedRecord(Protocol):
@@ -147,8 +149,7 @@ class Turn:
     def wake_each(self, name: str, period_s: float) -> None:
         """As `wake`, at the next multiple of the period: the actors of a silo do periodic work together, in one
         batch and one frame, and different silos at different moments."""
-        period_ns = max(1, int(period_s * 1e9))
-        phase_ns = _phase(self.silo) * 1_000 % period_ns
+        period_ns, phase_ns = _rhythm(self.silo, period_s)
         due_ns = (self.now_ns - phase_ns) // period_ns * period_ns + period_ns + phase_ns
         self.timers.append((name, due_ns))
 

@@ -41,7 +41,7 @@ from olvm.journal.port import Recovered as RecoveredState
 from olvm.journal.port import Turn as TurnRow
 from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable, NotFound
-from olvm.model.limits import HELD_MESSAGES_MAX, TURNS_PER_COMMIT_MAX
+from olvm.model.limits import HELD_MESSAGES_MAX, MESSAGES_PER_FRAME_MAX, TURNS_PER_COMMIT_MAX
 from olvm.model.messages import (
     AnyMessage,
     CallEnded,
@@ -202,6 +202,10 @@ class Silo:
         self._frames.append(frame)
         self._wake()
 
+    def receive_unwoken(self, frame: bytes) -> None:
+        """As `receive`, by an owner that runs the next batch at once."""
+        self._frames.append(frame)
+
     def post(self, envelope: Envelope) -> None:
         """Give an actor of this silo a message that needs no journal of a sender. Safe from any thread."""
         self._posted.append(envelope)
@@ -302,6 +306,8 @@ class Silo:
 
     def next_due_ns(self) -> int | None:
         """When `run_batch` must be called next although nothing arrives."""
+        if not self._resends:
+            return self._heap[0][0] if self._heap else None
         resend_ns = self._next_resend_ns()
         if not self._heap:
             return resend_ns
@@ -338,7 +344,11 @@ class Silo:
                 action()
             elif self._due_by_timer.get((address, name)) == due_ns:
                 del self._due_by_timer[address, name]
-                self._enqueue(address, "", TimerFired(name), "")
+                self._id_count += 1
+                message_id = f"{self._id_prefix}{self._id_count}"
+                self._local.append(
+                    tuple.__new__(Envelope, (address, "", message_id, "", TimerFired(name)))
+                )
 
     # ------------------------------------------------------------------ the batch
 
@@ -372,19 +382,19 @@ class Silo:
                 break
         if self._local:
             self._drain(now_ns)
-        self._commit()
-        if self._has_to_release():
-            self._release(self._clock_ns())
-
-    def _has_to_release(self) -> bool:
-        return bool(
+        batch = self._batch
+        if batch.turns or batch.upserts or batch.outgoing or self._batch_events:
+            self._commit()
+        if (
             self._batch_calls
             or self._batch_volatile
             or self._ack_due
             or self._unsent
             or self._resends
+            or self._batch_replies
             or self.observer is not None
-        )
+        ):
+            self._release(self._clock_ns())
 
     def _take_some(self, now_ns: int) -> None:
         """From both doors in turn: a burst of clients must not keep heartbeats waiting, nor the other way round."""
@@ -570,11 +580,14 @@ class Silo:
         """Take over what the turn asked for, and leave it empty for the next one."""
         durable = False
         if turn.timers:
+            me = turn.me
             for name, due_ns in turn.timers:
                 if due_ns is None:
-                    self._due_by_timer.pop((turn.me, name), None)
+                    self._due_by_timer.pop((me, name), None)
                 else:
-                    self._arm(turn.me, name, due_ns)
+                    self._due_by_timer[me, name] = due_ns
+                    self._heap_count += 1
+                    heapq.heappush(self._heap, (due_ns, self._heap_count, me, name, None))
             turn.timers.clear()
         if turn.sent:
             for to, message, is_durable in turn.sent:
@@ -703,7 +716,7 @@ class Silo:
             calls, self._batch_calls = self._batch_calls, []
             for port, caller, request, tag in calls:
                 self.ports[port].submit(caller, request, tag)
-        resend_ns = self._next_resend_ns()
+        resend_ns = self._next_resend_ns() if self._resends else None
         while resend_ns is not None and resend_ns <= now_ns:
             name = heapq.heappop(self._resends)[1]
             self.outboxes[name].is_listed = False
@@ -723,8 +736,7 @@ class Silo:
         while True:
             first_seq, durable = outbox.take(now_ns)
             if not (durable or volatile or must_ack):
-                self._list(outbox)
-                return
+                break
             frame = Frame(
                 source=self.name,
                 source_id=self.journal_id,
@@ -736,7 +748,11 @@ class Silo:
                 acked_id=peer.incarnation if peer is not None else "",
             )
             self._transmit(silo, encode(frame))
+            if len(durable) < MESSAGES_PER_FRAME_MAX:
+                break
             volatile, must_ack = [], False
+        if outbox.waiting and not outbox.is_listed:
+            self._list(outbox)
 
 
 def deliver_result(silo: Silo, to: str, message: AnyMessage, origin: str) -> None:

@@ -142,7 +142,7 @@ class Process:
         self.is_zombie = False
         self.paused_until_ns = 0
         self.busy_until_ns = 0
-        self.batch_delay_ns = 0
+        self.batch_delay_ns = COMMIT_NS
         self.dies_at: CrashPoint | None = None
         self.dies_after_commits = 0
         self.links: dict[str, Link] = {}
@@ -193,8 +193,8 @@ class Process:
         if self.busy_until_ns > now_ns or self.paused_until_ns > now_ns or self._wake_ns <= now_ns:
             self.silo.receive(frame)
             return
-        self._wake_ns = now_ns  # so that the silo's own call of `wake` schedules nothing
-        self.silo.receive(frame)
+        self.silo.receive_unwoken(frame)
+        self._wake_ns = now_ns
         self._run(now_ns, None)
 
     def _schedule(self, due_ns: int) -> None:
@@ -233,25 +233,27 @@ class Process:
     def _run_batch(self, now_ns: int) -> None:
         processes, silo = self.processes, self.silo
         before = silo.commit_count
-        is_quick = not (processes.commit_ms_max or processes.slow_disk_ns)
-        self.batch_delay_ns = COMMIT_NS if is_quick else processes.commit_ns(self)
-        point = processes.fate(self) if processes.fate is not None else None
-        if self.paused_until_ns > now_ns:
-            return
-        if point is not None:
-            self.dies_at, self.dies_after_commits = point, 0
+        if processes.disks_vary:
+            self.batch_delay_ns = processes.commit_ns(self)
+        point = None
+        if processes.fate is not None:
+            point = processes.fate(self)
+            if self.paused_until_ns > now_ns:
+                return
+            if point is not None:
+                self.dies_at, self.dies_after_commits = point, 0
         try:
             silo.run_batch()
         except JournalUnwritable:
             processes.situations["journal_refused"] += 1
             self._give_up(now_ns)
             return
-        if silo.commit_count != before:
+        if silo.commit_count == before:
+            self.busy_until_ns = now_ns + BATCH_NS
+        else:
             self.busy_until_ns = now_ns + self.batch_delay_ns
             if silo.commit_count % COMMITS_PER_MAINTENANCE == 0:
                 self._maintain()
-        else:
-            self.busy_until_ns = now_ns + BATCH_NS
         if point is not None:
             raise ProcessDied
         for observe in processes.after_batch:
@@ -311,6 +313,7 @@ class Processes:
         self.fate: Callable[[Process], CrashPoint | None] | None = None
         self.after_batch: list[Callable[[Silo], None]] = []
         self.journal_rows_max = JOURNAL_ROWS_MAX
+        self.disks_vary = False
         self.commit_ms_max = 0
         self.clock_step_s_max = 0
         self.torn_tail_percent = 0
@@ -328,6 +331,13 @@ class Processes:
         if drawn is None:
             drawn = self._streams[purpose, name] = stream(self._seed, purpose, name)
         return drawn
+
+    def vary_disks(self) -> None:
+        """To be called when `commit_ms_max` or `slow_disk_ns` has changed."""
+        self.disks_vary = bool(self.commit_ms_max or self.slow_disk_ns)
+        if not self.disks_vary:
+            for process in [*self.by_name.values(), *self.zombies]:
+                process.batch_delay_ns = COMMIT_NS
 
     def commit_ns(self, process: Process) -> int:
         """How long this batch's commit takes, where disks are not always quick."""

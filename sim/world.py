@@ -202,6 +202,7 @@ class World:
         knobs, processes = self.knobs, self.processes
         self.network.tune(knobs)
         processes.commit_ms_max = knobs.commit_ms_max
+        processes.vary_disks()
         processes.clock_step_s_max = knobs.clock_step_s_max
         processes.torn_tail_percent = knobs.torn_tail_percent
         self.hosts.misbehave(True)
@@ -212,6 +213,7 @@ class World:
         self.network.heal()
         processes.commit_ms_max = processes.clock_step_s_max = processes.torn_tail_percent = 0
         processes.slow_disk_ns.clear()
+        processes.vary_disks()
         processes.fate = self.network.fate = None
         for disk in processes.disks.values():
             disk.capacity_bytes = None

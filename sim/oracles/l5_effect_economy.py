@@ -32,7 +32,7 @@ class EffectEconomy(Oracle):
         self._asked_of_all = 0
         self._known_operations: set[str] = set()
         self._spent: Counter[str] = Counter()
-        self._life: dict[str, int] = {}  # the newest epoch started
+        self._life: dict[str, int] = {}  # the newest epoch that was started, or has arrived and executed
         self._ended_well: dict[str, int] = {}  # the newest epoch that ended as somebody wished
         self._moves: Counter[str] = Counter()
         self._is_healed = False
@@ -58,6 +58,11 @@ class EffectEconomy(Oracle):
         del host
         if exit_reason in NORMAL_ENDS:
             self._ended_well[vm_id] = max(epoch, self._ended_well.get(vm_id, 0))
+
+    def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
+        """A migrated machine lives on: what ends its old copy does not end it."""
+        del host
+        self._life[vm_id] = max(epoch, self._life.get(vm_id, 0))
 
     def called(self, host: str, request: str, vm_id: str, epoch: int) -> None:
         if request == "MigrateDomain" and self._is_healed:

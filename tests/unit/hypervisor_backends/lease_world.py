@@ -115,6 +115,7 @@ class LeasedHost:
         self.incoming_by_vm: dict[str, int] = {}  # copies that wait for their machine to arrive
         self.outcomes: list[tuple[str, int, LeaseOutcome]] = []
         self._asked_by_vm: dict[str, int] = {}  # takes of this boot that have not led to a start or a refusal
+        self._starting: set[str] = set()  # the lease was taken, the start has not been given yet
         self._boots = 0
         self._deadline_ns = 0
         self._watchdog: Cancel = lambda: None
@@ -124,6 +125,7 @@ class LeasedHost:
         self._boots += 1
         self._deadline_ns = 0
         self._asked_by_vm.clear()
+        self._starting.clear()
         self.process = Process(self.clock, self.world.leases.store(self.name))
         believed = self.world.faulty.wait_drift_percent
         keeper_class = ForgetfulKeeper if self.world.faulty.lapse_forgotten else LeaseKeeper
@@ -167,6 +169,7 @@ class LeasedHost:
 
         def start() -> None:
             self._asked_by_vm[vm_id] -= 1
+            self._starting.discard(vm_id)
             if self.keeper.holds(vm_id, epoch) and self.watchdog_armed:
                 assert vm_id not in self.epoch_by_vm
                 self.epoch_by_vm[vm_id] = epoch
@@ -175,11 +178,12 @@ class LeasedHost:
         def then(outcome: LeaseOutcome) -> None:
             self.outcomes.append((vm_id, epoch, outcome))
             if outcome.kind == "taken":
+                self._starting.add(vm_id)
                 self.process.call_at(self.clock.now_ns() + int(start_after_s * NS_PER_S), start)
             else:
                 self._asked_by_vm[vm_id] -= 1
 
-        if vm_id in self.epoch_by_vm or vm_id in self.incoming_by_vm:
+        if vm_id in self.epoch_by_vm or vm_id in self.incoming_by_vm or vm_id in self._starting:
             return  # an agent refuses to start a machine of which it has a copy
         self._asked_by_vm[vm_id] = self._asked_by_vm.get(vm_id, 0) + 1
         self.process.run(lambda: self.keeper.take(vm_id, epoch, then))
@@ -216,7 +220,12 @@ class LeasedHost:
                 self.world.check()
                 self.process.run(lambda: self.keeper.leave(vm_id, epoch, lambda outcome: None))
 
-        if epoch and target is not self:
+        if (
+            epoch
+            and target is not self
+            and vm_id not in target.incoming_by_vm
+            and vm_id not in target._starting
+        ):
             target.process.run(lambda: target.keeper.join(vm_id, copy_epoch, self.name, prepare))
 
     def pause(self, seconds: float) -> None:

@@ -254,7 +254,6 @@ def test_slow_disk_delays_the_answer() -> None:
         world = built()
         if slow:
             world.slow_disk("engine", 500, 60)
-            world.processes.commit_ms_max = 500
         call = world.ask(m.VmCommand("v5", "start"))
         world.run(10)
         assert call.answered_ns is not None
