@@ -107,6 +107,7 @@ class Silo:
     # A simulator runs a thousand of them in one thread: what a batch touches should lie together.
     __slots__ = (
         "_ack_due",
+        "_ahead_ns",
         "_batch",
         "_batch_calls",
         "_batch_events",
@@ -127,6 +128,7 @@ class Silo:
         "_local",
         "_marks",
         "_posted",
+        "_process_clock_ns",
         "_resends",
         "_transmit",
         "_turn",
@@ -167,7 +169,8 @@ class Silo:
         self.services: dict[str, Callable[[Envelope], None]] = {}
         self._marks: list[str] | None = None
         self._cast = cast
-        self._clock_ns = clock_ns
+        self._process_clock_ns = self._clock_ns = clock_ns
+        self._ahead_ns = 0
         self._transmit = transmit
         self._wake = wake
         self._frames: deque[bytes] = deque()
@@ -249,6 +252,7 @@ class Silo:
 
     def _recover(self) -> None:
         recovered: RecoveredState = self.journal.recover()
+        self._keep_time(recovered.last_at_ns)
         self.journal_id = recovered.journal_id
         self._turn_seq = recovered.next_turn_seq
         self._event_seq = recovered.next_event_seq
@@ -285,6 +289,15 @@ class Silo:
         for address in list(self._behaviours):
             self._enqueue(address, "", Recovered(first_start=first_start), "")
 
+    def _keep_time(self, last_at_ns: int) -> None:
+        """The silo's time never goes back: deadlines on the disk were set by the clock that was, and a computer's
+        clock may have been set back while the silo was down."""
+        behind_ns = last_at_ns - self._process_clock_ns()
+        if behind_ns > self._ahead_ns:
+            ahead_ns, clock_ns = behind_ns, self._process_clock_ns
+            self._ahead_ns = ahead_ns
+            self._clock_ns = lambda: clock_ns() + ahead_ns
+
     def _install(self, behaviour: Behaviour) -> None:
         assert behaviour.address not in self._behaviours, f"two actors at {behaviour.address}"
         address = behaviour.address
@@ -305,7 +318,11 @@ class Silo:
         self._push(due_ns, address, name, None)
 
     def next_due_ns(self) -> int | None:
-        """When `run_batch` must be called next although nothing arrives."""
+        """When `run_batch` must be called next although nothing arrives, by the process's clock."""
+        due_ns = self._due_ns()
+        return due_ns if due_ns is None or not self._ahead_ns else due_ns - self._ahead_ns
+
+    def _due_ns(self) -> int | None:
         if not self._resends:
             return self._heap[0][0] if self._heap else None
         resend_ns = self._next_resend_ns()
@@ -346,9 +363,7 @@ class Silo:
                 del self._due_by_timer[address, name]
                 self._id_count += 1
                 message_id = f"{self._id_prefix}{self._id_count}"
-                self._local.append(
-                    tuple.__new__(Envelope, (address, "", message_id, "", TimerFired(name)))
-                )
+                self._local.append(tuple.__new__(Envelope, (address, "", message_id, "", TimerFired(name))))
 
     # ------------------------------------------------------------------ the batch
 

@@ -7,7 +7,7 @@ only asking for the status tells. Everything else of the declared failure model 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -44,9 +44,8 @@ class FenceFault(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInput(f"fence fault {self.kind} needs delay_s >= 0 and count >= 1 (or None)")
 
 
-class PowerSwitch(Protocol):
-    def __call__(self, host: str, on: bool) -> None:
-        """Switch the computer; a repeated order changes nothing."""
+# Switch a computer; a repeated order changes nothing.
+PowerSwitch: TypeAlias = Callable[[str, bool], None]
 
 
 class MemoryFenceDevices:

@@ -193,16 +193,25 @@ class Run:
         outcome.story = [] if self.story is None else self.story.lines
 
     def _go(self) -> None:
+        self.begin()
+        self.world.run(self.plan.hours * 3_600)
+        self.end()
+
+    def begin(self) -> None:
+        """Build the world and put the plan's steps into its time. Raises Violation or SystemCrash, as `end` does."""
         world, plan = self.world, self.plan
         world.build()
         self._check_silos()
         self.after_build()
         self._begin_ns = world.now_ns
-        steps = Steps(world, plan, world.say)
+        self.steps = Steps(world, plan, world.say)
         for step in plan.steps:
-            world.timeline.put(due_ns(step, self._begin_ns), lambda step, _: steps.take(step), step)
+            world.timeline.put(due_ns(step, self._begin_ns), lambda step, _: self.steps.take(step), step)
         world.each_s(60.0, self._minute)
-        world.run(plan.hours * 3_600)
+
+    def end(self) -> None:
+        """The faults stop; what must hold at rest is judged when it had its time."""
+        world = self.world
         self._check_silos()
         self._settling = True
         world.say("faults stop")

@@ -189,6 +189,7 @@ class DuckDbJournal:
                 for record_type, table in self._table_by_type.items()
             }
             waiting = connection.execute(_WAITING).fetchall()
+            newest = connection.execute("select at_ns from journal order by seq desc limit 1").fetchone()
             next_event_seq = 1 + max(
                 [0, *(self._last_event_seq(connection, name) for name in self._append_only)]
             )
@@ -199,6 +200,7 @@ class DuckDbJournal:
             records=records,
             outgoing=[Outgoing(*row) for row in waiting if row[1] > acknowledged.get(row[0], 0)],
             next_turn_seq=self._last_seq + 1,
+            last_at_ns=0 if newest is None else int(newest[0]),
             next_event_seq=next_event_seq,
             acknowledged=acknowledged,
             journal_id=self._journal_id,

@@ -167,7 +167,9 @@ class MemoryJournal:
                     where = "journal" if key in expected else "table"
                     found.append(f"{table} {key!r}: only in the {where}")
                 elif expected[key] != stored[key] and decode(expected[key]) != decode(stored[key]):
-                    found.append(f"{table} {key!r}: journal {decode(expected[key])}, table {decode(stored[key])}")
+                    found.append(
+                        f"{table} {key!r}: journal {decode(expected[key])}, table {decode(stored[key])}"
+                    )
         return found
 
     def recover(self) -> Recovered:
@@ -184,6 +186,7 @@ class MemoryJournal:
             records=records,
             outgoing=[one for _, waiting in sorted(image.outgoing.items()) for one in waiting],
             next_turn_seq=image.last_seq + 1,
+            last_at_ns=image.turns[-1].at_ns if image.turns else 0,
             next_event_seq=1 + max([0, *map(self._last_event_seq, self._tables)]),
             acknowledged=dict(image.acknowledged),
             journal_id=image.journal_id,

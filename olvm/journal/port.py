@@ -94,6 +94,7 @@ class Recovered(msgspec.Struct, kw_only=True):
     records: dict[type[Record], dict[str, Record]]
     outgoing: list[Outgoing]
     next_turn_seq: int
+    last_at_ns: int = 0  # when the newest turn in the journal was, by its silo's clock
     next_event_seq: int = 1
     acknowledged: dict[str, int]
     journal_id: str

@@ -247,3 +247,18 @@ def test_silo_actor_with_power_is_let_go_without_effect() -> None:
     bench.silo.let_go("counter", m.Heartbeat("back", 1, "b"))
     bench.silo.run_batch()
     assert bench.stored() == 0
+
+
+def test_silo_whose_computer_set_its_clock_back_keeps_its_deadlines() -> None:
+    """Found by a campaign: a host stayed out of service for an hour longer than its deadline said."""
+    bench = Bench()
+    bench.now_ns = 4_000 * NS_PER_S
+    bench.post("arm")
+    bench.silo.run_batch()
+    again = Bench(disk=bench.disk)  # at one second
+    again.silo.run_batch()
+    assert again.stored() == 1
+    again.now_ns += NS_PER_S  # the timer's second has passed
+    again.silo.run_batch()
+    assert again.stored() == 2
+    assert again.silo.now_ns() == 4_001 * NS_PER_S
