@@ -84,6 +84,9 @@ class Hosts:
         unnamed = HostStatus.UP.value if message.usable else facts.status.replace(HostStatus.UP.value, "")
         facts.status = message.status or unnamed
         self.book.table.update_host(message.host, usable=message.usable)
+        if message.usable:
+            # Whatever it was to be emptied for is over, also if nobody said so: it may have been restarted since.
+            self.drains.stop(message.host, turn)
         if self.book.is_lost(message.host):
             self._free_slots_of(message.host, turn)
         self.power.advance(turn)

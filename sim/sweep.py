@@ -39,7 +39,7 @@ POINT_BY_DEATH: dict[str, CrashPoint] = {
     "die_after_commit": "after_commit",
     "die_in_release": "in_release",
 }
-OF_BATCHES: tuple[Perturbation, ...] = (*POINT_BY_DEATH, "pause")  # type: ignore[assignment]
+OF_BATCHES: tuple[Perturbation, ...] = (*POINT_BY_DEATH, "pause")  # type: ignore[arg-type]
 OF_FRAMES: tuple[Perturbation, ...] = ("drop_frame", "repeat_frame", "repeat_frame_late", "hold_frame")
 DELAYS_NS: dict[str, tuple[int, ...]] = {
     "drop_frame": (),

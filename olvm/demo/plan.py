@@ -1,7 +1,8 @@
-"""What the demo does and when: the fleet, the workload from the trace, the moments of the crashes.
+"""What the demo does and when: the fleet, the workload from the trace, the moments of the crashes, the periods.
 
 Pure: it reads the bundled data and divides times; it knows no data center. Only the workload's clock and the
-simulated hypervisors are accelerated (docs/decisions/0006-workload-clock.md).
+simulated hypervisors are accelerated; the periods by which a host is given up are a laboratory's, or losing a rack
+would take minutes (docs/decisions/0006-workload-clock.md).
 
 - The trace gives arrivals in periods of 300 s. The arrivals of a period are spread evenly inside it, which the
   trace does not say; their order is the trace's.
@@ -27,10 +28,45 @@ POLICY_BY_CLUSTER = {"even": "evenly_distributed", "saving": "power_saving"}
 CLUSTERS = tuple(POLICY_BY_CLUSTER)
 HOST_CRASH_AT = 0.55  # of the replay
 ENGINE_CRASH_AT = 0.75
+RACK_SIZE = 4  # hosts of the first cluster that lose their power together
+RACK_SILO = "host-rack"  # they share a process, which is killed with them
 HIGHLY_AVAILABLE_EVERY = 4  # machines of a cluster
+PRIORITIES = (90, 50, 10)  # of highly available machines, in turn
 KEPT_EVERY = 4  # each fourth machine that departs is only stopped; the others are removed as well
 SAMPLE_PERIOD_S_MAX = 15.0
 SAMPLES_PER_REPLAY = 12.0
+
+# The proportions are those of the defaults, and a process that waits for a busy machine must not look like a dead host.
+LABORATORY: dict[str, float] = {
+    "heartbeat_period_s": 1.0,
+    "host_connecting_after_s": 4.0,
+    "host_grace_s": 8.0,
+    "host_grace_per_vm_s": 0.02,
+    "query_period_s": 2.0,
+    "lease_renew_period_s": 2.0,
+    "lease_expiry_s": 10.0,
+    "lease_takeover_after_s": 5.0,
+    "fence_quiet_at_start_s": 5.0,
+    "soft_fence_timeout_s": 2.0,
+    "fence_poll_period_s": 0.5,
+    "fence_retry_s": 2.0,
+    "fence_quiet_between_s": 1.0,
+    "host_reboot_timeout_s": 30.0,
+    "migration_bandwidth_mib_s": 500.0,
+    "migration_monitor_period_s": 0.25,
+    "migration_retry_s": 0.5,
+    "migrations_incoming_max": 4,
+    "migrations_outgoing_max": 8,
+}
+MIGRATION_NETWORK_BYTES_PER_S = 1.25e9  # 10 Gbit/s
+# How long two hypervisors wait for each other is real time: nobody accelerates the wire between their processes.
+WIRE_PERIODS_S = {
+    "incoming_timeout_s": 60.0,
+    "migration_keepalive_s": 5.0,
+    "migration_repeat_s": 2.0,
+    "migration_silence_s": 20.0,
+    "migration_confirm_timeout_s": 10.0,
+}
 
 RuntimeName = Literal["ray", "local"]
 
@@ -39,6 +75,7 @@ class PlannedHost(msgspec.Struct, frozen=True, kw_only=True):
     shape: HostShape
     cluster: str
     to_be_killed: bool = False
+    in_rack: bool = False
 
 
 class PlannedVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +86,8 @@ class PlannedVm(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int
     memory_bytes: int
     high_availability: bool
+    priority: int
+    lease: bool
     kept: bool
     arrive_s: float
     leave_s: float | None
@@ -69,10 +108,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def host_to_kill(self) -> PlannedHost:
         return next(host for host in self.hosts if host.to_be_killed)
 
+    @property
+    def rack(self) -> list[PlannedHost]:
+        return [host for host in self.hosts if host.in_rack]
+
     def settings(self) -> dict[str, Any]:
-        """Of the data center: production values but for the hypervisors' clock and a denser sampling."""
+        """Of the data center: production values but for the hypervisors' clock, what `LABORATORY` says and a denser
+        sampling."""
         return {
-            "simulated": {"time_scale": self.speed},
+            **LABORATORY,
+            "simulated": {
+                "time_scale": self.speed,
+                "migration_bandwidth_bytes_per_s": MIGRATION_NETWORK_BYTES_PER_S,
+                **{name: period_s * self.speed for name, period_s in WIRE_PERIODS_S.items()},
+            },
             "sample_period_s": min(SAMPLE_PERIOD_S_MAX, max(1.0, self.seconds / SAMPLES_PER_REPLAY)),
         }
 
@@ -114,12 +163,16 @@ def spread(trace: list[TraceVm]) -> list[float]:
 def _planned(number: int, vm: TraceVm, arrive_s: float, workload_s: float, seconds: float) -> PlannedVm:
     scale = seconds / workload_s
     leave_s = None if vm.lifetime_s is None else arrive_s + vm.lifetime_s
+    round_, place = divmod(number // len(CLUSTERS), HIGHLY_AVAILABLE_EVERY)
+    high_availability = place == 0
     return PlannedVm(
         name=vm.vm_id,
         cluster=CLUSTERS[number % len(CLUSTERS)],
         vcpus=vm.vcpus,
         memory_bytes=vm.memory_bytes,
-        high_availability=number // len(CLUSTERS) % HIGHLY_AVAILABLE_EVERY == 0,
+        high_availability=high_availability,
+        priority=PRIORITIES[round_ % len(PRIORITIES)] if high_availability else 50,
+        lease=high_availability and round_ % 2 == 0,
         kept=number // len(CLUSTERS) % KEPT_EVERY == 1,
         arrive_s=arrive_s * scale,
         leave_s=None if leave_s is None or leave_s > workload_s else leave_s * scale,
@@ -127,9 +180,14 @@ def _planned(number: int, vm: TraceVm, arrive_s: float, workload_s: float, secon
 
 
 def plan_hosts() -> list[PlannedHost]:
-    """Half of the mix to each cluster, in turn; the first host is the one that will be killed."""
+    """Half of the mix to each cluster, in turn; the first host will be killed, the next of its cluster are the rack."""
     fleet = borg_mix(HOST_COUNT, "a", cpus_max=HOST_CPUS_MAX, memory_bytes_max=HOST_MEMORY_BYTES_MAX)
     return [
-        PlannedHost(shape=shape, cluster=CLUSTERS[number % len(CLUSTERS)], to_be_killed=number == 0)
+        PlannedHost(
+            shape=shape,
+            cluster=CLUSTERS[number % len(CLUSTERS)],
+            to_be_killed=number == 0,
+            in_rack=number % len(CLUSTERS) == 0 and 0 < number // len(CLUSTERS) <= RACK_SIZE,
+        )
         for number, shape in enumerate(fleet)
     ]

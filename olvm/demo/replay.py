@@ -23,6 +23,7 @@ from olvm.model.errors import OlvmError, WaitTimeout
 IN_FLIGHT_MAX = 1000
 TICK_S = 0.005  # also the error of latencies measured here
 SETTLE_S_MAX = 45.0
+GO_ON_S_MAX = 150.0
 QUIET_S = 1.5  # nothing in flight and nothing due for this long: the story is over
 
 
@@ -79,13 +80,22 @@ class Replay:
     def run(self, on_tick: Callable[[], None], is_disturbed: Callable[[], bool]) -> None:
         """Play until all is done and quiet; `is_disturbed` says that a crash is still being measured."""
         self._began_s = time.monotonic()
-        deadline_s = self.plan.seconds + SETTLE_S_MAX
-        quiet_since_s = self.plan.seconds
+        self._until_quiet(self.plan.seconds, self.plan.seconds + SETTLE_S_MAX, on_tick, is_disturbed)
+
+    def go_on(self, on_tick: Callable[[], None], is_disturbed: Callable[[], bool]) -> None:
+        """After `run`: the tenants look after their machines for as long as something is done to the fleet."""
+        self._until_quiet(self.now_s, self.now_s + GO_ON_S_MAX, on_tick, is_disturbed)
+
+    def _until_quiet(
+        self, from_s: float, deadline_s: float, on_tick: Callable[[], None], is_disturbed: Callable[[], bool]
+    ) -> None:
+        """Not before `from_s` of the replay's clock."""
+        quiet_since_s = from_s
         with self._dc.pipelined():
             while self.now_s < deadline_s:
                 busy = self._step() or bool(self._due) or is_disturbed() or not self._all_back()
-                if busy or self.now_s < self.plan.seconds:
-                    quiet_since_s = max(self.now_s, self.plan.seconds)
+                if busy or self.now_s < from_s:
+                    quiet_since_s = max(self.now_s, from_s)
                 elif self.now_s - quiet_since_s > QUIET_S:
                     return
                 on_tick()
@@ -133,6 +143,8 @@ class Replay:
                     vcpus=vm.vcpus,
                     memory=vm.memory_bytes,
                     high_availability=vm.high_availability,
+                    priority=vm.priority,
+                    lease=vm.lease,
                 )
             case "start":
                 return handle.start()

@@ -49,6 +49,7 @@ class Watcher:
         self.fills: dict[str, Fill] = {}
         self.events: list[dict[str, Any]] = []  # all but those of single machines
         self.count_by_code: dict[str, int] = {}
+        self.moves: list[dict[str, Any]] = []  # the details of each `vm_migrated`
 
     def __enter__(self) -> Watcher:
         self._thread.start()
@@ -74,6 +75,8 @@ class Watcher:
             self.cursor = event["seq"]
             code = event["code"]
             self.count_by_code[code] = self.count_by_code.get(code, 0) + 1
+            if code == "vm_migrated":
+                self.moves.append(event["details"])
             if event["vm_name"]:
                 self._on_event(event["vm_name"], code)
             else:

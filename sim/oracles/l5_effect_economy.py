@@ -9,7 +9,8 @@ from collections import Counter
 from typing import ClassVar, cast
 
 from olvm.journal.port import Batch
-from olvm.model.records import DomainRecord, OperationRecord
+from olvm.model.records import OperationRecord, VmRecord
+from olvm.model.vm_states import NOT_RUNNING
 from sim.oracles.oracle import Oracle, OracleKind, Witness
 
 STARTS = frozenset({"StartDomain", "RestoreDomain"})
@@ -38,11 +39,11 @@ class EffectEconomy(Oracle):
         self._is_healed = False
 
     def committed(self, silo: str, batch: Batch) -> None:
-        for domain in cast("dict[str, DomainRecord]", batch.upserts.get(DomainRecord, {})).values():
-            # A host that ends a machine by itself (kill after an I/O error) says so on its disk.
-            killed = domain.exit_reason is not None and domain.exit_reason not in NORMAL_ENDS
-            if killed and self._ended_well.get(domain.vm_id) == domain.epoch:
-                del self._ended_well[domain.vm_id]
+        for vm in cast("dict[str, VmRecord]", batch.upserts.get(VmRecord, {})).values():
+            # Known to be over as somebody wished: from here on a start needs a command. An end that nobody could
+            # hear of (its agent was away) is rightly taken for a fault.
+            if vm.status in NOT_RUNNING and vm.exit_reason in NORMAL_ENDS and (vm.silo or "engine") == silo:
+                self._ended_well[vm.id] = max(vm.epoch, self._ended_well.get(vm.id, 0))
         if silo != "engine":
             return
         for row in cast("dict[str, OperationRecord]", batch.upserts.get(OperationRecord, {})).values():
@@ -53,16 +54,6 @@ class EffectEconomy(Oracle):
                 self._asked[row.target_id] += 1
             elif row.kind == "start_cluster":
                 self._asked_of_all += 1
-
-    def ended(self, host: str, vm_id: str, epoch: int, exit_reason: int) -> None:
-        del host
-        if exit_reason in NORMAL_ENDS:
-            self._ended_well[vm_id] = max(epoch, self._ended_well.get(vm_id, 0))
-
-    def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
-        """A migrated machine lives on: what ends its old copy does not end it."""
-        del host
-        self._life[vm_id] = max(epoch, self._life.get(vm_id, 0))
 
     def called(self, host: str, request: str, vm_id: str, epoch: int) -> None:
         if request == "MigrateDomain" and self._is_healed:

@@ -289,3 +289,11 @@ def test_ha_reservation_is_told_once_when_broken_and_once_when_mended() -> None:
     give(one, m.ReleaseVm("v3", "H2", 1), "vm/v3")
     mended = tick(one, "ha_reservation", at_s=700)
     assert [event.code for event in mended.events] == ["cluster_ha_reservation_mended"]
+
+
+def test_drain_of_a_host_that_is_up_again_ends_by_itself() -> None:
+    """Found by a campaign: a host that was restarted while it was drained went on to be emptied for ever."""
+    one, _ = drained(count=3)
+    give(one, m.HostUsable("H1", False, "silent", "non_responsive"), "host/H1")
+    give(one, m.HostUsable("H1", True, "answers again", "up"), "host/H1")
+    assert moves(tick(one, "drain", at_s=200)) == []

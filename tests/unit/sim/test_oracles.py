@@ -330,9 +330,9 @@ def test_l5_start_that_nobody_asked_for_fires(board: Board) -> None:
     asked = OperationRecord(id="o", kind="start_vm", target_kind="vm", target_id="a", target_name="v1")
     board.committed("engine", saved(asked))
     board.called("H1", "StartDomain", "a", 1)
-    board.ended("H1", "a", 1, 2)  # crashed: a restart needs no command
-    board.called("H1", "StartDomain", "a", 2)
-    board.ended("H1", "a", 2, 6)
+    board.committed("engine", saved(vm(VmStatus.DOWN, epoch=1, exit_reason=2)))
+    board.called("H1", "StartDomain", "a", 2)  # it crashed: a restart needs no command
+    board.committed("engine", saved(vm(VmStatus.DOWN, epoch=2, exit_reason=6)))
     fires("L5", lambda: board.called("H1", "StartDomain", "a", 3))
 
 
