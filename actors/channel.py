@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from actors.wire import Frame
-from olvm.model.limits import MESSAGES_PER_FRAME_MAX, NS_PER_S, RESEND_AFTER_S
+from olvm.model.limits import INCARNATIONS_REMEMBERED_MAX, MESSAGES_PER_FRAME_MAX, NS_PER_S, RESEND_AFTER_S
 from olvm.model.records import PeerRecord
 
 RESEND_AFTER_NS = int(RESEND_AFTER_S * NS_PER_S)
@@ -84,7 +84,11 @@ def accept(peer: PeerRecord, frame: Frame) -> list[bytes]:
     The caller commits `peer` together with the turns that handle the messages.
     """
     if peer.incarnation != frame.source_id:
+        if frame.source_id in peer.retired:
+            return []  # a late frame of a journal that the peer has lost since
         # A first meeting, or the peer lost its disk: its lowest unacknowledged message is where it begins.
+        if peer.incarnation:
+            peer.retired = [*peer.retired, peer.incarnation][-INCARNATIONS_REMEMBERED_MAX:]
         peer.incarnation = frame.source_id
         peer.received_seq = frame.base_seq - 1
     # What lies below base was acknowledged by this silo: if it does not know, it lost its disk since.

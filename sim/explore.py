@@ -19,10 +19,9 @@ from typing import Any
 
 import msgspec
 
-from sim.jobs import SeedJob, Trailed, prepare, run_job, shrink_job
+from sim.jobs import SeedJob, Trailed, plan_of, prepare, run_job, shrink_job
 from sim.plan import Profile
 from sim.runs import EXIT_CODE_BY_VERDICT, Outcome, Verdict
-from sim.swarm import draw_plan
 from sim.token import encode_plan
 
 TWIN_EVERY = 20
@@ -94,6 +93,7 @@ def explore(
     hours: float | None = None,
     hosts: int | None = None,
     vms: int | None = None,
+    favour: tuple[str, ...] = (),
     mutant: str = "",
     stops_at_first: bool = False,
     twin_every: int = TWIN_EVERY,
@@ -108,8 +108,10 @@ def explore(
     began = time.perf_counter()
     digest_by_seed: dict[int, str] = {}
     with make_pool(workers, mutant) as pool:
-        jobs = _jobs(seeds, profile, hours, hosts, vms, twin_every)
-        for job, outcome in _run_all(pool, jobs, workers, lambda: _is_over(began, minutes)):
+        asked = SeedJob(profile=profile, hours=hours, hosts=hosts, vms=vms, favour=favour)
+        jobs = _jobs(seeds, asked, twin_every)
+        ahead = workers if stops_at_first else 2 * workers
+        for job, outcome in _run_all(pool, jobs, ahead, lambda: _is_over(began, minutes)):
             twin_of = digest_by_seed.get(job.seed)
             if twin_of is None:
                 digest_by_seed[job.seed] = outcome.digest
@@ -134,29 +136,22 @@ def _is_over(began: float, minutes: float | None) -> bool:
     return minutes is not None and time.perf_counter() - began >= 60 * minutes
 
 
-def _jobs(
-    seeds: Iterable[int],
-    profile: Profile,
-    hours: float | None,
-    hosts: int | None,
-    vms: int | None,
-    twin_every: int,
-) -> Iterator[SeedJob]:
+def _jobs(seeds: Iterable[int], asked: SeedJob, twin_every: int) -> Iterator[SeedJob]:
     for count, seed in enumerate(seeds):
-        job = SeedJob(seed=seed, profile=profile, hours=hours, hosts=hosts, vms=vms)
+        job = msgspec.structs.replace(asked, seed=seed)
         yield job
         if twin_every and count % twin_every == 0:
             yield job
 
 
 def _run_all(
-    pool: Executor, jobs: Iterator[SeedJob], workers: int, is_over: Callable[[], bool]
+    pool: Executor, jobs: Iterator[SeedJob], ahead: int, is_over: Callable[[], bool]
 ) -> Iterator[tuple[SeedJob, Outcome]]:
-    """Keep every worker busy and no more than that waiting, so that an end comes soon after it is wanted."""
+    """Keep `ahead` jobs under way and no more than that, so that an end comes soon after it is wanted."""
     pending: dict[Future[bytes], SeedJob] = {}
     while True:
         if not is_over():
-            for job in itertools.islice(jobs, 2 * workers - len(pending)):
+            for job in itertools.islice(jobs, ahead - len(pending)):
                 pending[pool.submit(run_job, msgspec.msgpack.encode(job))] = job
         if not pending:
             return
@@ -180,7 +175,7 @@ def _count(campaign: Campaign, outcome: Outcome) -> None:
 
 
 def _failure(job: SeedJob, outcome: Outcome) -> Failure:
-    plan = draw_plan(job.seed, job.profile, hours=job.hours, hosts=job.hosts, vms=job.vms)
+    plan = plan_of(job)
     return Failure(
         seed=job.seed,
         verdict=outcome.verdict,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sim.plan import Profile
+from sim.plan import Plan, Profile
 
 
 class SeedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +18,7 @@ class SeedJob(msgspec.Struct, frozen=True, kw_only=True):
     hours: float | None = None
     hosts: int | None = None
     vms: int | None = None
+    favour: tuple[str, ...] = ()
     token: str = ""
     with_oracles: bool = True
     keeps_trail: bool = False
@@ -39,17 +40,20 @@ def prepare(mutant: str = "") -> None:
         plant(mutant_named(mutant))
 
 
+def plan_of(job: SeedJob) -> Plan:
+    """The plan that a job's seed is drawn to."""
+    from sim.swarm import draw_plan
+
+    return draw_plan(job.seed, job.profile, hours=job.hours, hosts=job.hosts, vms=job.vms, favour=job.favour)
+
+
 def run_job(job: bytes) -> bytes:
     """SeedJob in msgpack to Trailed in msgpack."""
     from sim.runs import Run
-    from sim.swarm import draw_plan
     from sim.token import decode_plan
 
     asked = msgspec.msgpack.decode(job, type=SeedJob)
-    if asked.token:
-        plan = decode_plan(asked.token)
-    else:
-        plan = draw_plan(asked.seed, asked.profile, hours=asked.hours, hosts=asked.hosts, vms=asked.vms)
+    plan = decode_plan(asked.token) if asked.token else plan_of(asked)
     run = Run(plan, with_oracles=asked.with_oracles, keeps_trail=asked.keeps_trail)
     outcome = run.go()
     trail = [tuple(mark) for mark in run.world.digest.trail or []]
@@ -58,7 +62,6 @@ def run_job(job: bytes) -> bytes:
 
 def shrink_job(job: bytes) -> bytes:
     """A token that fails, to the token of the smallest plan found that fails the same way; msgpack both ways."""
-    from sim.plan import Plan
     from sim.runs import run_plan
     from sim.shrink import shrink
     from sim.token import decode_plan, encode_plan

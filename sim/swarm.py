@@ -16,6 +16,7 @@ from sim.plan import Knobs, Plan, Profile, Shape, Step
 
 FAULTS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 12, "rough": 90, "brutal": 300}
 COMMANDS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 120, "rough": 240, "brutal": 400}
+FAVOUR_FACTOR: Final = 10
 CALM_KINDS: Final = frozenset({"process", "network", "hypervisor"})
 CALLS: Final = (
     "StartDomain",
@@ -54,10 +55,18 @@ def draw_plan(
     hours: float | None = None,
     hosts: int | None = None,
     vms: int | None = None,
+    favour: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan of `seed`. What is given is not drawn, and everything else is the same as without it."""
+    """The plan of `seed`. What is given is not drawn, and everything else is the same as without it.
+
+    `favour` names faults and commands that every plan has, and `FAVOUR_FACTOR` times as often as it would: which of
+    them befalls whom, and when, is drawn as ever.
+    """
     if profile not in FAULTS_PER_HOUR:
         raise BadInput(f"profile {profile} does not exist: choose from {', '.join(FAULTS_PER_HOUR)}")
+    unknown = sorted(set(favour) - FAULTS.keys() - COMMANDS.keys())
+    if unknown:
+        raise BadInput(f"{', '.join(unknown)} cannot be favoured: neither a fault nor a command")
     if (
         (hosts is not None and hosts < 1)
         or (vms is not None and vms < 0)
@@ -74,7 +83,7 @@ def draw_plan(
         shape=shape,
         knobs=_draw_knobs(seed, profile, shape),
     )
-    steps = [*_draw_faults(plan), *_draw_commands(plan)]
+    steps = [*_draw_faults(plan, favour), *_draw_commands(plan, favour)]
     # Commands come before faults of the same instant, and equal ones in the order they were drawn.
     steps.sort(key=lambda step: step.at_ms)
     return Plan(
@@ -142,14 +151,18 @@ def _draw_knobs(seed: int, profile: Profile, shape: Shape) -> Knobs:
     )
 
 
-def _enabled(rng: random.Random, weight_by_name: dict[str, int]) -> dict[str, int]:
-    """A random half, each with a weight of its own; never none."""
+def _enabled(rng: random.Random, weight_by_name: dict[str, int], favour: tuple[str, ...]) -> dict[str, int]:
+    """A random half, each with a weight of its own; never none. And those that are favoured, heavier."""
     chosen = {name: weight for name, weight in weight_by_name.items() if rng.random() < 0.5}
     chosen = chosen or weight_by_name
-    return {name: max(1, weight * rng.randint(1, 100) // 20) for name, weight in chosen.items()}
+    weights = {name: max(1, weight * rng.randint(1, 100) // 20) for name, weight in chosen.items()}
+    for name in favour:
+        if name in weight_by_name:
+            weights[name] = FAVOUR_FACTOR * max(weight_by_name[name], weights.get(name, 0))
+    return weights
 
 
-def _draw_faults(plan: Plan) -> list[Step]:
+def _draw_faults(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
     rng = _stream(plan.seed, "faults")
     allowed = {
         name: fault.weight
@@ -158,7 +171,7 @@ def _draw_faults(plan: Plan) -> list[Step]:
         and (plan.profile == "brutal" or not fault.brutal)
         and (plan.shape.hosts > 1 or name not in ("cut_migration", "storm", "swizzle"))
     }
-    weights = _enabled(rng, allowed)
+    weights = _enabled(rng, allowed, favour)
     names = list(weights)
     # Faults grow a little with the world; a world of a thousand hosts is not a hundred times as sick.
     count = int(plan.hours * FAULTS_PER_HOUR[plan.profile] * max(1.0, (plan.shape.hosts / 5) ** 0.5))
@@ -204,9 +217,9 @@ def _draw_target(rng: random.Random, name: str, kind: str, shape: Shape) -> str:
             return ""
 
 
-def _draw_commands(plan: Plan) -> list[Step]:
+def _draw_commands(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
     rng = _stream(plan.seed, "commands")
-    weights = _enabled(rng, COMMANDS)
+    weights = _enabled(rng, COMMANDS, favour)
     # Without these two a world falls asleep.
     weights["start"] = max(weights.get("start", 0), 20)
     weights["migrate"] = max(weights.get("migrate", 0), 20)

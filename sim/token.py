@@ -1,7 +1,7 @@
 """One word that is a whole plan: what a failure prints and `olvm sim replay` takes.
 
-A plan that a seed draws is named by that seed (`r-…`); a plan that was shrunk or written by hand is carried whole
-(`p-…`, compressed). Both end in a checksum, so that a token that was cut off by a terminal is refused.
+The plan is carried whole (`p-…`, compressed), so that a later release, which draws other plans from the same seeds,
+replays it. It begins with a checksum, so that a token that was cut off by a terminal is refused.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ def decode_plan(token: str) -> Plan:
     try:
         raw = base64.urlsafe_b64decode(token[2:] + "=" * (-(len(token) - 2) % 4))
     except (ValueError, binascii.Error) as error:
-        raise BadInput(
-            f"token {token[:20]}… has a letter that no token has: {error}; copy it whole"
-        ) from error
+        raise BadInput(f"token {token[:20]}… is damaged or cut off ({error}); copy it whole") from error
     data = raw[4:]
     if len(raw) < 5 or zlib.crc32(data).to_bytes(4, "big") != raw[:4]:
         raise BadInput(f"token {token[:20]}… is damaged or cut off; copy it whole")

@@ -6,20 +6,16 @@ back. The local runtime has no processes of its own: there the host's silo is dr
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
-from typing import cast
 
 import msgspec
 
-from actors.local_runtime import LocalRuntime
 from actors.wire import ENGINE_SILO
 from olvm.api.data_center import DataCenter
 from olvm.demo.plan import ENGINE_CRASH_AT, HOST_CRASH_AT, Plan, RuntimeName
-from olvm.model.client_protocol import SiloStatus
-from olvm.model.errors import NotFound, OlvmError
+from olvm.demo.power import kill_silo, running_silo
+from olvm.model.errors import OlvmError
 
 BACK_WITHIN_S = 60.0
 POLL_S = 0.05
@@ -85,17 +81,13 @@ class Drills:
         name = self._plan.host_to_kill.shape.name
         before = self._dc.hosts.row(name)
         cost.vms_hit, cost.vms_hit_ha = self._dc.sql(HIT_QUERY, [name]).rows()[0]
-        silo = self._silo(before.silo)
+        silo = running_silo(self._dc, before.silo)
         began_s = self._strike(cost, silo.pid)
+        kill_silo(self._dc, self._runtime, silo)
         if self._runtime == "local":
-            local = cast("LocalRuntime", self._dc._runtime)
-            local.crash(silo.name)
-            local.ensure(silo.name)
             cost.note = (
                 "the host's silo was dropped and opened again: the local runtime has no process to kill"
             )
-        else:
-            os.kill(silo.pid, signal.SIGKILL)
         while time.monotonic() - began_s < BACK_WITHIN_S and not self._stopping.is_set():
             now = self._dc.hosts.row(name)
             if now.boot_id != before.boot_id and now.status == "up":
@@ -109,9 +101,9 @@ class Drills:
             cost.note = "not killed: in the local runtime the engine lives in this process"
             return
         epoch = self._dc.status().engine_epoch
-        silo = self._silo(ENGINE_SILO)
+        silo = running_silo(self._dc, ENGINE_SILO)
         began_s = self._strike(cost, silo.pid)
-        os.kill(silo.pid, signal.SIGKILL)
+        kill_silo(self._dc, self._runtime, silo)
         while time.monotonic() - began_s < BACK_WITHIN_S and not self._stopping.is_set():
             rows = self._dc.sql("select epoch from engine").rows()  # waits while the link connects again
             if rows and rows[0][0] > epoch:
@@ -124,9 +116,3 @@ class Drills:
         cost.pid, cost.at_ns = pid, time.time_ns()
         self.news = f"{cost.what} was killed (process {pid})"
         return time.monotonic()
-
-    def _silo(self, name: str) -> SiloStatus:
-        for silo in self._dc.status().silos:
-            if silo.name == name and silo.alive:
-                return silo
-        raise NotFound(f"silo {name} does not run, so it cannot be killed; see `olvm status`")

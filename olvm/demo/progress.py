@@ -41,7 +41,7 @@ class ProgressLine:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def show(self, news: str) -> None:
-        if news != self._news:
+        if news and news != self._news:
             self._news = news
             self.say(f"  !! {self._replay.now_s:5.1f} s  {news}")
         if time.monotonic() < self._due_s:

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -44,6 +44,14 @@ class Ledger(msgspec.Struct, kw_only=True):
     refusals: Counter[str] = msgspec.field(default_factory=Counter)  # code -> how many, never accepted
     start_latencies_s: list[float] = msgspec.field(default_factory=list)
     accept_latencies_s: list[float] = msgspec.field(default_factory=list)
+
+    def note(self, operations: Iterable[Operation]) -> None:
+        """What others than the tenants asked for, accepted and ended or not."""
+        for operation in operations:
+            self.sent += 1
+            self.acknowledged.add(operation.id)
+            if operation.done:
+                self.ends[operation.id] = operation.status
 
 
 class Replay:

@@ -1,16 +1,20 @@
-"""Writes the demo's summary: what was done, what the crashes cost, what the journal proves, what to ask next."""
+"""Writes the demo's summary: what was done, what crashes and trials cost, what the journals prove, what to ask next."""
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 from rich.console import Console
 
 from olvm.api.data_center import DataCenter
+from olvm.demo.copies import CopyProof
 from olvm.demo.drills import CrashCost, Drills
-from olvm.demo.plan import POLICY_BY_CLUSTER, Plan
+from olvm.demo.plan import LABORATORY, POLICY_BY_CLUSTER, Plan
 from olvm.demo.proof import REASON_CHARS_MAX, Proof, percentile
+from olvm.demo.rack import Comeback
 from olvm.demo.replay import Ledger, Replay
+from olvm.demo.trials import Trials
 from olvm.demo.watch import Watcher
 from olvm.model.errors import OlvmError
 
@@ -61,7 +65,10 @@ class Report:
             f"({cpus} CPUs, {memory_gib} GiB, Google's mix), runtime {runtime}\n"
             f"{plan.workload_s / 60:.0f} minutes of the trace in {plan.seconds:g} s (x{plan.speed:.0f}; arrivals "
             "spread evenly inside each period of 5 minutes).\n"
-            "Simulated hypervisors run on the same clock; the control plane runs in real time.\n"
+            "Simulated hypervisors run on the same clock; the control plane runs in real time, with laboratory "
+            f"periods: heartbeats each {LABORATORY['heartbeat_period_s']:g} s, leases of "
+            f"{LABORATORY['lease_expiry_s']:g} s, a host is given up after {LABORATORY['host_grace_s']:g} s and a "
+            "little for each machine.\n"
             f"Files: {directory}"
         )
 
@@ -115,6 +122,57 @@ class Report:
             + (f"; starting or leaving at that moment: {leaving}" if leaving > 0 else "")
         )
 
+    def trials(self, trials: Trials, watcher: Watcher) -> None:
+        """With laboratory periods: another configuration gives other times."""
+        self._say("\nTrials, with laboratory periods")
+        if trials.failed:
+            self._say(f"  FAILED: {trials.failed}")
+        if trials.move is not None:
+            move = trials.move
+            self._say(
+                f"  live migration of {move.vm} ({move.memory_bytes / 2**30:.0f} GiB) from {move.from_host} to "
+                f"{move.to_host}: {move.seconds:.2f} s"
+            )
+        if trials.drain is not None:
+            drain = trials.drain
+            self._say(
+                f"  maintenance of {drain.host}: {drain.machines} machines left in {drain.seconds:.1f} s"
+            )
+        self._migrations(watcher)
+        self._rack(trials)
+
+    def _migrations(self, watcher: Watcher) -> None:
+        counts = watcher.count_by_code
+        took = spread_text([float(move["seconds"]) for move in watcher.moves])
+        allowed = sorted(int(move["downtime_ms"]) for move in watcher.moves if move["downtime_ms"])
+        downtime = f"; downtime allowed at most {allowed[-1]} ms of the guest's clock" if allowed else ""
+        self._say(
+            f"  migrations: {len(watcher.moves)} ({took}), {counts.get('vm_migration_failed', 0)} failed{downtime}"
+        )
+
+    def _rack(self, trials: Trials) -> None:
+        loss = trials.loss
+        if not loss.at_ns:
+            self._say("  no rack was lost")
+            return
+        back = (
+            "not back"
+            if loss.hosts_back_s is None
+            else f"powered on by fencing, up after {loss.hosts_back_s:.1f} s"
+        )
+        self._say(
+            f"  rack {', '.join(loss.hosts)} (process {loss.pid}): {loss.vms_hit} machines ran there, "
+            f"{loss.vms_hit_ha} of them highly available; {back}"
+        )
+        self._say(f"    restarts: {len(loss.comebacks)} of {loss.vms_hit_ha} ({_took(loss.comebacks)})")
+        leased = [one for one in loss.comebacks if one.by_lease]
+        fenced = [one for one in loss.comebacks if not one.by_lease]
+        if leased:
+            self._say(f"    by lease: {len(leased)} ({_took(leased)})")
+        for priority in sorted({one.priority for one in fenced}, reverse=True):
+            of_priority = [one for one in fenced if one.priority == priority]
+            self._say(f"    after fencing, priority {priority}: {len(of_priority)} ({_took(of_priority)})")
+
     def verdict(self, proof: Proof) -> None:
         self._say("\nProof, from the journal")
         self._say(
@@ -141,6 +199,21 @@ class Report:
                 answer = f"no answer: {error.message}"
             self._say("  " + answer.replace("\n", "\n  "))
 
+    def copies(self, proof: CopyProof) -> None:
+        """Read after the data center stopped."""
+        self._say(
+            f"\nProof, from the {proof.hosts_asked} journals that the hosts wrote\n"
+            f"  machines that run: {proof.running}; on two hosts: {len(proof.twice)}; "
+            f"other than the engine says: {len(proof.otherwise)}"
+        )
+        for line in (proof.twice + proof.otherwise)[:SHOWN_MAX]:
+            self._say(f"    {line}")
+
+    def broken_off(self, doing: str, directory: Path) -> None:
+        self._say(
+            f"\nThe story broke off at: {doing}. The data center is stopped; its files stay in {directory}"
+        )
+
     def closing(self, directory: Path, wall_s: float, *, stays: bool) -> None:
         self._say(f"\nThe whole story took {wall_s:.0f} s.")
         if not stays:
@@ -152,6 +225,16 @@ class Report:
             f"  olvm vm list -d {directory}\n"
             f'  olvm sql "{NEXT_QUERY}" -d {directory}'
         )
+
+
+def _took(comebacks: list[Comeback]) -> str:
+    return spread_text([one.seconds for one in comebacks])
+
+
+def spread_text(seconds: list[float]) -> str:
+    if not seconds:
+        return "none"
+    return f"median {statistics.median(seconds):.1f} s, max {max(seconds):.1f} s"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -20,6 +20,10 @@ HELD_MESSAGES_MAX = 10_000
 # Unacknowledged messages are sent again after this long; a restarted silo needs about 2 s to come back.
 RESEND_AFTER_S = 1.0
 
+# Journals that a peer has lost, by which its late frames are known; a disk is not lost more often than this while
+# a frame is on its way.
+INCARNATIONS_REMEMBERED_MAX = 8
+
 # Finished operations that the engine keeps at hand: the window in which a retried client request is recognised.
 OPERATIONS_REMEMBERED_MAX = 20_000
 

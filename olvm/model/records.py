@@ -396,6 +396,7 @@ class PeerRecord(Record):
     silo: str
     incarnation: str = ""  # of the peer's journal; another one means that its disk was lost
     received_seq: int = 0
+    retired: list[str] = []  # its earlier journals: their frames come too late
 
 
 ENGINE_RECORDS: tuple[type[Record], ...] = (

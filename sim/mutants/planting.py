@@ -16,18 +16,27 @@ from types import ModuleType
 import msgspec
 
 from olvm.model.errors import BadInput
+from sim.plan import Profile
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
-    """`pair`: only two faults together bring it to light. `profile`: where it is looked for."""
+    """`pair`: only two faults together bring it to light.
+
+    The rest says where it is looked for: in which profile, in how large a world (drawn if None), and with which
+    faults and commands more often than elsewhere (`favour`, see `sim.swarm`). Plans come from seeds all the same.
+    """
 
     name: str
     module: str
     old: str
     new: str
     says: str
-    profile: str = "rough"
+    profile: Profile = "rough"
     pair: bool = False
+    hosts: int | None = None
+    vms: int | None = None
+    hours: float | None = None
+    favour: tuple[str, ...] = ()
 
 
 class _Loader(importlib.machinery.SourceFileLoader):

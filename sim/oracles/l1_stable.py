@@ -14,6 +14,7 @@ from sim.oracles.oracle import Oracle, OracleKind, Witness
 AT_REST = frozenset(
     {HostStatus.UP, HostStatus.MAINTENANCE, HostStatus.DOWN, HostStatus.ERROR, HostStatus.INSTALL_FAILED}
 )
+HALF_MIGRATED = frozenset({"POSTMIGRATE", "POSTCOPY"})
 STILL_FOR_S = 60
 
 
@@ -52,6 +53,8 @@ class Stable(Oracle):
         for row in vms.values():
             if row.status in (VmStatus.UNKNOWN, VmStatus.NOT_RESPONDING):
                 self.fail(f"machine {row.name} is still {row.status.value}: {row.status_reason}")
+            if row.pause_code in HALF_MIGRATED:
+                self.fail(f"machine {row.name} is left paused by a migration ({row.pause_code})")
         at_ns, what = self._last_change
         if self.witness.now_ns - at_ns < STILL_FOR_S * NS_PER_S:
             self.fail(f"not at rest: {what} {(self.witness.now_ns - at_ns) / NS_PER_S:.1f} s ago")

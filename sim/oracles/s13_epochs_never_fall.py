@@ -17,6 +17,10 @@ GROWING: dict[type[Record], tuple[str, ...]] = {
     AgentRecord: ("host_epoch",),
     DomainRecord: ("epoch",),
 }
+# Per record: marks that grow as one, the first of them first.
+GROWING_TOGETHER: dict[type[Record], tuple[str, ...]] = {
+    VmRecord: ("epoch", "seen_host_epoch", "seen_seq"),
+}
 
 
 class EpochsNeverFall(Oracle):
@@ -33,6 +37,7 @@ class EpochsNeverFall(Oracle):
                 self._hold(silo, kind, row, fields)
             for key in batch.erasures.get(kind, ()):
                 self._seen.pop((silo, kind.TABLE, key), None)
+                self._seen.pop((silo, f"{kind.TABLE} marks", key), None)
 
     def recovered(self, silo: str, records: dict[type[Record], Rows], next_event_seq: int) -> None:
         del next_event_seq
@@ -53,5 +58,17 @@ class EpochsNeverFall(Oracle):
         values = tuple(getattr(row, field) for field in fields)
         before = self._seen.get(key)
         if before is not None and any(now < then for now, then in zip(values, before, strict=True)):
+            self.fail(f"{kind.TABLE} {key[2]} of {silo}: {', '.join(fields)} fell from {before} to {values}")
+        self._seen[key] = values
+        self._hold_together(silo, kind, row)
+
+    def _hold_together(self, silo: str, kind: type[Record], row: Record) -> None:
+        fields = GROWING_TOGETHER.get(kind, ())
+        if not fields or (isinstance(row, VmRecord) and (row.silo or "engine") != silo):
+            return
+        key = (silo, f"{kind.TABLE} marks", key_of(row))
+        values = tuple(getattr(row, field) for field in fields)
+        before = self._seen.get(key, ())
+        if values < before:
             self.fail(f"{kind.TABLE} {key[2]} of {silo}: {', '.join(fields)} fell from {before} to {values}")
         self._seen[key] = values

@@ -155,6 +155,17 @@ def test_channel_sender_that_lost_its_disk_begins_anew_and_is_heard(
     assert wire.sides[1].got == wire.sent[0][done:]
 
 
+def test_channel_frame_of_a_journal_that_was_lost_changes_nothing() -> None:
+    def frame(journal: str, first_seq: int, *payloads: bytes) -> Frame:
+        return Frame("a", journal, 1, first_seq, list(payloads), [], 0, "")
+
+    peer = PeerRecord(silo="a")
+    assert accept(peer, frame("old", 1, b"1", b"2")) == [b"1", b"2"]
+    assert accept(peer, frame("new", 1, b"3")) == [b"3"]
+    assert accept(peer, frame("old", 2, b"2", b"late")) == []
+    assert accept(peer, frame("new", 2, b"4")) == [b"4"]
+
+
 def test_outbox_acknowledgement_of_what_was_never_sent_is_ignored() -> None:
     outbox = Outbox("other")
     outbox.add(b"one")

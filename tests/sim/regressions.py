@@ -1,0 +1,111 @@
+"""Plans that once found something, as values: what a seed draws may change, these do not.
+
+Add one for each finding, shrunk: the plan of `olvm sim replay <token>` (`--json` prints it), or its token. `open` says
+that the defect is known and not mended yet; when it is, the test of this plan says so, and the word goes away.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sim.plan import Knobs, Plan, Shape, Step
+
+
+class Regression(NamedTuple):
+    name: str
+    found: str  # which oracle, and what was wrong
+    plan: Plan | str  # a plan, or a token
+    open: bool = False
+
+
+REGRESSIONS: tuple[Regression, ...] = (
+    Regression(
+        name="balancer_and_affinity_swap_two_machines_for_ever",
+        found=(
+            "L5: in one round power_saving moved one of two machines that a soft group keeps together, and the "
+            "group's enforcement moved the other one to where the first had been; so again each minute"
+        ),
+        plan=Plan(
+            seed=70046,
+            hours=0.08,
+            shape=Shape(
+                hosts=2,
+                vms=4,
+                host_cpus=8,
+                host_memory_gib=4,
+                vm_vcpus=2,
+                vm_memory_gib=1,
+                running_percent=100,
+                ha_percent=100,
+                lease_percent=0,
+                fence_percent=0,
+                policy="power_saving",
+            ),
+            knobs=Knobs(boot_s_max=2, quick_timers=1),
+            steps=(
+                Step(112_455, "affinity", "", 0, 814),
+                Step(203_829, "shutdown", "v4", 0, 42),
+                Step(283_671, "migrate", "v3", 0, 19),
+            ),
+        ),
+        open=True,
+    ),
+    Regression(
+        name="host_activated_after_its_storage_came_back_is_drained_for_ever",
+        found=(
+            "L5: a NonOperational host whose problems were gone already was activated by a person; nobody told the "
+            "cluster to stop draining it, and its machines wandered"
+        ),
+        plan=Plan(
+            seed=4,
+            hours=0.03,
+            shape=Shape(
+                hosts=3, vms=6, host_memory_gib=24, running_percent=100, ha_percent=0, fence_percent=0
+            ),
+            steps=(
+                *(Step(20_000, "host_problem", host, 30_000) for host in ("H1", "H2", "H3")),
+                *(Step(80_000, "activate", host) for host in ("H1", "H2", "H3")),
+            ),
+        ),
+        open=True,
+    ),
+    Regression(
+        name="calls_that_fail_by_chance_while_the_world_is_built",
+        found="simulator: start failures drawn by chance ended the building of the world, and the seed tested nothing",
+        plan=Plan(
+            seed=80040,
+            hours=0.02,
+            shape=Shape(hosts=4, vms=20, running_percent=100),
+            knobs=Knobs(call_fault_per_10k=900),
+        ),
+    ),
+    Regression(
+        name="old_copy_of_a_migrated_machine_is_ended",
+        found=(
+            "oracle L5: the end of a source that was never told of the hand-over counted as the machine's own end, so "
+            "that its restart after its host's crash looked like one that nobody had asked for"
+        ),
+        plan=Plan(
+            seed=80063,
+            hours=0.25,
+            shape=Shape(
+                hosts=4,
+                vms=20,
+                host_cpus=4,
+                host_memory_gib=45,
+                vm_vcpus=2,
+                vm_memory_gib=4,
+                ha_percent=50,
+                lease_percent=100,
+                fence_percent=0,
+                kdump_percent=100,
+            ),
+            knobs=Knobs(quick_timers=1),
+            steps=(
+                Step(157_705, "migration_loses_confirm", "H1", 0, 3),
+                Step(587_432, "migrate", "v13", 0, 732),
+                Step(889_149, "crash_host", "H2", 28_567, 8),
+            ),
+        ),
+    ),
+)
