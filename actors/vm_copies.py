@@ -96,12 +96,17 @@ class VmCopies(VmRunning):
             return
         self._clear_copy(turn)
 
-    def _leave_copy(self, turn: Turn) -> None:
-        """It is a stray from now on, and nobody has ended it."""
+    def _leave_copy(self, turn: Turn, *, may_run: bool = False) -> None:
+        """It is a stray from now on."""
         record = self.record
         self._add_stray(
             Stray(
-                record.copy_host, record.copy_agent, record.copy_epoch, record.copy_boot_id, *self.copy_seen
+                record.copy_host,
+                record.copy_agent,
+                record.copy_epoch,
+                record.copy_boot_id,
+                *self.copy_seen,
+                may_run,
             )
         )
         self._clear_copy(turn)

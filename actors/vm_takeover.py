@@ -19,7 +19,7 @@ from actors.vm_copies import NOT_RUNNING_YET, VmCopies
 from actors.vm_core import LAUNCHING, NORMAL_EXITS
 from olvm.model import messages as m
 from olvm.model.records import Stray
-from olvm.model.vm_states import ON_A_HOST, VmStatus, returned_trigger
+from olvm.model.vm_states import ON_A_HOST, VmStatus, VmTrigger, returned_trigger
 
 # Whoever asked for its end, or whose memory is on one host's disk, is not started elsewhere.
 NOT_WANTED = frozenset({"stop", "shutdown", "suspend"})
@@ -133,8 +133,44 @@ class VmTakeover(VmCopies):
             record.status_reason = f"{tried} may have started it: {reason}"
             turn.wake("query", turn.config.query_period_s)
         else:
-            self._leave_copy(turn)
+            self._leave_copy(turn, may_run=True)
         self._try_next(tried if record.host != tried else "", turn)
+
+    def _on_down(self, host: str, exit_reason: int | None, exit_message: str, turn: Turn) -> None:
+        if not self._goes_on_elsewhere(exit_message, turn):
+            super()._on_down(host, exit_reason, exit_message, turn)
+
+    def _confirmed_dead(self, host: str, reason: str, turn: Turn) -> None:
+        if not self._goes_on_elsewhere(reason, turn):
+            super()._confirmed_dead(host, reason, turn)
+
+    def _goes_on_elsewhere(self, reason: str, turn: Turn) -> bool:
+        """Its life is over, and a takeover that nobody heard of may have begun the next one: it is that, Unknown."""
+        record = self.record
+        for stray in reversed(record.strays):
+            if stray.may_run and stray.epoch > record.epoch:
+                break
+        else:
+            return False
+        turn.sometimes("life_goes_on_in_a_takeover_nobody_heard_of")
+        if record.copy_phase:
+            self._give_up_copy(turn)
+        self._doubt(VmTrigger.HOST_LOST, reason, f"may run on {stray.host}: {reason}", turn, "warning")
+        self._become_copy_of(stray, turn)
+        self._promote(turn, old_is_over=True)
+        if record.operation_kind in NOT_WANTED:
+            self._tell_agent("destroy", turn)
+        self._query(turn)
+        return True
+
+    def _become_copy_of(self, stray: Stray, turn: Turn) -> None:
+        record = self.record
+        record.strays = tuple(one for one in record.strays if one is not stray)
+        record.copy_phase, record.copy_kind = "starting", "takeover"
+        record.copy_host, record.copy_agent = stray.host, stray.agent
+        record.copy_boot_id, record.copy_epoch = stray.boot_id, stray.epoch
+        record.copy_begun_ns = turn.now_ns
+        self.copy_seen = (stray.seen_host_epoch, stray.seen_seq)
 
     def _adopt(self, message: m.DomainReported, stray: Stray, turn: Turn) -> None:
         """A stray runs while the machine is Unknown: it has the lease, so nothing else of it runs (rule 2)."""
@@ -142,12 +178,7 @@ class VmTakeover(VmCopies):
         turn.sometimes("stray_of_a_takeover_is_adopted")
         if record.copy_phase:
             self._give_up_copy(turn)
-        record.strays = tuple(one for one in record.strays if one is not stray)
-        record.copy_phase, record.copy_kind = "starting", "takeover"
-        record.copy_host, record.copy_agent = stray.host, stray.agent
-        record.copy_boot_id, record.copy_epoch = stray.boot_id, stray.epoch
-        record.copy_begun_ns = turn.now_ns
-        self.copy_seen = (stray.seen_host_epoch, stray.seen_seq)
+        self._become_copy_of(stray, turn)
         self._on_takeover_report(message, turn)
 
     def _on_takeover_refused(self, message: m.DomainRefused, turn: Turn) -> None:

@@ -27,7 +27,7 @@ class Call(NamedTuple):
     optional: bool = False
 
 
-def explain(calls: Sequence[Call], initial: str) -> list[int] | None:
+def explain(calls: Sequence[Call], initial: str, *, searched_max: int = SEARCHED_MAX) -> list[int] | None:
     """An order (indices into `calls`) that explains the history, or None if there is none.
 
     Raises:
@@ -47,8 +47,8 @@ def explain(calls: Sequence[Call], initial: str) -> list[int] | None:
         if (done, state) in seen:
             continue
         seen.add((done, state))
-        if len(seen) > SEARCHED_MAX:
-            raise OverflowError(f"no verdict on {len(calls)} calls after {SEARCHED_MAX} states")
+        if len(seen) > searched_max:
+            raise OverflowError(f"no verdict on {len(calls)} calls after {searched_max} states")
         # What was asked before the first end among those that are open may come next.
         first_end = min(
             (

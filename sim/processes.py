@@ -231,8 +231,8 @@ class Process:
     def _run_batch(self, now_ns: int) -> None:
         processes, silo = self.processes, self.silo
         before = silo.commit_count
-        if processes.disks_vary:
-            self.batch_delay_ns = processes.commit_ns(self)
+        is_quick = not (processes.commit_ms_max or processes.slow_disk_ns)
+        self.batch_delay_ns = COMMIT_NS if is_quick else processes.commit_ns(self)
         point = None
         if processes.fate is not None:
             point = processes.fate(self)
@@ -311,7 +311,6 @@ class Processes:
         self.fate: Callable[[Process], CrashPoint | None] | None = None
         self.after_batch: list[Callable[[Silo], None]] = []
         self.journal_rows_max = JOURNAL_ROWS_MAX
-        self.disks_vary = False
         self.commit_ms_max = 0
         self.clock_step_s_max = 0
         self.torn_tail_percent = 0
@@ -329,13 +328,6 @@ class Processes:
         if drawn is None:
             drawn = self._streams[purpose, name] = stream(self._seed, purpose, name)
         return drawn
-
-    def vary_disks(self) -> None:
-        """To be called when `commit_ms_max` or `slow_disk_ns` has changed."""
-        self.disks_vary = bool(self.commit_ms_max or self.slow_disk_ns)
-        if not self.disks_vary:
-            for process in [*self.by_name.values(), *self.zombies]:
-                process.batch_delay_ns = COMMIT_NS
 
     def commit_ns(self, process: Process) -> int:
         """How long this batch's commit takes, where disks are not always quick."""

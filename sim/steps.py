@@ -232,7 +232,8 @@ class Steps:
             self._world.isolate(step.target, step.for_ms / 1000, keeps_storage=False)
 
     def _do_cut_storage(self, step: Step) -> None:
-        self._world.cut(self._silo_of(step.target), "storage", "both", step.for_ms / 1000)
+        if step.target in self._world.hosts.by_name:
+            self._world.cut(self._silo_of(step.target), "storage", "both", step.for_ms / 1000)
 
     def _do_clog(self, step: Step) -> None:
         self._world.clog(*self._link(step), step.for_ms / 1000)

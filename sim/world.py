@@ -202,7 +202,6 @@ class World:
         knobs, processes = self.knobs, self.processes
         self.network.tune(knobs)
         processes.commit_ms_max = knobs.commit_ms_max
-        processes.vary_disks()
         processes.clock_step_s_max = knobs.clock_step_s_max
         processes.torn_tail_percent = knobs.torn_tail_percent
         self.hosts.misbehave(True)
@@ -213,7 +212,6 @@ class World:
         self.network.heal()
         processes.commit_ms_max = processes.clock_step_s_max = processes.torn_tail_percent = 0
         processes.slow_disk_ns.clear()
-        processes.vary_disks()
         processes.fate = self.network.fate = None
         for disk in processes.disks.values():
             disk.capacity_bytes = None
@@ -408,8 +406,9 @@ class World:
 
     def fence_fault(self, host: str, kind: FenceFaultKind, seconds: float) -> None:
         """How the fence device of `host` misbehaves."""
-        self.note_fault("fence_fault")
-        self.plant.bend_fence(host, kind, seconds)
+        if host in self.hosts.by_name:
+            self.note_fault("fence_fault")
+            self.plant.bend_fence(host, kind, seconds)
 
     def cut(self, a: str, b: str, direction: Direction = "both", seconds: float | None = None) -> None:
         """Nodes are silos, `storage`, `fence/<host>`, `client`, and hosts for the paths of migrations."""

@@ -14,7 +14,7 @@ def demo(
         Literal["ray", "local"], Parameter(help="A process for each silo (ray), or one for all (local).")
     ] = "ray",
     vms: Annotated[int, Parameter(help="Machines in the story.", metavar="N")] = 3500,
-    seconds: Annotated[float, Parameter(help="How long its busy part lasts.", metavar="N")] = 60.0,
+    seconds: Annotated[float, Parameter(help="How long its busy part lasts.", metavar="N")] = 50.0,
     directory: Annotated[
         Path | None,
         Parameter(name=["--directory", "-d"], help="Directory of its data center.", show_default=False),
@@ -22,12 +22,16 @@ def demo(
     discard: Annotated[
         bool, Parameter(negative=(), help="Without --directory: remove its files afterwards.")
     ] = False,
+    trials: Annotated[
+        bool,
+        Parameter(help="Then migrate a machine, empty a host and lose a rack; or stop after the crashes."),
+    ] = True,
     verbose: Annotated[
         bool, Parameter(name=["--verbose", "-v"], negative=(), help="Show the traceback of a failure.")
     ] = False,
 ) -> int:
-    """Show the whole story on this machine: start, fail, recover."""
+    """Show the whole story on this machine: start, fail, recover, move."""
     del verbose  # `application.run` has read it
     from olvm.cli.demo import run
 
-    return run(runtime=runtime, vms=vms, directory=directory, seconds=seconds, discard=discard)
+    return run(runtime=runtime, vms=vms, directory=directory, seconds=seconds, discard=discard, trials=trials)

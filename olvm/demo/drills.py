@@ -19,6 +19,7 @@ from olvm.model.errors import OlvmError
 
 BACK_WITHIN_S = 60.0
 POLL_S = 0.05
+ANSWERING = ("up", "error")  # error: it is back, and gets no machines for a while since starts on it failed
 HIT_QUERY = """
     select count(*), count(*) filter (v.high_availability)
     from reservations r join vms v on v.id = r.vm_id where r.host = ? and v.status = 'up'
@@ -90,7 +91,7 @@ class Drills:
             )
         while time.monotonic() - began_s < BACK_WITHIN_S and not self._stopping.is_set():
             now = self._dc.hosts.row(name)
-            if now.boot_id != before.boot_id and now.status == "up":
+            if now.boot_id != before.boot_id and now.status in ANSWERING:
                 cost.serving_again_s = time.monotonic() - began_s
                 self.news = f"{cost.what} is up again after {cost.serving_again_s:.1f} s"
                 return

@@ -31,7 +31,7 @@ ENGINE_CRASH_AT = 0.75
 RACK_SIZE = 4  # hosts of the first cluster that lose their power together
 RACK_SILO = "host-rack"  # they share a process, which is killed with them
 HIGHLY_AVAILABLE_EVERY = 4  # machines of a cluster
-PRIORITIES = (90, 50, 10)  # of highly available machines, in turn
+PRIORITIES = (90, 10)  # of highly available machines, in turn
 KEPT_EVERY = 4  # each fourth machine that departs is only stopped; the others are removed as well
 SAMPLE_PERIOD_S_MAX = 15.0
 SAMPLES_PER_REPLAY = 12.0
@@ -39,15 +39,16 @@ SAMPLES_PER_REPLAY = 12.0
 # The proportions are those of the defaults, and a process that waits for a busy machine must not look like a dead host.
 LABORATORY: dict[str, float] = {
     "heartbeat_period_s": 1.0,
-    "host_connecting_after_s": 4.0,
-    "host_grace_s": 8.0,
+    "report_period_s": 3.0,  # by it the cluster learns that one priority runs and the next may start
+    "host_connecting_after_s": 3.0,
+    "host_grace_s": 5.0,
     "host_grace_per_vm_s": 0.02,
     "query_period_s": 2.0,
-    "lease_renew_period_s": 2.0,
-    "lease_expiry_s": 10.0,
-    "lease_takeover_after_s": 5.0,
+    "lease_renew_period_s": 1.5,
+    "lease_expiry_s": 6.0,
+    "lease_takeover_after_s": 4.0,
     "fence_quiet_at_start_s": 5.0,
-    "soft_fence_timeout_s": 2.0,
+    "soft_fence_timeout_s": 1.0,
     "fence_poll_period_s": 0.5,
     "fence_retry_s": 2.0,
     "fence_quiet_between_s": 1.0,
@@ -171,7 +172,7 @@ def _planned(number: int, vm: TraceVm, arrive_s: float, workload_s: float, secon
         vcpus=vm.vcpus,
         memory_bytes=vm.memory_bytes,
         high_availability=high_availability,
-        priority=PRIORITIES[round_ % len(PRIORITIES)] if high_availability else 50,
+        priority=PRIORITIES[round_ // 2 % len(PRIORITIES)] if high_availability else 50,
         lease=high_availability and round_ % 2 == 0,
         kept=number // len(CLUSTERS) % KEPT_EVERY == 1,
         arrive_s=arrive_s * scale,

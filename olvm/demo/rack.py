@@ -58,8 +58,8 @@ class RackLoss:
         self._say = say
         self._pause = pause
         self._awaited: dict[str, tuple[str, int]] = {}  # id -> name, priority
-        self._told_statuses = ""
         self.hosts = [host.shape.name for host in plan.rack]
+        self._told_statuses = f"{len(self.hosts)} up"
         self.at_ns = 0
         self.pid = 0
         self.vms_hit = 0
@@ -99,7 +99,7 @@ class RackLoss:
             self._note_comebacks()
         statuses = self._dc.sql(STATUSES_QUERY, [RACK_SILO]).rows()
         self._tell_statuses(statuses)
-        if self.hosts_back_s is None and dict(statuses) == {"up": len(self.hosts)} and self.seconds > 1:
+        if self.hosts_back_s is None and dict(statuses) == {"up": len(self.hosts)}:
             self.hosts_back_s = self._back_after_a_fall()
         complete = len(self.comebacks) == len(self._awaited) and self.hosts_back_s is not None
         return complete and self._dc.sql(UNKNOWN_QUERY).one() == 0
@@ -141,7 +141,7 @@ class RackLoss:
 
     def _tell_statuses(self, statuses: list[tuple[Any, ...]]) -> None:
         text = ", ".join(f"{count} {status}" for status, count in statuses)
-        if text != self._told_statuses and self.seconds > 1:
+        if text != self._told_statuses:
             self._told_statuses = text
             self._say(f"     +{self.seconds:4.1f} s  hosts of the rack: {text}")
 

@@ -32,11 +32,18 @@ POLL_S = 0.05
 
 
 def tell_story(
-    *, runtime: RuntimeName, vm_count: int, seconds: float, directory: Path | None, discard: bool
+    *,
+    runtime: RuntimeName,
+    vm_count: int,
+    seconds: float,
+    directory: Path | None,
+    discard: bool,
+    with_trials: bool = True,
 ) -> int:
     """Run the demo; 1 when the journal does not hold what the driver was told, a machine ran twice or a step failed.
 
     Args:
+        with_trials: after the replay migrate a machine, empty a host and lose a rack.
         directory: an empty or new one, which stays; None makes a temporary one.
         discard: remove a temporary one afterwards, unless something went wrong: then it is the evidence.
     """
@@ -45,7 +52,7 @@ def tell_story(
     home = _home(directory)
     report = Report(Console(file=sys.stdout))
     report.opening(plan, home, runtime)
-    story = Story(plan, runtime, report)
+    story = Story(plan, runtime, report, with_trials=with_trials)
     try:
         with DataCenter.open(home, runtime=runtime, **plan.settings()) as dc:
             is_well = story.play(dc)
@@ -76,7 +83,8 @@ def _home(directory: Path | None) -> Path:
 class Story:
     """`doing` is what it is at, for whoever must say where it broke off."""
 
-    def __init__(self, plan: Plan, runtime: RuntimeName, report: Report) -> None:
+    def __init__(self, plan: Plan, runtime: RuntimeName, report: Report, *, with_trials: bool) -> None:
+        self._with_trials = with_trials
         self._plan = plan
         self._runtime = runtime
         self._report = report
@@ -97,13 +105,15 @@ class Story:
             self.doing = "replaying the trace"
             with drills:
                 replay.run(lambda: progress.show(drills.news), lambda: not drills.is_over)
-            self._put_to_trial(replay, trials, progress)
+            if self._with_trials:
+                self._put_to_trial(replay, trials, progress)
         self.doing = "proving"
         proof = prove(dc, replay.ledger, replay.tenants)
         report.operations(replay, proof)
         report.clusters(watcher)
         report.crashes(drills, replay, watcher)
-        report.trials(trials, watcher)
+        if self._with_trials:
+            report.trials(trials, watcher)
         report.verdict(proof)
         report.queries(dc, plan)
         return not proof.lost and not trials.failed

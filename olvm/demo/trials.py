@@ -16,7 +16,7 @@ from olvm.api.data_center import DataCenter
 from olvm.api.operation import Operation
 from olvm.demo.plan import Plan, RuntimeName
 from olvm.demo.rack import Comeback, RackLoss
-from olvm.model.errors import NotFound, OlvmError, WaitTimeout
+from olvm.model.errors import OlvmError, WaitTimeout
 
 POLL_S = 0.1
 MOVE_WITHIN_S = 60.0
@@ -136,7 +136,7 @@ class Trials:
 
     def _migrate(self) -> None:
         """The largest machine that fits anywhere else."""
-        refusal: OlvmError = NotFound("no machine is up, so none can be migrated")
+        refusal: OlvmError | None = None
         for name, from_host, memory_bytes in self._dc.sql(LARGEST_QUERY, [CANDIDATES_MAX]):
             self._say(
                 f"  1. live migration: {name} ({memory_bytes / 2**30:.0f} GiB) leaves {from_host} while it runs"
@@ -149,7 +149,9 @@ class Trials:
                 continue
             self.move = self._move(name, memory_bytes, seconds)
             return
-        raise refusal
+        if refusal is not None:
+            raise refusal
+        self._say("  1. live migration: left out, as no machine is up")
 
     def _move(self, name: str, memory_bytes: int, seconds: float) -> Move:
         details = msgspec.json.decode(self._dc.sql(MOVED_QUERY, [name]).one())
@@ -168,7 +170,8 @@ class Trials:
     def _empty_a_host(self) -> None:
         rows = self._dc.sql(DRAINABLE_QUERY, [DRAINED_VMS]).rows()
         if not rows:
-            raise NotFound("no host outside the rack has machines, so none can be emptied")
+            self._say("  2. maintenance: left out, as no host outside the rack has machines")
+            return
         name, machines = rows[0]
         self._say(
             f"  2. maintenance: {name} is emptied; watch its {machines} machines leave, all of them running"

@@ -231,7 +231,8 @@ class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A copy that is not the machine, or not any more, and whose end was ordered or must come and is not heard yet.
 
     It cannot run: it waited for a source that runs on, it has handed over, or it needs a lease that it does not get.
-    `seen_*` marks the newest report believed of it.
+    Except where `may_run`: a takeover whose new host fell silent; that one nobody has ended. `seen_*` marks the newest
+    report believed of it.
     """
 
     host: str
@@ -240,6 +241,7 @@ class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
     boot_id: str = ""
     seen_host_epoch: int = 0
     seen_seq: int = 0
+    may_run: bool = False
 
 
 class VmRecord(Record):

@@ -33,9 +33,9 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     says: str
     profile: Profile = "rough"
     pair: bool = False
-    hosts: int | None = None
-    vms: int | None = None
-    hours: float | None = None
+    hosts: int | None = 3
+    vms: int | None = 6
+    hours: float | None = 0.25
     favour: tuple[str, ...] = ()
 
 

@@ -14,6 +14,7 @@ from olvm.model.vm_states import NOT_RUNNING
 from sim.oracles.oracle import Oracle, OracleKind, Witness
 
 STARTS = frozenset({"StartDomain", "RestoreDomain"})
+MIGRATED = 4
 NORMAL_ENDS = frozenset({0, 5, 6, 7})
 MOVES_AT_REST_MAX = (
     4  # off a host that failed, by the balancer, by an affinity group, and back from maintenance
@@ -56,10 +57,6 @@ class EffectEconomy(Oracle):
                 self._asked_of_all += 1
 
     def called(self, host: str, request: str, vm_id: str, epoch: int) -> None:
-        if request == "MigrateDomain" and self._is_healed:
-            self._moves[vm_id] += 1
-            if self._moves[vm_id] > MOVES_AT_REST_MAX:
-                self.fail(f"machine {vm_id} was migrated {self._moves[vm_id]} times since the faults stopped")
         if request not in STARTS or epoch <= self._life.get(vm_id, 0):
             return
         before = self._life.get(vm_id, 0)
@@ -72,6 +69,14 @@ class EffectEconomy(Oracle):
                     f"machine {vm_id} was started on {host} (epoch {epoch}) after it had ended as asked: "
                     f"{self._spent[vm_id]} such starts for {allowed} commands"
                 )
+
+    def ended(self, host: str, vm_id: str, epoch: int, exit_reason: int) -> None:
+        """An attempt that fails is tried again for as long as its reason lasts; only arrivals count."""
+        del host, epoch
+        if exit_reason == MIGRATED and self._is_healed:
+            self._moves[vm_id] += 1
+            if self._moves[vm_id] > MOVES_AT_REST_MAX:
+                self.fail(f"machine {vm_id} was migrated {self._moves[vm_id]} times since the faults stopped")
 
     def healed(self) -> None:
         self._is_healed = True

@@ -7,7 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("olvm", "actors", "hypervisor_backends", "sim", "guest_agent")
-BEHAVIOURS = ("engine", "cluster", "host", "vm", "host_agent", "telemetry")
+BEHAVIOURS = ("engine", "cluster", "host", "vm", "host_agent", "telemetry", "roster")
+ROUND_BEHAVIOURS = frozenset(
+    {"assembly", "behaviour", "channel", "command_checks", "convergence", "silo", "wire"}
+)
 
 
 def module_paths(*packages: str) -> list[Path]:
@@ -27,7 +30,25 @@ def behaviour_paths() -> list[Path]:
 
 def _is_behaviour(path: Path) -> bool:
     first = Path(path.relative_to(ROOT / "actors").parts[0]).stem
+    if first == "engine_process":  # the gateway and SQL beside the engine's silo
+        return False
     return any(first == name or first.startswith(f"{name}_") for name in BEHAVIOURS)
+
+
+def simulated_paths() -> list[Path]:
+    """What decides anything inside a simulated run, beside the behaviours: the model, placement, the silo and its
+    ports, simulated hypervisors, storage and devices, and the simulator itself."""
+    actors = [
+        path
+        for path in module_paths("actors")
+        if path.stem in ROUND_BEHAVIOURS or (path.stem.endswith("_port") and path not in behaviour_paths())
+    ]
+    backends = [
+        path
+        for path in module_paths("hypervisor_backends")
+        if path.stem.split("_")[0] in ("simulated", "lease", "leases", "memory", "fencing", "protocol")
+    ]
+    return [*module_paths("olvm/model", "olvm/scheduling"), *actors, *backends, *module_paths("sim")]
 
 
 def imported_names(tree: ast.Module) -> list[tuple[str, int]]:

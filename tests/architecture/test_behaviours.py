@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.purity import impurities
-from tests.architecture.source import BEHAVIOURS, ROOT, behaviour_paths, module_name
+from tests.architecture.source import BEHAVIOURS, ROOT, behaviour_paths, module_name, simulated_paths
 
 
 def test_behaviours_are_all_found() -> None:
@@ -18,6 +18,25 @@ def test_behaviours_are_all_found() -> None:
 @pytest.mark.parametrize("path", behaviour_paths(), ids=module_name)
 def test_behaviour_source_names_nothing_that_differs_between_runs(path: Path) -> None:
     assert impurities(path.read_text(encoding="utf-8")) == []
+
+
+# Streams that are keyed by seed and purpose are the one source of chance; how long a run took is for people to read.
+SEEDED = frozenset({"imports random", "imports random.Random"})
+TIMED = frozenset(
+    {"sim.explore", "sim.mutants.hunting", "sim.runs", "sim.sweep", "sim.sweeping"},
+)
+
+
+@pytest.mark.parametrize("path", simulated_paths(), ids=module_name)
+def test_source_of_what_a_simulated_run_is_made_of_names_nothing_that_differs_between_runs(
+    path: Path,
+) -> None:
+    module = module_name(path)
+    allowed = (SEEDED if module.startswith("sim.") else frozenset()) | (
+        {"imports time"} if module in TIMED else frozenset()
+    )
+    found = [fault.partition(": ")[2] for fault in impurities(path.read_text(encoding="utf-8"))]
+    assert [what for what in found if what not in allowed] == []
 
 
 @pytest.mark.parametrize(

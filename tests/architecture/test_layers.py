@@ -6,11 +6,19 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import PACKAGES, ROOT, imported_names, module_name, module_paths
+from tests.architecture.source import (
+    PACKAGES,
+    ROOT,
+    behaviour_paths,
+    imported_names,
+    module_name,
+    module_paths,
+)
 
 LINT_IMPORTS = str(Path(sys.executable).with_name("lint-imports"))
 
@@ -50,7 +58,12 @@ def test_layers_of_the_source_keep_every_contract() -> None:
         ("two-worlds", "actors/silo.py", "import actors.ray_runtime"),
         ("ray", "olvm/journal/__init__.py", "import ray"),
         ("behaviours", "actors/vm.py", "import time"),
+        ("behaviours", "actors/vm_takeover.py", "import threading"),
+        ("behaviours", "actors/host_agent_leases.py", "import time"),
         ("behaviours", "olvm/model/errors.py", "import random"),
+        ("simulator", "sim/world.py", "import duckdb"),
+        ("simulator", "sim/mutants/catalogue.py", "import libvirt"),
+        ("simulator", "actors/lease_port.py", "import sqlite3"),
     ],
 )
 def test_layers_with_a_planted_import_break_their_contract(
@@ -61,6 +74,23 @@ def test_layers_with_a_planted_import_break_their_contract(
     result = lint_imports(copied_source, "--contract", contract)
     assert result.returncode == 1
     assert "0 kept, 1 broken" in result.stdout, result.stdout + result.stderr
+
+
+def test_every_part_of_a_behaviour_is_reached_by_the_contract_for_behaviours() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    sources = next(contract["source_modules"] for contract in contracts if contract["id"] == "behaviours")
+    path_by_module = {module_name(path): path for path in module_paths("actors")}
+    reached, waiting = set(), list(sources)
+    while waiting:
+        module = waiting.pop()
+        if module in path_by_module and module not in reached:
+            reached.add(module)
+            tree = ast.parse(path_by_module[module].read_text(encoding="utf-8"))
+            names = [name for name, _ in imported_names(tree)]
+            waiting += names + [name.rpartition(".")[0] for name in names]
+    assert {module_name(path) for path in behaviour_paths()} <= reached
 
 
 def test_ray_is_imported_by_the_ray_runtime_alone() -> None:

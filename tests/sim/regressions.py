@@ -67,7 +67,6 @@ REGRESSIONS: tuple[Regression, ...] = (
                 *(Step(80_000, "activate", host) for host in ("H1", "H2", "H3")),
             ),
         ),
-        open=True,
     ),
     Regression(
         name="calls_that_fail_by_chance_while_the_world_is_built",

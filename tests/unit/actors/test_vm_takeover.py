@@ -100,7 +100,7 @@ def test_vm_whose_host_comes_back_with_it_is_not_taken_over() -> None:
     done = give(one, reported(S.UP))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
     assert (one.record.status, one.record.host, one.record.epoch) == (S.UP, "H1", 3)
-    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2"),)
+    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True),)
     done = give(one, reported(S.UP, on="H2", epoch=4, seq=1))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
 
@@ -168,7 +168,7 @@ def test_vm_takeover_whose_new_host_is_lost_goes_to_a_third(word: m.AnyMessage) 
     (again,) = sent_to(done, CLUSTER)
     assert isinstance(again, m.PlaceCopy)
     assert (again.epoch, again.excluded_hosts) == (5, ["H1", "H2"])
-    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2"),)
+    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True),)
     done = give(one, m.HostConfirmedDead("H2", "boot-2", "fenced"))
     assert done.sent == [(CLUSTER, m.ReleaseVm("v1", "H2", 4), True)]
 
@@ -194,6 +194,17 @@ def test_vm_takeover_unheard_whose_old_host_dies_is_unknown_on_the_new_one() -> 
     assert (one.record.status, one.record.host, one.record.epoch) == (S.UNKNOWN, "H2", 4)
     give(one, reported(S.UP, on="H2", epoch=4))
     assert (one.record.status, one.record.host) == (S.UP, "H2")
+
+
+def test_vm_whose_old_life_ends_after_a_takeover_nobody_heard_of_is_unknown_there() -> None:
+    """Found by a campaign: the machine was called down while the new host ran it."""
+    one = taken_over()
+    give(one, m.HostLost("H2", "silent"))
+    done = give(one, reported(S.DOWN, exit_reason=1, exit_message="its lease expired"))
+    assert (one.record.status, one.record.host, one.record.epoch) == (S.UNKNOWN, "H2", 4)
+    assert m.PromoteCopy("v1", 4, "H1", 3) in sent_to(done, CLUSTER)
+    give(one, m.HostConfirmedDead("H2", "boot-2", "fenced"))
+    assert one.record.status is S.WAIT_FOR_LAUNCH
 
 
 def test_vm_lost_host_never_starts_a_machine_without_a_lease_elsewhere_until_it_is_proven_dead() -> None:

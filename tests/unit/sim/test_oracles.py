@@ -338,9 +338,11 @@ def test_l5_start_that_nobody_asked_for_fires(board: Board) -> None:
 
 def test_l5_machine_that_wanders_at_rest_fires(board: Board) -> None:
     board.healed()
-    for _ in range(4):
-        board.called("H1", "MigrateDomain", "a", 1)
-    fires("L5", lambda: board.called("H1", "MigrateDomain", "a", 1))
+    for epoch in range(4):
+        board.called("H1", "MigrateDomain", "a", epoch)
+        board.ended("H1", "a", epoch, 8)  # an attempt that failed
+        board.ended("H1", "a", epoch, 4)
+    fires("L5", lambda: board.ended("H1", "a", 5, 4))
 
 
 def test_d2_journal_that_differs_from_its_tables_fires(scene: Scene, board: Board) -> None:
