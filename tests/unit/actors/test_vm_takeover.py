@@ -100,7 +100,7 @@ def test_vm_whose_host_comes_back_with_it_is_not_taken_over() -> None:
     done = give(one, reported(S.UP))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
     assert (one.record.status, one.record.host, one.record.epoch) == (S.UP, "H1", 3)
-    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True),)
+    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2"),)
     done = give(one, reported(S.UP, on="H2", epoch=4, seq=1))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
 
