@@ -143,6 +143,11 @@ class Hosts:
 
     # ------------------------------------------------------------------ power
 
+    def has_power(self, silo: str) -> bool:
+        """Whether the computer that a silo runs on is on; silos that are no host's always have power."""
+        name = self.name_by_silo.get(silo)
+        return name is None or self.by_name[name].is_on
+
     def power_off(self, name: str) -> bool:
         """Lose the host: agent, machines and all. False: it was off."""
         host = self.by_name[name]

@@ -308,6 +308,7 @@ class Processes:
         self.wiped: list[Callable[[str], None]] = []
         self.plug: Callable[[Process], None] = lambda _process: None
         self.clock_of: Callable[[str], HostClock] = lambda _name: HostClock(timeline)
+        self.has_power: Callable[[str], bool] = lambda _name: True
         self.fate: Callable[[Process], CrashPoint | None] | None = None
         self.after_batch: list[Callable[[Silo], None]] = []
         self.journal_rows_max = JOURNAL_ROWS_MAX
@@ -347,8 +348,8 @@ class Processes:
         return name in self.by_name
 
     def start(self, name: str) -> Process | None:
-        """Begin a new life from the disk. None: it runs already, or its disk cannot be read or written now."""
-        if name in self.by_name:
+        """Begin a new life from the disk. None: it runs already, its computer is off, or its disk does not work now."""
+        if name in self.by_name or not self.has_power(name):
             return None
         life = self._lives[name] = self._lives.get(name, 0) + 1
         step_ns = 0

@@ -240,6 +240,7 @@ class Steps:
 
     def _do_swizzle(self, step: Step) -> None:
         """Half of the hosts' links clog one after another and are freed in another order."""
+        self._world.note_fault("swizzle")
         names = [host.silo for host in self._world.hosts.by_name.values()]
         chosen = [name for index, name in enumerate(sorted(names)) if (index + step.value) % 2 == 0]
         whole_s = step.for_ms / 1000
@@ -248,7 +249,7 @@ class Steps:
             ends_s = whole_s / 2 * (1 + (index * 7 + step.value) % len(chosen) / len(chosen))
             self._world.timeline.after(
                 begins_s,
-                lambda silo=silo, lasts=ends_s - begins_s: self._world.clog("engine", silo, lasts),  # type: ignore[misc]
+                lambda silo=silo, lasts=ends_s - begins_s: self._world.network.clog("engine", silo, lasts),  # type: ignore[misc]
             )
 
     def _do_noise(self, step: Step) -> None:

@@ -31,6 +31,40 @@ CALLS: Final = (
     "MigrateDomain",
     "CancelMigration",
 )
+CALL_FAULTS: Final = ("call_fails", "call_hangs", "call_times_out")
+# What makes the first matter; how long after, at least and most; and in which share of cases it is drawn.
+SEQUELS: Final[dict[str, tuple[str, float, float, float]]] = {
+    "suspend": ("resume", 10, 90, 0.5),
+    "migrate": ("cancel_migration", 0, 20, 0.15),
+    "maintenance": ("cancel_maintenance", 0, 20, 0.3),
+    "host_problem": ("activate", 15, 120, 0.3),
+    "guest_is_deaf": ("shutdown", 0, 5, 0.8),
+    "monitor_hangs": ("stop", 0, 5, 0.3),
+    "migration_never_converges": ("migrate", 0, 5, 0.8),
+    "fence_lies": ("isolate_fully", 0, 5, 0.5),
+    "fence_fails": ("isolate_host", 0, 5, 0.2),
+    "fence_times_out": ("isolate_host", 0, 5, 0.3),
+    "call to start": ("start", 0, 3, 0.8),
+    "call to stop": ("shutdown", 0, 3, 0.8),
+    "call to reboot": ("reboot", 0, 3, 0.8),
+    "call to reset": ("reset", 0, 3, 0.8),
+    "call to suspend": ("suspend", 0, 3, 0.8),
+    "call to resume": ("resume", 0, 3, 0.8),
+    "call to migrate": ("migrate", 0, 3, 0.8),
+    "call to cancel": ("cancel_migration", 0, 3, 0.8),
+}
+# By the call that a fault waits for: whose sequel it gets.
+SPRUNG_BY: Final = {
+    "StartDomain": "call to start",
+    "ShutdownDomain": "call to stop",
+    "RebootDomain": "call to reboot",
+    "ResetDomain": "call to reset",
+    "SuspendDomain": "call to suspend",
+    "RestoreDomain": "call to resume",
+    "PrepareIncoming": "call to migrate",
+    "MigrateDomain": "call to migrate",
+    "CancelMigration": "call to cancel",
+}
 VERB_TARGET: Final = {
     "repeat": "none",
     "maintenance": "host",
@@ -84,6 +118,7 @@ def draw_plan(
         knobs=_draw_knobs(seed, profile, shape),
     )
     steps = [*_draw_faults(plan, favour), *_draw_commands(plan, favour)]
+    steps += _draw_sequels(plan, steps)
     # Commands come before faults of the same instant, and equal ones in the order they were drawn.
     steps.sort(key=lambda step: step.at_ms)
     return Plan(
@@ -191,10 +226,32 @@ def _draw_faults(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
 def _draw_fault(rng: random.Random, name: str, fault: FaultKind, at_ms: int, shape: Shape) -> Step:
     least, most = fault.for_s
     for_ms = 0 if most == 0 else int(1000 * least * (most / least) ** rng.random())
-    detail = rng.choice(CALLS) if name in ("call_fails", "call_hangs", "call_times_out") else ""
+    detail = rng.choice(CALLS) if name in CALL_FAULTS else ""
     return Step(
         at_ms, name, _draw_target(rng, name, fault.target, shape), for_ms, rng.choice((1, 2, 3, 8)), detail
     )
+
+
+def _draw_sequels(plan: Plan, steps: list[Step]) -> list[Step]:
+    """After some steps, the one that makes them matter: drawn by themselves the two would seldom meet.
+
+    A planted fault waits for its call, a suspended machine for its resuming, a fence device that lies for a host
+    that must be fenced.
+    """
+    rng = _stream(plan.seed, "sequels")
+    sequels = []
+    for step in steps:
+        what, least_s, most_s, share = SEQUELS.get(SPRUNG_BY.get(step.detail, step.what), ("", 0, 0, 0.0))
+        by_chance, after_s, vm = rng.random(), rng.uniform(least_s, most_s), rng.randint(1, max(1, plan.shape.vms))
+        at_ms = step.at_ms + int(after_s * 1_000)
+        if not what or by_chance >= share or at_ms >= plan.end_ms:
+            continue
+        is_call = step.what in CALL_FAULTS
+        target = f"v{vm}" if is_call else step.target
+        detail = step.target if is_call and what == "migrate" and step.detail == "PrepareIncoming" else ""
+        for_ms = 1_000 * rng.randint(60, 300) if what in FAULTS else 0
+        sequels.append(Step(at_ms, what, target, for_ms, rng.randrange(1_000), detail))
+    return sequels
 
 
 def _draw_target(rng: random.Random, name: str, kind: str, shape: Shape) -> str:

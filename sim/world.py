@@ -92,6 +92,7 @@ class World:
         self.processes.committed.append(self.clients.committed)
         self.truth.watch(Sightings(self.hosts, self.processes, self.situations, self.timeline.now_ns))
         self.processes.clock_of = self._clock_of
+        self.processes.has_power = self.hosts.has_power
         self.processes.start(ENGINE_SILO)
         if self.shape.telemetry:
             self.processes.start(TELEMETRY_SILO)

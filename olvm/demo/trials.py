@@ -22,18 +22,19 @@ POLL_S = 0.1
 MOVE_WITHIN_S = 60.0
 DRAIN_WITHIN_S = 60.0
 DRAINED_VMS = 24  # the host whose machines are nearest to this number is emptied
-CANDIDATES_MAX = 4  # the largest machines: one may fit nowhere else
+CANDIDATES_MAX = 4  # the largest machines of the cluster with room: one may fit nowhere else
 
 LARGEST_QUERY = """
     select name, host, memory_bytes from vms
-    where status = 'up' and copy_phase = '' and operation_id is null order by memory_bytes desc, name limit ?
+    where status = 'up' and copy_phase = '' and operation_id is null
+    order by cluster = 'even' desc, memory_bytes desc, name limit ?
 """
 MOVED_QUERY = (
     "select details from events where code = 'vm_migrated' and vm_name = ? order by seq desc limit 1"
 )
 DRAINABLE_QUERY = """
     select h.name, count(*) as machines from hosts h join reservations r on r.host = h.name
-    where h.status = 'up' and not starts_with(h.silo, 'host-rack') and not ends_with(h.silo, '-own')
+    where h.status = 'up' and h.silo <> 'host-rack' and not ends_with(h.silo, '-own')
     group by h.name order by abs(count(*) - ?), h.name limit 1
 """
 

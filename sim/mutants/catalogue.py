@@ -46,11 +46,11 @@ SILO: tuple[Mutant, ...] = (
         favour=("crash_engine",),
     ),
     Mutant(
-        name="silo-acknowledges-a-batch-it-gave-up",
+        name="silo-keeps-what-it-could-not-commit",
         module="actors.silo",
         old="        self._ack_due.clear()\n        self._recover()",
-        new="        self._recover()\n        for peer in self._ack_due: self.peers[peer].received_seq += 1",
-        says="a batch that could not be committed is acknowledged all the same",
+        new="        self._batch = Batch()\n        self._batch_events = []",
+        says="actors go on with the state of a batch that could not be committed",
         favour=("disk_errors", "disk_full"),
     ),
     Mutant(
@@ -457,8 +457,8 @@ AGENT: tuple[Mutant, ...] = (
     Mutant(
         name="agent-keeps-leases-of-ended-copies",
         module="actors.host_agent_domains",
-        old="        if domain.lease_taken:\n            self.untold[domain.vm_id] = None\n            self.leave_lease(domain, turn)",
-        new="        if False:\n            pass",
+        old="        if domain.lease_taken:\n            self.untold[domain.vm_id] = None\n",
+        new="        if False:\n            self.untold[domain.vm_id] = None\n",
         says="the lease of a machine that ended is not given back",
         favour=("guest_crashes", "call_fails"),
     ),

@@ -144,6 +144,14 @@ def test_s3_lower_epoch_takes_effect_fires(board: Board) -> None:
     fires("S3", lambda: board.called("H1", "StartDomain", "a", 3))
 
 
+def test_s3_life_that_a_later_one_has_overtaken_runs_on_fires(board: Board) -> None:
+    board.vcpus_started("H1", "a", 4)
+    board.vcpus_stopped("H1", "a", 4)
+    board.vcpus_started("H2", "a", 5)
+    board.vcpus_stopped("H2", "a", 5)
+    assert "epoch 4 after epoch 5" in fires("S3", lambda: board.vcpus_started("H1", "a", 4))
+
+
 def test_s4_acknowledged_operation_missing_after_a_crash_fires(board: Board) -> None:
     board.answered("client/1", m.OperationView("o1", "start_vm", "vm", "a", "v1", "running"))
     row = OperationRecord(id="o1", kind="start_vm", target_kind="vm", target_id="a", target_name="v1")
@@ -254,6 +262,14 @@ def test_s10_machine_up_in_name_only_fires(scene: Scene) -> None:
     fires("S10", Board(scene).settled)
 
 
+def test_s10_machine_left_on_a_host_in_maintenance_fires(scene: Scene) -> None:
+    at_rest(scene)
+    for row in scene.rows:
+        if isinstance(row, HostRecord):
+            row.status = HostStatus.MAINTENANCE
+    assert "in maintenance" in fires("S10", Board(scene).settled)
+
+
 def test_s11_step_that_the_table_lacks_fires(board: Board) -> None:
     board.committed("engine", saved(vm(VmStatus.DOWN)))
     board.committed("engine", saved(vm(VmStatus.WAIT_FOR_LAUNCH)))
@@ -282,6 +298,25 @@ def test_s12_gap_in_the_events_fires_also_across_a_restart(board: Board) -> None
 def test_s13_epoch_that_falls_fires(board: Board) -> None:
     board.committed("engine", saved(vm(epoch_issued=5)))
     fires("S13", lambda: board.recovered("engine", {VmRecord: {"a": vm(epoch_issued=4)}}, 1))
+
+
+def test_s13_older_report_that_is_believed_fires(board: Board) -> None:
+    board.committed("engine", saved(vm(seen_host_epoch=2, seen_seq=9)))
+    board.committed("engine", saved(vm(seen_host_epoch=3, seen_seq=1)))
+    fires("S13", lambda: board.committed("engine", saved(vm(seen_host_epoch=2, seen_seq=10))))
+
+
+def test_s13_new_attempt_counts_reports_anew(board: Board) -> None:
+    board.committed("engine", saved(vm(seen_host_epoch=2, seen_seq=9)))
+    board.committed("engine", saved(vm(epoch=4)))
+
+
+def test_l1_machine_left_paused_by_a_migration_fires(scene: Scene, board: Board) -> None:
+    at_rest(scene)
+    for row in scene.rows:
+        if isinstance(row, VmRecord):
+            row.pause_code = "POSTMIGRATE"
+    assert "POSTMIGRATE" in fires("L1", board.settled)
 
 
 def test_l1_host_that_never_returns_fires(scene: Scene, board: Board) -> None:
