@@ -6,6 +6,8 @@ group is always one that hosts or capacity break, and moving machines can mend i
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from actors.behaviour import Turn
 from actors.cluster_book import Book
 from olvm.model import messages as m
@@ -48,6 +50,8 @@ class Groups:
                 refusal = self._set(message.command, message.vm_ids, turn)
             case m.RemoveAffinityGroup():
                 refusal = self._remove(message.command, turn)
+            case _:
+                assert_never(message.command)
         code, reason = refusal or ("", "")
         turn.send("engine", m.OperationEnded(message.operation_id, refusal is None, reason, code))
 

@@ -14,8 +14,11 @@ import hashlib
 import logging
 import os
 import secrets
+import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,7 +37,7 @@ from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
 from olvm.model.client_protocol import SiloStatus
 from olvm.model.config import Config
-from olvm.model.errors import JournalLocked, NotFound, OlvmError, from_wire
+from olvm.model.errors import BadInput, JournalLocked, NotFound, OlvmError, from_wire
 from olvm.model.record import Record
 from olvm.model.table import QueryResult
 
@@ -313,6 +316,7 @@ class RayRuntime:
             ray.kill(handle, no_restart=True)
         if self._owns_ray:
             ray.shutdown()
+        self._directory.cleanup()
 
 
 def _unwrapped(error: Exception) -> OlvmError:
@@ -354,3 +358,42 @@ def _start_ray(directory: Path) -> None:
         configure_logging=True,
         **cluster,
     )
+
+
+# ---------------------------------------------------------------- tasks
+
+
+class RayPool(Executor):
+    """Runs plain functions as Ray tasks, for campaigns of simulations. Ray's retries are off: a seed counts once."""
+
+    def __init__(self) -> None:
+        self._owns_ray = not ray.is_initialized()
+        self._directory = tempfile.TemporaryDirectory(prefix="olvm-ray-")
+        if self._owns_ray:
+            _start_ray(Path(self._directory.name))
+        self._task: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = self._task.remote(fn, args, kwargs).future()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        del wait, cancel_futures
+        if self._owns_ray:
+            ray.shutdown()
+
+
+def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return fn(*args, **kwargs)
+
+
+def ray_pool(workers: int, mutant: str = "") -> Executor:
+    """A pool of Ray tasks in place of processes; planted bugs need processes of their own.
+
+    Raises:
+        BadInput: a mutant was asked for.
+    """
+    if mutant:
+        raise BadInput("planted bugs are hunted in processes, not in Ray tasks: leave --ray out")
+    del workers  # the caller keeps so many under way; Ray gives each a CPU
+    return RayPool()

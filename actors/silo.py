@@ -455,8 +455,8 @@ class Silo:
             if fresh:
                 self._batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
                 self._local.extend(map(decode_envelope, fresh))
-        for data in frame.volatile:
-            self._local.append(decode_envelope(data))
+        for payload in frame.volatile:
+            self._local.append(decode_envelope(payload))
 
     def _enqueue(self, to: str, sender: str, message: AnyMessage, cause_id: str) -> None:
         self._id_count += 1

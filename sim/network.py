@@ -104,7 +104,8 @@ class Link:
         noises = [QUIET] if CLIENT in (self.source, self.to) else [base, *self.windows.values()]
 
         def odds(name: str) -> int:
-            return max(getattr(noise, name) for noise in noises) * _ODDS // 10_000
+            worst: int = max(getattr(noise, name) for noise in noises)
+            return worst * _ODDS // 10_000
 
         self.loss = odds("loss_per_10k")
         self.duplicate = self.loss + odds("duplicate_per_10k")

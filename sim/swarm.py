@@ -242,7 +242,11 @@ def _draw_sequels(plan: Plan, steps: list[Step]) -> list[Step]:
     sequels = []
     for step in steps:
         what, least_s, most_s, share = SEQUELS.get(SPRUNG_BY.get(step.detail, step.what), ("", 0, 0, 0.0))
-        by_chance, after_s, vm = rng.random(), rng.uniform(least_s, most_s), rng.randint(1, max(1, plan.shape.vms))
+        by_chance, after_s, vm = (
+            rng.random(),
+            rng.uniform(least_s, most_s),
+            rng.randint(1, max(1, plan.shape.vms)),
+        )
         at_ms = step.at_ms + int(after_s * 1_000)
         if not what or by_chance >= share or at_ms >= plan.end_ms:
             continue

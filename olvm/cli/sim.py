@@ -62,10 +62,10 @@ def run(
 ) -> int:
     """Run one seed and say what happened."""
     del verbose
-    from sim.explore import encode_plan
     from sim.reports import REPLAY, run_lines
     from sim.runs import run_plan
     from sim.swarm import draw_plan
+    from sim.token import encode_plan
 
     plan = draw_plan(seed, profile, hours=hours, hosts=hosts, vms=vms)
     outcome = run_plan(plan)
@@ -113,7 +113,7 @@ def explore(
         raise BadInput(f"--seeds must be at least 1, got {seeds}")
     make_pool = process_pool
     if ray:
-        from olvm.cli.sim_on_ray import ray_pool
+        from actors.ray_runtime import ray_pool
 
         make_pool = ray_pool
     progress = _Progress(seeds)

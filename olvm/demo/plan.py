@@ -87,8 +87,8 @@ class PlannedVm(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int
     memory_bytes: int
     high_availability: bool
-    priority: int
-    lease: bool
+    priority: int = 50
+    lease: bool = False
     kept: bool
     arrive_s: float
     leave_s: float | None

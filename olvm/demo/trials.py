@@ -90,6 +90,10 @@ class Trials:
         self._stopping.set()
         self._thread.join(timeout=MOVE_WITHIN_S)
 
+    def join(self) -> None:
+        """Wait for their end; each step has its own time."""
+        self._thread.join()
+
     def _run(self) -> None:
         self.failed = "the trials did not end"
         steps = (

@@ -17,6 +17,7 @@ from olvm.model.vm_states import VM_TRANSITIONS, VmStatus
 from sim.oracles.oracle import Oracle, Witness
 
 S = TypeVar("S", bound=StrEnum)
+T = TypeVar("T", bound=StrEnum)
 # A turn never passes through these on its way: they are where it waits for somebody's word.
 _RESTING = frozenset({VmStatus.UNKNOWN, VmStatus.NOT_RESPONDING, HostStatus.NON_RESPONSIVE})
 TRANSIENT_VM = frozenset(
@@ -44,7 +45,7 @@ TRANSIENT_HOST = frozenset(
 )
 
 
-def within_one_turn(table: Mapping[tuple[S, StrEnum], S]) -> frozenset[tuple[str, str]]:
+def within_one_turn(table: Mapping[tuple[S, T], S]) -> frozenset[tuple[str, str]]:
     """Every pair that one turn may show: an edge, or two that rest nowhere on the way."""
     edges = {(str(start), str(to)) for (start, _), to in table.items()}
     resting = {str(status) for status in _RESTING}
@@ -94,8 +95,8 @@ class LegalTransitions(Oracle):
         for row in cast("dict[str, VmRecord]", batch.upserts.get(VmRecord, {})).values():
             if (row.silo or "engine") == silo:
                 self._moved(VmRecord, row.id, row.status, VM_EDGES, VM_PAIRS, batch)
-        for row in cast("dict[str, HostRecord]", batch.upserts.get(HostRecord, {})).values():
-            self._moved(HostRecord, row.name, row.status, HOST_EDGES, HOST_PAIRS, batch)  # type: ignore[attr-defined]
+        for host in cast("dict[str, HostRecord]", batch.upserts.get(HostRecord, {})).values():
+            self._moved(HostRecord, host.name, host.status, HOST_EDGES, HOST_PAIRS, batch)
         for kind in (VmRecord, HostRecord):
             for key in batch.erasures.get(kind, ()):
                 self._status.pop((kind, key), None)

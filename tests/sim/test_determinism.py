@@ -1,4 +1,4 @@
-"""One plan is one run: in this process, in another, under another hash seed; and one fault leaves others' draws alone."""
+"""A plan is one run, in any process and under any hash seed; and a fault leaves the draws of others alone."""
 
 from __future__ import annotations
 

@@ -13,7 +13,11 @@ PLAN = Plan(
     seed=2,
     hours=0.03,
     shape=Shape(hosts=2, vms=2, running_percent=50, host_memory_gib=16),
-    steps=(Step(5_000, "start", "v2"), Step(30_000, "migrate", "v1"), Step(31_000, "crash_engine", "", 2_000)),
+    steps=(
+        Step(5_000, "start", "v2"),
+        Step(30_000, "migrate", "v1"),
+        Step(31_000, "crash_engine", "", 2_000),
+    ),
 )
 
 

@@ -56,7 +56,7 @@ def test_page_names_modules_that_are_there_and_exit_codes_that_hold() -> None:
     ]
     assert missing == []
     for verdict in ("safety", "liveness"):
-        assert f"{EXIT_CODE_BY_VERDICT[verdict]} a {verdict} promise" in text()  # type: ignore[index]
+        assert f"{EXIT_CODE_BY_VERDICT[verdict]} a {verdict} promise" in text()
 
 
 if __name__ == "__main__":

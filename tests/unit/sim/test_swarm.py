@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -73,7 +74,7 @@ def test_faults_come_in_bursts_and_alone() -> None:
         later.at_ms - step.at_ms
         for plan in plans("brutal")
         for faults in [[step for step in plan.steps if step.what in FAULTS]]
-        for step, later in zip(faults, faults[1:], strict=False)
+        for step, later in pairwise(faults)
     ]
     assert sum(gap <= 300 for gap in gaps) > len(gaps) / 10
     assert sum(gap > 5_000 for gap in gaps) > len(gaps) / 10

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -33,6 +36,10 @@ PLANS = st.builds(
 TOKEN = encode_plan(draw_plan(3, hours=0.05))
 
 
+def raw(token: str) -> bytes:
+    return base64.urlsafe_b64decode(token[2:] + "=" * (-(len(token) - 2) % 4))
+
+
 @given(plan=PLANS)
 def test_plan_through_its_token_is_the_same_plan(plan: Plan) -> None:
     token = encode_plan(plan)
@@ -45,14 +52,12 @@ def test_plan_through_its_token_is_the_same_plan(plan: Plan) -> None:
 @given(where=st.integers(2, len(TOKEN) - 1), letter=st.sampled_from("ABab01-_"))
 def test_token_with_one_letter_changed_is_refused_or_the_same_plan(where: int, letter: str) -> None:
     damaged = TOKEN[:where] + letter + TOKEN[where + 1 :]
-    try:
-        found = decode_plan(damaged)
-    except BadInput as refusal:
-        assert "copy it whole" in refusal.message
-    else:
-        # The last letter has bits that stand for nothing.
-        assert damaged == TOKEN or where == len(TOKEN) - 1
-        assert found == decode_plan(TOKEN)
+    # The last letter has bits that stand for nothing.
+    if damaged == TOKEN or (where == len(TOKEN) - 1 and raw(damaged) == raw(TOKEN)):
+        assert decode_plan(damaged) == decode_plan(TOKEN)
+        return
+    with pytest.raises(BadInput, match="copy it whole"):
+        decode_plan(damaged)
 
 
 @given(length=st.integers(0, len(TOKEN) - 1))
@@ -68,10 +73,7 @@ def test_any_other_word_is_refused_with_a_sentence(word: str) -> None:
 
 
 def test_token_of_a_plan_of_another_release_is_refused() -> None:
-    import base64
-    import zlib
-
     data = zlib.compress(msgspec.msgpack.encode({"seed": "seven"}))
-    raw = zlib.crc32(data).to_bytes(4, "big") + data
+    whole = zlib.crc32(data).to_bytes(4, "big") + data
     with pytest.raises(BadInput, match="of another release"):
-        decode_plan("p-" + base64.urlsafe_b64encode(raw).decode().rstrip("="))
+        decode_plan("p-" + base64.urlsafe_b64encode(whole).decode().rstrip("="))
