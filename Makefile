@@ -15,9 +15,10 @@ PY := $(BIN)/python
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 PYTEST_ARGS ?=
+SIM_ARGS ?=
 CHECKED := olvm actors hypervisor_backends sim guest_agent tests benchmarks examples
 
-.PHONY: help venv demo test test-fast test-ray check format bench docs apt-libvirt clean
+.PHONY: help venv demo test test-fast test-ray sim check format bench docs apt-libvirt clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,6 +53,9 @@ test-fast: $(STAMP)  ## Without Ray, libvirt and slow tests
 
 test-ray: $(STAMP)  ## Only the tests that start Ray
 	$(PY) -m pytest -m ray $(PYTEST_ARGS)
+
+sim: $(STAMP)  ## Two hundred simulated worlds; SIM_ARGS adds to `olvm sim explore`
+	$(BIN)/olvm sim explore --seeds 200 $(SIM_ARGS)
 
 check: $(STAMP)  ## Formatting, lint, types, layers: what CI runs before the tests
 	$(BIN)/ruff format --check $(wildcard $(CHECKED))

@@ -1,1 +1,1 @@
-"""The deterministic simulator. Empty until its issue: the actors that will run in it are in `actors/`."""
+"""The deterministic simulator: the actors of `actors/` in one thread, virtual time and faults (docs/promises.md)."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
 from olvm.api.data_center import DataCenter
@@ -28,8 +26,7 @@ UP_AGAIN_QUERY = "select id, started_ns from vms where status = 'up' and started
 RESTARTS_QUERY = """
     select vm_id, details like '%"from"%' from events where code = 'vm_ha_restart' and at_ns > ? order by seq
 """
-STATUSES_QUERY = "select status, count(*) from hosts where silo = ? group by status order by status"
-FALLEN_QUERY = "select count(*) from hosts where silo = ? and status_since_ns > ?"
+HOSTS_QUERY = "select name, status, boot_id from hosts where silo = ?"
 UNKNOWN_QUERY = "select count(*) from vms where status = 'unknown'"
 
 
@@ -60,6 +57,7 @@ class RackLoss:
         self._awaited: dict[str, tuple[str, int]] = {}  # id -> name, priority
         self.hosts = [host.shape.name for host in plan.rack]
         self._told_statuses = f"{len(self.hosts)} up"
+        self._old_boots: set[str] = set()
         self.at_ns = 0
         self.pid = 0
         self.vms_hit = 0
@@ -76,6 +74,7 @@ class RackLoss:
         hit = self._dc.sql(HIT_QUERY, [RACK_SILO]).rows()
         self._awaited = {vm_id: (name, priority) for vm_id, name, available, priority in hit if available}
         self.vms_hit, self.vms_hit_ha = len(hit), len(self._awaited)
+        self._old_boots = {boot_id for _, _, boot_id in self._dc.sql(HOSTS_QUERY, [RACK_SILO])}
         silo = running_silo(self._dc, RACK_SILO)
         self.pid, self.at_ns = silo.pid, time.time_ns()
         cut_power(self._dc.directory, self.hosts)
@@ -97,17 +96,15 @@ class RackLoss:
         back = [vm_id for vm_id, _ in self._dc.sql(UP_AGAIN_QUERY, [self.at_ns]) if vm_id in self._awaited]
         if len(back) > len(self.comebacks):
             self._note_comebacks()
-        statuses = self._dc.sql(STATUSES_QUERY, [RACK_SILO]).rows()
-        self._tell_statuses(statuses)
-        if self.hosts_back_s is None and dict(statuses) == {"up": len(self.hosts)}:
-            self.hosts_back_s = self._back_after_a_fall()
+        hosts = self._dc.sql(HOSTS_QUERY, [RACK_SILO]).rows()
+        self._tell_statuses(Counter(status for _, status, _ in hosts))
+        booted = [
+            name for name, status, boot_id in hosts if status == "up" and boot_id not in self._old_boots
+        ]
+        if self.hosts_back_s is None and len(booted) == len(self.hosts):
+            self.hosts_back_s = self.seconds
         complete = len(self.comebacks) == len(self._awaited) and self.hosts_back_s is not None
         return complete and self._dc.sql(UNKNOWN_QUERY).one() == 0
-
-    def _back_after_a_fall(self) -> float | None:
-        """They still look up for as long as nobody has missed them."""
-        fallen = self._dc.sql(FALLEN_QUERY, [RACK_SILO, self.at_ns]).one()
-        return self.seconds if fallen == len(self.hosts) else None
 
     def _note_comebacks(self) -> None:
         by_lease = dict(self._dc.sql(RESTARTS_QUERY, [self.at_ns]).rows())
@@ -139,8 +136,8 @@ class RackLoss:
     def _group(one: Comeback) -> str:
         return "by lease" if one.by_lease else f"after fencing with priority {one.priority}"
 
-    def _tell_statuses(self, statuses: list[tuple[Any, ...]]) -> None:
-        text = ", ".join(f"{count} {status}" for status, count in statuses)
+    def _tell_statuses(self, statuses: Counter[str]) -> None:
+        text = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
         if text != self._told_statuses:
             self._told_statuses = text
             self._say(f"     +{self.seconds:4.1f} s  hosts of the rack: {text}")

@@ -95,7 +95,6 @@ class Trials:
         self._thread.join()
 
     def _run(self) -> None:
-        self.failed = "the trials did not end"
         steps = (
             ("live migration", self._migrate),
             ("maintenance of a host", self._empty_a_host),
@@ -103,6 +102,7 @@ class Trials:
         )
         try:
             for self.doing, step in steps:
+                self.failed = f"{self.doing}: it did not end; the traceback says why"
                 step()
             self.failed = ""
         except OlvmError as error:
@@ -133,8 +133,10 @@ class Trials:
             if percent > told and look:
                 told = percent
                 self._say(f"     {look}: {percent} %")
-        view = operation.wait(0).view  # raises its reason
-        assert view.finished_ns is not None
+        # An answer that left before the end may have come after it: ask once more.
+        view = operation.refresh()
+        operation.wait(0)  # raises its reason
+        assert view.finished_ns is not None, f"{operation!r} has ended and has no end"
         return (view.finished_ns - view.created_ns) / 1e9
 
     # ------------------------------------------------------------------ the steps

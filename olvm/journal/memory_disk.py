@@ -9,6 +9,7 @@ be slow.
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 
 class DiskFault(Exception):
@@ -33,6 +34,8 @@ class MemoryDisk:
         self.written_bytes = 0
         self.sync_count = 0
         self._frames: list[bytes] = []
+        # What a reader has made of the first frames, and how many they were: see `keep_reading`.
+        self._reading: tuple[int, Any] = (0, None)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -58,6 +61,7 @@ class MemoryDisk:
     def take_back(self) -> None:
         """Remove the newest frame, which is not durable."""
         assert self.durable_count < len(self._frames), "a durable frame cannot be taken back"
+        self._changed_from(len(self._frames) - 1)
         self.used_bytes -= len(self._frames.pop())
 
     def replace(self, payload: bytes) -> None:
@@ -66,6 +70,7 @@ class MemoryDisk:
         As with a file, old and new need room together.
         """
         self._check_write(len(payload) + 4)
+        self._changed_from(0)
         self._frames = [_framed(payload)]
         self.durable_count = 1
         self.used_bytes = len(payload) + 4
@@ -76,27 +81,46 @@ class MemoryDisk:
         """Lose the pending frames but the first `pending_kept`; of the next one half is left if `is_torn`."""
         kept = min(len(self._frames), self.durable_count + pending_kept)
         torn = self._frames[kept : kept + 1] if is_torn else []
+        self._changed_from(kept)
         self._frames = self._frames[:kept] + [frame[: len(frame) // 2] for frame in torn]
         self.durable_count = len(self._frames)
         self.used_bytes = sum(map(len, self._frames))
 
     def corrupt(self, index: int) -> None:
         """Flip one bit in the middle of a frame."""
+        self._changed_from(range(len(self._frames))[index])
         frame = bytearray(self._frames[index])
         frame[len(frame) // 2] ^= 1
         self._frames[index] = bytes(frame)
 
     def wipe(self) -> None:
         """A new, empty disk in the old one's place."""
+        self._changed_from(0)
         self._frames.clear()
         self.durable_count = self.used_bytes = 0
 
-    def payloads(self) -> list[bytes | None]:
-        """The content of every frame, None where its checksum does not fit."""
-        return [checked(frame) for frame in self._frames]
+    def payloads(self, start: int = 0) -> list[bytes | None]:
+        """The content of every frame from `start` on, None where its checksum does not fit."""
+        return [checked(frame) for frame in self._frames[start:]]
+
+    def keep_reading(self, count: int, what: object) -> None:
+        """Keep what a reader made of the first `count` frames until one of them changes.
+
+        A world reads its disks thousands of times, and of a disk that was read before only the end is new.
+        """
+        self._reading = (count, what)
+
+    def reading(self) -> tuple[int, Any]:
+        """How many frames the kept reading covers, and the reading; (0, None) if there is none."""
+        return self._reading
+
+    def _changed_from(self, index: int) -> None:
+        if self._reading[0] > index:
+            self._reading = (0, None)
 
     def cut_last(self) -> None:
         """Drop a torn last frame, as a log is cut at its first incomplete entry."""
+        self._changed_from(len(self._frames) - 1)
         self.used_bytes -= len(self._frames.pop())
         self.durable_count = min(self.durable_count, len(self._frames))
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from functools import cache
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
@@ -83,12 +84,15 @@ class _Image(msgspec.Struct, array_like=True):
             del self.outgoing[destination]
 
     def copy(self) -> _Image:
-        """One whose tables and turns may be changed without changing this one's; the rest is shared."""
-        return msgspec.structs.replace(
-            self,
-            rows={table: dict(records) for table, records in self.rows.items()},
-            baseline={table: dict(records) for table, records in self.baseline.items()},
-            turns=list(self.turns),
+        """One that may be changed without changing this one."""
+        return _Image(
+            self.journal_id,
+            self.last_seq,
+            {table: dict(records) for table, records in self.rows.items()},
+            {table: dict(records) for table, records in self.baseline.items()},
+            list(self.turns),
+            {destination: list(waiting) for destination, waiting in self.outgoing.items()},
+            dict(self.acknowledged),
         )
 
     def fold(self, count: int, skipped: frozenset[str]) -> None:
@@ -135,9 +139,8 @@ class MemoryJournal:
         assert rows_kept_max is None or rows_kept_max >= journal_rows_max
         self.disk = disk if disk is not None else MemoryDisk()
         self._types = list(record_types)
-        self._tables = [RecordTable(one) for one in record_types]
+        self._tables = [_table_of(one) for one in record_types]
         self._append_only = frozenset(table.name for table in self._tables if table.is_append_only)
-        self._decoders = {one: msgspec.msgpack.Decoder(one) for one in record_types}
         self._encode = msgspec.msgpack.Encoder().encode
         self._rows_max = journal_rows_max
         self._rows_kept_max = rows_kept_max
@@ -177,13 +180,8 @@ class MemoryJournal:
         with self._lock:
             self._image = image = self._read_disk()
             self._forget_queries()
-        records: dict[type[Record], dict[str, Record]] = {}
-        for table in self._tables:
-            rows = {} if table.is_append_only else image.rows.get(table.name, {})
-            decode = self._decoders[table.record_type].decode
-            records[table.record_type] = {key: decode(rows[key]) for key in sorted(rows)}
         return Recovered(
-            records=records,
+            records={table.record_type: self._decoded(table) for table in self._tables},
             outgoing=[one for _, waiting in sorted(image.outgoing.items()) for one in waiting],
             next_turn_seq=image.last_seq + 1,
             last_at_ns=image.turns[-1].at_ns if image.turns else 0,
@@ -191,6 +189,15 @@ class MemoryJournal:
             acknowledged=dict(image.acknowledged),
             journal_id=image.journal_id,
         )
+
+    def records(self, record_type: type[Record]) -> dict[str, Record]:
+        """One table as this journal has it now, by key; empty for one that is only ever added to."""
+        return self._decoded(_table_of(record_type))
+
+    def _decoded(self, table: RecordTable) -> dict[str, Record]:
+        rows = {} if table.is_append_only else self._image.rows.get(table.name, {})
+        decode = _decoder_of(table.record_type).decode
+        return {key: decode(rows[key]) for key in sorted(rows)}
 
     def commit(self, batch: Batch) -> None:
         self._check_open()
@@ -273,31 +280,32 @@ class MemoryJournal:
             raise _unwritable(error) from error
 
     def _read_disk(self) -> _Image:
-        payloads = self.disk.payloads()
-        if len(payloads) > 1 and payloads[-1] is None:
-            self.disk.cut_last()
+        """What the disk holds. Frames that were read before are not read again: nobody has changed them."""
+        disk = self.disk
+        known_count, image = disk.reading()
+        payloads = disk.payloads(known_count)
+        if payloads and payloads[-1] is None and len(disk) > 1:
+            disk.cut_last()
             payloads.pop()
         whole = [payload for payload in payloads if payload is not None]
-        if not whole or len(whole) < len(payloads):
-            damaged = payloads.index(None) if payloads else 0
+        if len(whole) < len(payloads) or not len(disk):
+            damaged = known_count + payloads.index(None) if payloads else 0
             raise JournalCorrupt(
-                f"the journal in memory is damaged in frame {damaged} of {len(payloads)}; wipe its disk"
+                f"the journal in memory is damaged in frame {damaged} of {len(disk)}; wipe its disk"
             )
-        image = msgspec.msgpack.decode(whole[0], type=_Image)
-        for payload in whole[1:]:
-            image.apply(msgspec.msgpack.decode(payload, type=_Frame))
-        return image
+        if image is None:
+            image = _IMAGE.decode(whole.pop(0))
+        for payload in whole:
+            image.apply(_FRAME.decode(payload))
+        disk.keep_reading(len(disk), image)
+        return cast("_Image", image.copy())
 
     # ------------------------------------------------------------------ reading
 
     def _last_event_seq(self, table: RecordTable) -> int:
         if not table.is_append_only or "seq" not in table.column_names:
             return 0
-        seqs = (
-            msgspec.msgpack.decode(row, type=_OnlySeq).seq
-            for row in self._image.rows.get(table.name, {}).values()
-        )
-        return max(seqs, default=0)
+        return max((_SEQ.decode(row).seq for row in self._image.rows.get(table.name, {}).values()), default=0)
 
     def _forget_queries(self) -> None:
         if self._queries is not None:
@@ -310,7 +318,7 @@ class MemoryJournal:
         image = self._image
         rows = {
             table.name: [
-                table.encode(self._decoders[table.record_type].decode(row))
+                table.encode(_decoder_of(table.record_type).decode(row))
                 for row in image.rows.get(table.name, {}).values()
             ]
             for table in self._tables
@@ -328,6 +336,18 @@ class MemoryJournal:
 
 class _OnlySeq(msgspec.Struct):
     seq: int
+
+
+_IMAGE = msgspec.msgpack.Decoder(_Image)
+_FRAME = msgspec.msgpack.Decoder(_Frame)
+_SEQ = msgspec.msgpack.Decoder(_OnlySeq)
+# Of a type of record there is one table and one decoder, however many journals there are.
+_table_of = cache(RecordTable)
+
+
+@cache
+def _decoder_of(record_type: type[Record]) -> msgspec.msgpack.Decoder[Record]:
+    return msgspec.msgpack.Decoder(record_type)
 
 
 def _unwritable(error: DiskFault) -> JournalUnwritable:

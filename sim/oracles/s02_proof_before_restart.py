@@ -1,4 +1,8 @@
-"""S2: a machine is started on a host only when no other host holds a life of it that could still run."""
+"""S2: a machine is started on a host only when no other host holds a life of it that could still run.
+
+A migration's source that stands still when its target has executed has handed over: it is no life any more. That it
+never runs again, with a memory that is older than the disks, is S3's affair.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,10 @@ class ProofBeforeRestart(Oracle):
         self._lived: dict[str, dict[str, int]] = {}
 
     def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
-        self._lived.setdefault(vm_id, {})[host] = epoch
+        lived = self._lived.setdefault(vm_id, {})
+        for other in [name for name, life in lived.items() if life < epoch]:
+            del lived[other]
+        lived[host] = epoch
 
     def domain_removed(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
         del epoch, footprint_bytes

@@ -1,4 +1,4 @@
-"""Every relative link in our pages leads somewhere, and decisions are numbered without gaps."""
+"""Links in our pages lead somewhere, files that they name are there, and decisions are numbered without gaps."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ FOLDERS = (
     "examples",
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+# A path in code from the root, as `actors/vm.py` or `sim/oracles/`; one with a star names no single file.
+NAMED = re.compile(
+    r"`((?:olvm|actors|hypervisor_backends|sim|guest_agent|tests|benchmarks|examples|docs)/[\w./-]*)`"
+)
 SECTIONS = ["Context", "Decision", "Alternatives", "Consequences"]
 
 
@@ -31,6 +35,19 @@ def test_page_links_lead_somewhere(page: Path) -> None:
     links = LINK.findall(CODE.sub("", page.read_text(encoding="utf-8")))
     local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_names_files_that_are_there(page: Path) -> None:
+    named = NAMED.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_page_that_names_a_file_too_many_is_found() -> None:
+    assert NAMED.findall("see `actors/vm.py`, `sim/nowhere/` and `sim/*.py`") == [
+        "actors/vm.py",
+        "sim/nowhere/",
+    ]
 
 
 def test_decisions_are_numbered_without_gaps() -> None:

@@ -25,10 +25,9 @@ An arrow is one pair of statuses with all its triggers. A trigger that a status 
 `IllegalTransition` and changes nothing.
 
 The tables have more than the actors use today: rows of disks, of the installation of hosts and of what a real
-hypervisor alone can say wait for the features that will use them. The README says what works. Three more state
-machines are tables beside these: the end of a migration (`actors/vm_settling.py`), the fence flow of a host
-(`actors/host_fence_steps.py`) and the schedule of a migration that does not converge
-(`olvm/model/migration_policies.py`).
+hypervisor alone can say wait for the features that will use them. The README says what works. Two more tables of this
+kind are not drawn here: how a migration whose end is open is decided (`actors/vm_settling.py`), and the fence flow of
+a host (`actors/host_fence_steps.py`).
 """
 
 

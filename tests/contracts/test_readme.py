@@ -114,6 +114,23 @@ def test_readme_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
+def test_readme_token_replays_the_story_that_is_told() -> None:
+    from sim.runs import run_plan
+    from sim.token import decode_plan
+
+    (token,) = re.findall(r"olvm sim replay (p-\S+)", README)
+    outcome = run_plan(decode_plan(token), keeps_story=True)
+    assert outcome.verdict == "ok", outcome.sentence
+    told = [
+        line for block in blocks("text") for line in block.splitlines() if re.match(r" +\d+\.\d{3}  ", line)
+    ]
+    # Moments move when the control plane changes; what happens, in which order, does not.
+    story = iter([line.split(maxsplit=1)[1] for line in outcome.story])
+    words = [re.sub(r"after \d+ s", "after", line.split(maxsplit=1)[1]) for line in told]
+    assert len(words) >= 5
+    assert all(word in (re.sub(r"after \d+ s", "after", line) for line in story) for word in words), told
+
+
 def test_readme_command_misspelt_is_found() -> None:
     from olvm.cli import app
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -68,12 +69,14 @@ class ControlPlane(RuleBasedStateMachine):
         self.run.end()
 
 
-# About 0.3 s an example.
+# About 0.15 s an example.
 ControlPlane.TestCase.settings = settings(
-    max_examples=80,
+    max_examples=120,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+# A failure is shrunk for up to five minutes.
+ControlPlane.TestCase.pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 test_control_plane_under_any_commands_and_faults_keeps_every_promise = ControlPlane.TestCase

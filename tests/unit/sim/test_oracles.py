@@ -138,6 +138,19 @@ def test_s2_start_beside_a_living_copy_fires_even_if_that_is_paused(board: Board
     board.called("H2", "StartDomain", "a", 3)
 
 
+def test_s2_source_that_has_handed_over_is_no_life_and_must_not_come_back(board: Board) -> None:
+    board.domain_added("H1", "a", 1, GIB)
+    board.vcpus_started("H1", "a", 1)
+    board.vcpus_stopped("H1", "a", 1)
+    board.vcpus_started("H2", "a", 2)  # the target runs; its word to the source is lost
+    board.vcpus_stopped("H2", "a", 2)
+    board.domain_removed("H2", "a", 2, 0)  # and crashes
+    asked = OperationRecord(id="o", kind="start_vm", target_kind="vm", target_id="a", target_name="v1")
+    board.committed("engine", saved(asked))
+    board.called("H3", "StartDomain", "a", 3)
+    fires("S3", lambda: board.vcpus_started("H1", "a", 1))
+
+
 def test_s3_lower_epoch_takes_effect_fires(board: Board) -> None:
     board.called("H1", "PrepareIncoming", "a", 4)
     board.called("H1", "PrepareIncoming", "a", 4)
