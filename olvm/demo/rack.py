@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+
 import msgspec
 
 from olvm.api.data_center import DataCenter

@@ -116,6 +116,7 @@ class Story:
             report.trials(trials, watcher)
         report.verdict(proof)
         report.queries(dc, plan)
+        self.doing = "stopping the data center"
         return not proof.lost and not trials.failed
 
     def _put_to_trial(self, replay: Replay, trials: Trials, progress: ProgressLine) -> None:

@@ -110,8 +110,8 @@ REGRESSIONS: tuple[Regression, ...] = (
     Regression(
         name="guest_crashes_before_its_old_copy_is_ended",
         found=(
-            "oracle S2: a machine whose migration's source was not told of the hand-over crashed on its target, and its "
-            "restart counted as one beside a living copy"
+            "oracle S2: a machine whose migration's source was not told of the hand-over crashed on its target, and "
+            "its restart counted as one beside a living copy"
         ),
         plan="p-u63j73jaZZK_btRAEMZtI3okEM-ARMNxTWigQykpEc1qbY99i_eP2Zm1sGjoIiFEuqOhiC44uTvFhAQBPS06Kp6DN0Bi15e7K-hmft_u9-2s5uAjAuS_ovj3n9PamkJIOEmtIy67iXEWfz6av394-9Zf1uGE13DoKRJeP24U3ukszyqMFwGxrHZ443woFShjW1aKdDxvFGuClPS-2glJEFBIg9G5dVoLXbIabAaaniwnfFPnvQSOsGmjvgCdwU6tcqfqrXpSGymy9qu3hga0bFkukKxIHUG-IJCggGz7o6u0SfFwKTl5u5Y5jBbPBRHYUJ4RFzJ4stG9KjrzT8Rtd5G72kf4e1v0Lbiw__mXTJqsYrkVBbG69sPzl9HnNUSCmuFA-swoJfyfrdsLMlazzQuGqS4zLiUruJO0Nb_MhaWW2avA4dwyNYauXJdG5oyXHvt5XjjhM0kosBh3IRun09WHxakSZXCYNeNolbw9mvotiN_s6J6nd2f7o8BvftrxB9EqfjecJtjQ4-b-yOPHs_2xF5JnT7-vBWE08z8IyDKjC2GV94vicDl5ddCXDsLmWI4TwBB47WiOQOS3AV__A1njEys",
     ),
