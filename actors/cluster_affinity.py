@@ -6,6 +6,7 @@ group is always one that hosts or capacity break, and moving machines can mend i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import assert_never
 
 from actors.behaviour import Turn
@@ -41,6 +42,11 @@ class Groups:
             return None
         members = [member for group in groups for member in group.name_by_vm]
         return affinity_of(vm_id, groups, self.book.places(members), self.book.is_up)
+
+    def companions(self, vm_id: str) -> Iterator[str]:
+        """Those it shares a group with, itself among them."""
+        for group in self._groups_by_vm.get(vm_id, ()):
+            yield from group.name_by_vm
 
     # ------------------------------------------------------------------ changes
 

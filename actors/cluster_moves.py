@@ -71,10 +71,13 @@ class Moves:
     # ------------------------------------------------------------------ who may move
 
     def _movable(self, held: ReservationRecord, now_ns: int) -> bool:
+        """Not while a machine that it shares a group with is on its way: where that belongs is open until it is there,
+        and two rules that each move one of them would swap them for ever."""
         return (
             held.settled
             and not self.drains.is_leaving(held.vm_id)
             and self.resting_until_ns.get(held.vm_id, 0) <= now_ns
+            and not any(self.drains.is_leaving(other) for other in self.groups.companions(held.vm_id))
         )
 
     def request(self, held: ReservationRecord, affinity: Affinity | None) -> VmRequest:

@@ -48,7 +48,6 @@ REGRESSIONS: tuple[Regression, ...] = (
                 Step(283_671, "migrate", "v3", 0, 19),
             ),
         ),
-        open=True,
     ),
     Regression(
         name="host_activated_after_its_storage_came_back_is_drained_for_ever",
