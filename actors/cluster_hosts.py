@@ -5,6 +5,7 @@ It passes on what concerns machines. Rules:
    places in this order.
 2. A full report is compared with every row of its host, copies included: a row that it does not name is named to
    its machine, with its epoch, until the machine gives it back. So no row is forgotten.
+3. A line of a full report is passed on unless its machine surely knows it: see `cluster_lines`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from actors.cluster_book import Book, Row
 from actors.cluster_copies import Copies
 from actors.cluster_drain import Drains
 from actors.cluster_fencing import advice
+from actors.cluster_lines import Lines
 from actors.cluster_moves import Moves
 from actors.cluster_power import Power
 from actors.cluster_priority import PriorityGate
@@ -21,6 +23,8 @@ from olvm.model import messages as m
 from olvm.model.host_states import HostStatus
 from olvm.model.vm_states import WAITING_TO_COME_UP, VmStatus
 
+# After any of these a machine may believe other things of itself than its host's last line.
+TOLD_TO_MACHINES = (m.HostUsable, m.HostJoined, m.HostLeft, m.HostSilent, m.HostUnresponsive, m.HostFenced)
 # A restart that has come as far as this no longer holds others up: its host runs it.
 STARTED = frozenset({VmStatus.UP, *WAITING_TO_COME_UP}) - {VmStatus.WAIT_FOR_LAUNCH}
 
@@ -41,9 +45,12 @@ class Hosts:
         self.moves = moves
         self.gate = gate
         self.power = power
+        self.lines = Lines(book)
 
     def handle(self, message: m.AnyMessage, turn: Turn) -> bool:
         """False: the message is no host's."""
+        if isinstance(message, TOLD_TO_MACHINES):
+            self.lines.forget(message.host)
         match message:
             case m.HostReported():
                 self._on_host_reported(message, turn)
@@ -136,7 +143,7 @@ class Hosts:
             turn.send(row.vm_address, m.HostConfirmedDead(message.host, message.boot_id, message.reason))
 
     def _on_host_reported(self, report: m.HostReported, turn: Turn) -> None:
-        """Pass each line of a full report to its machine, and name the rows that are missing from it."""
+        """Pass the lines of a full report to their machines, and name the rows that are missing from it."""
         book, host = self.book, report.host
         if host in book.table:
             book.table.update_host(host, cpu_load_percent=report.cpu_load_percent)
@@ -144,6 +151,7 @@ class Hosts:
         for domain in report.domains:
             seen[domain.vm_id] = domain.epoch
             self._note_running(domain, host, turn)
+        for domain in self.lines.to_pass(report):
             line = m.DomainReported(host, report.agent, report.host_epoch, report.seq, domain)
             turn.tell(domain.vm_address, line)
         if host in book.table:

@@ -15,7 +15,7 @@ from olvm.model import messages as m
 from olvm.model.records import DomainRecord
 from olvm.model.vm_states import VmStatus
 
-# Renewals in a row without an answer of success that are one too many.
+# Renewals in a row that may fail. Each is answered within the time-out of the storage if it fails.
 RENEWALS_MISSED_MAX = 2
 REFUSAL_BY_OUTCOME = {"held": "lease_held", "stale": "stale_epoch"}
 
@@ -23,24 +23,24 @@ REFUSAL_BY_OUTCOME = {"held": "lease_held", "stale": "stale_epoch"}
 class AgentLeases:
     def __init__(self, book: DomainBook) -> None:
         self.book = book
-        self.unrenewed = 0  # renewals asked for since the last one that worked
+        self.unrenewed = 0  # renewals that failed since the last one that worked; those that work are not answered
 
     def problems(self) -> list[str]:
-        # The newest may be on its way; two before it must have failed.
         return ["storage_domain_unreachable"] if self.unrenewed > RENEWALS_MISSED_MAX else []
 
     # ------------------------------------------------------------------ the host's own lease
 
     def renew(self, turn: Turn) -> None:
-        self.unrenewed += 1
         turn.call(LEASES, RenewLease(self.book.host), "renew")
         turn.wake_each("renew", turn.config.lease_renew_period_s)
 
     def on_renewed(self, message: m.CallEnded, turn: Turn) -> None:
-        if message.ok:
-            if self.unrenewed > RENEWALS_MISSED_MAX:
-                turn.sometimes("agent_renews_again_after_the_storage_was_away")
-            self.unrenewed = 0
+        if not message.ok:
+            self.unrenewed += 1
+            return
+        if self.unrenewed > RENEWALS_MISSED_MAX:
+            turn.sometimes("agent_renews_again_after_the_storage_was_away")
+        self.unrenewed = 0
 
     # ------------------------------------------------------------------ machines' leases
 

@@ -22,7 +22,11 @@ from olvm.model.messages import CallEnded
 
 
 class RenewLease(msgspec.Struct, frozen=True):
-    """Raise the host's counter, and arm its watchdog when that worked."""
+    """Raise the host's counter, and arm its watchdog when that worked.
+
+    Answered when it failed, and when it works again after that: the agent wants to hear of nothing else, and all
+    hosts renew all the time.
+    """
 
     host: str
 
@@ -81,12 +85,15 @@ class LeasePort:
         self._store_of = store_of
         self._scheduler_of = scheduler_of
         self.keepers: dict[str, LeaseKeeper] = {}
+        self._failing: set[str] = set()  # callers whose last renewal failed, as they were told
         hypervisors.may_begin = self.may_begin
 
     def submit(self, caller: str, request: object, tag: str) -> None:
         assert isinstance(request, LeasePortRequest), f"{caller} asks the lease port for {request}"
         keeper = self._keeper(request.host)
         if keeper is None:
+            if isinstance(request, RenewLease):
+                self._failing.add(caller)
             words = f"host {request.host} is not open: its leases wait until its agent has opened it"
             self._answer(caller, CallEnded(tag, False, words.encode(), "host_down"))
             return
@@ -145,6 +152,12 @@ class LeasePort:
         return keeper
 
     def _on_renewed(self, caller: str, tag: str, worked: bool, message: str) -> None:
+        if not worked:
+            self._failing.add(caller)
+        elif caller in self._failing:
+            self._failing.discard(caller)
+        else:
+            return
         self._answer(caller, CallEnded(tag, worked, message.encode(), "" if worked else "unreachable"))
 
     def _on_outcome(self, caller: str, tag: str, outcome: LeaseOutcome) -> None:

@@ -8,6 +8,7 @@ would be there already; from then on it lives apart from the agent.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -42,6 +43,8 @@ class QuietableHypervisor(SimulatedHypervisor):
     timeline: Timeline
     situations: Counter[str]
     events_lost_until_ns = 0
+    # What a sweep makes of one event: true, it is lost.
+    event_fate: Callable[[str], bool] | None = None
     drawn: SimulatedConfig  # how it behaves when the world is as bad as its knobs say
 
     def misbehave(self, does: bool) -> None:
@@ -55,7 +58,10 @@ class QuietableHypervisor(SimulatedHypervisor):
             return
 
         def tell(event: DomainEvent) -> None:
-            if self.timeline.time_ns < self.events_lost_until_ns:
+            is_lost = self.timeline.time_ns < self.events_lost_until_ns
+            if self.event_fate is not None and self.event_fate(self.name):
+                is_lost = True
+            if is_lost:
                 self.situations["events_suppressed"] += 1
             else:
                 listener(event)
@@ -267,5 +273,6 @@ class Hosts:
             if host.hypervisor is not None:
                 host.hypervisor.clear_faults()
                 host.hypervisor.events_lost_until_ns = 0
+                host.hypervisor.event_fate = None
                 host.hypervisor.set_problems(())
                 host.hypervisor.set_storage_broken(False)

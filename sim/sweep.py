@@ -32,6 +32,7 @@ Perturbation = Literal[
     "repeat_frame",
     "repeat_frame_late",
     "hold_frame",
+    "drop_event",
 ]
 POINT_BY_DEATH: dict[str, CrashPoint] = {
     "die_before_commit": "before_commit",
@@ -41,6 +42,7 @@ POINT_BY_DEATH: dict[str, CrashPoint] = {
 }
 OF_BATCHES: tuple[Perturbation, ...] = (*POINT_BY_DEATH, "pause")  # type: ignore[arg-type]
 OF_FRAMES: tuple[Perturbation, ...] = ("drop_frame", "repeat_frame", "repeat_frame_late", "hold_frame")
+OF_EVENTS: tuple[Perturbation, ...] = ("drop_event",)
 DELAYS_NS: dict[str, tuple[int, ...]] = {
     "drop_frame": (),
     "repeat_frame": (0, 50_000_000),
@@ -87,7 +89,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a run is struck: the n-th batch of a silo that commits, or the n-th frame of a link."""
 
     perturbation: str
-    where: str  # a silo, or source>to
+    where: str  # a silo, source>to, or a host for events of its hypervisor
     number: int
 
 
@@ -120,6 +122,7 @@ class _Striker:
     def __init__(self, run: Run, place: Place | None = None) -> None:
         self.batches: dict[str, int] = {}
         self.frames: dict[str, int] = {}
+        self.events: dict[str, int] = {}
         self._place = place
         self._world = run.world
         run.after_build = self._arm
@@ -128,6 +131,13 @@ class _Striker:
         """Places are counted from the end of the building on."""
         self._world.processes.fate = self._batch
         self._world.network.fate = self._frame
+        for host in self._world.hosts.by_name.values():
+            if host.hypervisor is not None:
+                host.hypervisor.event_fate = self._event
+
+    def _event(self, host: str) -> bool:
+        number = self.events[host] = self.events.get(host, 0) + 1
+        return self._place == Place("drop_event", host, number)
 
     def _batch(self, process: Process) -> CrashPoint | None:
         number = self.batches[process.name] = self.batches.get(process.name, 0) + 1
@@ -166,6 +176,11 @@ def places() -> list[Place]:
         if not link.startswith("client")
         for number in range(1, count + 1)
         for perturbation in OF_FRAMES
+    ]
+    found += [
+        Place("drop_event", host, number)
+        for host, count in sorted(striker.events.items())
+        for number in range(1, count + 1)
     ]
     return found
 
