@@ -16,6 +16,7 @@ import msgspec
 
 from olvm.model.config import Config
 from olvm.model.limits import NS_PER_S
+from sim.digest import first_difference
 from sim.failure_model import check
 from sim.oracles.board import Board
 from sim.oracles.oracle import Violation
@@ -128,6 +129,21 @@ def run_plan(
 ) -> Outcome:
     """Run and judge. Raises BadInput for a plan beyond the failure model; everything else is in the outcome."""
     return Run(plan, with_oracles=with_oracles, keeps_trail=keeps_trail, keeps_story=keeps_story).go()
+
+
+def run_twice(plan: Plan) -> Outcome:
+    """Run a plan two times and hold every entry of their digests against each other (D1); the outcome is the first's."""
+    check(plan)
+    first, second = Run(plan, keeps_trail=True), Run(plan, keeps_trail=True)
+    outcome = first.go()
+    second.go()
+    one, other = first.world.digest.trail or [], second.world.digest.trail or []
+    at = first_difference(one, other)
+    if at is not None and outcome.verdict == "ok":
+        words = [str(trail[at]) if at < len(trail) else "nothing" for trail in (one, other)]
+        outcome.verdict, outcome.oracle = "determinism", "D1"
+        outcome.sentence = f"entry {at} is {words[0]} in the first run and {words[1]} in the second"
+    return outcome
 
 
 class Run:
