@@ -132,7 +132,7 @@ def run_plan(
 
 
 def run_twice(plan: Plan) -> Outcome:
-    """Run a plan two times and hold every entry of their digests against each other (D1); the outcome is the first's."""
+    """Run a plan twice and hold every entry of their digests against each other (D1); the outcome is the first run's."""
     check(plan)
     first, second = Run(plan, keeps_trail=True), Run(plan, keeps_trail=True)
     outcome = first.go()

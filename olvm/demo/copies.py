@@ -11,10 +11,12 @@ from typing import Any
 import duckdb
 import msgspec
 
+# A migration's target runs nothing before its source has handed over.
 RUNNING_QUERY = """
-    select host, vm_id, epoch from domains where status <> 'down' and not forgotten order by vm_id, host
+    select host, vm_id, epoch from domains where status not in ('down', 'migrating_to') and not forgotten
+    order by vm_id, host
 """
-ENGINE_QUERY = "select id, name, host, epoch from vms where status = 'up'"
+ENGINE_QUERY = "select id, name, host, epoch from vms where status in ('up', 'migrating_from')"
 
 
 class CopyProof(msgspec.Struct, kw_only=True):

@@ -28,7 +28,8 @@ RESTARTS_QUERY = """
     select vm_id, details like '%"from"%' from events where code = 'vm_ha_restart' and at_ns > ? order by seq
 """
 HOSTS_QUERY = "select name, status, boot_id from hosts where silo = ?"
-UNKNOWN_QUERY = "select count(*) from vms where status = 'unknown'"
+# Unknown machines, and copies whose end nobody has heard yet.
+UNSETTLED_QUERY = "select (select count(*) from vms where status = 'unknown') + (select count(*) from copies)"
 
 
 class Comeback(msgspec.Struct, kw_only=True):
@@ -105,7 +106,7 @@ class RackLoss:
         if self.hosts_back_s is None and len(booted) == len(self.hosts):
             self.hosts_back_s = self.seconds
         complete = len(self.comebacks) == len(self._awaited) and self.hosts_back_s is not None
-        return complete and self._dc.sql(UNKNOWN_QUERY).one() == 0
+        return complete and self._dc.sql(UNSETTLED_QUERY).one() == 0
 
     def _note_comebacks(self) -> None:
         by_lease = dict(self._dc.sql(RESTARTS_QUERY, [self.at_ns]).rows())

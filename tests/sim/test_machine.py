@@ -6,6 +6,8 @@ must hold at rest is judged. The same examples each time (`derandomize`): fresh 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
@@ -42,7 +44,17 @@ class ControlPlane(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.run = Run(PLAN)
+        self.is_over = False
         self.run.begin()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """A violation strikes in the middle of a commit: a world that met one cannot go on."""
+        try:
+            yield
+        except BaseException:
+            self.is_over = True
+            raise
 
     @rule(
         verb=st.sampled_from(VERBS),
@@ -53,20 +65,24 @@ class ControlPlane(RuleBasedStateMachine):
     def ask(self, verb: str, vm: int, host: int, value: int) -> None:
         target = {"vm": f"v{vm}", "host": f"H{max(1, host)}", "none": ""}[VERB_TARGET.get(verb, "vm")]
         detail = f"H{host}" if verb == "migrate" and host else ""
-        self.run.steps.take(Step(0, verb, target, 0, value, detail))
+        with self.watched():
+            self.run.steps.take(Step(0, verb, target, 0, value, detail))
 
     @rule(seconds=st.sampled_from((1.0, 0.001, 0.03, 0.3, 5.0, 20.0, 90.0)))
     def wait(self, seconds: float) -> None:
-        self.run.world.run(seconds)
+        with self.watched():
+            self.run.world.run(seconds)
 
     @precondition(lambda self: self.run.world.now_s < 3_000)
     @rule(tape=st.binary(max_size=FAULTS_AT_ONCE_MAX * BYTES_PER_FAULT))
     def strike(self, tape: bytes) -> None:
-        for step in faults_on(tape, SHAPE):
-            self.run.steps.take(step)
+        with self.watched():
+            for step in faults_on(tape, SHAPE):
+                self.run.steps.take(step)
 
     def teardown(self) -> None:
-        self.run.end()
+        if not self.is_over:
+            self.run.end()
 
 
 # About 0.15 s an example.
@@ -78,5 +94,5 @@ ControlPlane.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 # A failure is shrunk for up to five minutes.
-ControlPlane.TestCase.pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+ControlPlane.TestCase.pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # type: ignore[attr-defined]
 test_control_plane_under_any_commands_and_faults_keeps_every_promise = ControlPlane.TestCase

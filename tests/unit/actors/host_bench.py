@@ -5,6 +5,7 @@ from __future__ import annotations
 from actors.assembly import host_cast
 from actors.behaviour import Behaviour, TimedRecord, Turn
 from actors.fence_port import FencePort
+from actors.host_agent import HostAgent
 from actors.hypervisor_port import HypervisorPort, OpenHost
 from actors.lease_port import LeasePort
 from actors.silo import Records, Silo
@@ -84,6 +85,9 @@ class HostBench:
 
     def _cast(self, records: Records) -> list[Behaviour]:
         return [*host_cast(records), self.vm]
+
+    def agents(self) -> list[HostAgent]:
+        return [one for one in self.silo._behaviours.values() if isinstance(one, HostAgent)]
 
     def _open(self, request: OpenHost) -> HypervisorBackend:
         if request.host not in self.hypervisors:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from actors.fence_port import Fence
-from actors.lease_port import CheckLease, LeaveLease, TakeLease
+from actors.lease_port import CheckLease, LeaveLease, RenewLease, TakeLease
 from hypervisor_backends.fencing import FenceAnswer
 from hypervisor_backends.protocol import DomainSpec, StartDomain
 from olvm.model import messages as m
@@ -97,6 +97,36 @@ def test_lease_port_answers_with_the_outcome_as_code(bench: HostBench) -> None:
         "closed": (False, "host_down"),
     }
     assert next(one.value for one in answers if one.tag == "check") == b"live"
+
+
+def renewals_answered(bench: HostBench, seconds: float) -> list[bool]:
+    """How the renewals of a listener, one each 5 s, are answered."""
+    before = len(bench.vm.heard)
+    for _ in range(int(seconds / 5)):
+        bench.lease_port.submit("vm/v1", RenewLease("H1"), "renew")
+        bench.run(5)
+    return [one.ok for one in bench.vm.heard[before:] if isinstance(one, m.CallEnded)]
+
+
+def test_renewal_is_answered_when_it_fails_and_when_it_works_again_and_not_else(bench: HostBench) -> None:
+    assert renewals_answered(bench, 20) == []
+    bench.storage_faults.cut("H1")
+    failed = renewals_answered(bench, 30)
+    assert len(failed) >= 3  # each is answered within the storage's time-out
+    assert not any(failed)
+    bench.storage_faults.heal("H1")
+    bench.run(10)
+    assert renewals_answered(bench, 20).count(True) == 1
+
+
+def test_agent_whose_storage_hangs_says_so_until_it_answers_again(bench: HostBench) -> None:
+    agent = next(one for one in bench.agents() if one.record.host == "H1")
+    bench.storage_faults.cut("H1")
+    bench.run(25)
+    assert agent.leases.problems() == ["storage_domain_unreachable"]
+    bench.storage_faults.heal("H1")
+    bench.run(15)
+    assert agent.leases.problems() == []
 
 
 # ---------------------------------------------------------------------- migration
