@@ -210,7 +210,8 @@ class HostAgent:
 
     def _problems(self) -> list[str]:
         found = [] if self.opened is None else self.opened.problems
-        return list(dict.fromkeys([*found, *self.leases.problems()]))
+        of_leases = self.leases.problems()
+        return list(dict.fromkeys([*found, *of_leases])) if found or of_leases else []
 
     # ------------------------------------------------------------------ periodic work
 

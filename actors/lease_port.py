@@ -64,6 +64,7 @@ class CheckLease(msgspec.Struct, frozen=True):
 
 
 LeasePortRequest = RenewLease | TakeLease | JoinLease | LeaveLease | CheckLease
+REQUESTS = (RenewLease, TakeLease, JoinLease, LeaveLease, CheckLease)
 
 
 class LeasePort:
@@ -89,7 +90,7 @@ class LeasePort:
         hypervisors.may_begin = self.may_begin
 
     def submit(self, caller: str, request: object, tag: str) -> None:
-        assert isinstance(request, LeasePortRequest), f"{caller} asks the lease port for {request}"
+        assert isinstance(request, REQUESTS), f"{caller} asks the lease port for {request}"
         keeper = self._keeper(request.host)
         if keeper is None:
             if isinstance(request, RenewLease):

@@ -62,12 +62,17 @@ class Teller:
         self._benchmark = benchmark
         self._parameters = parameters
 
-    def tell(self, figure: str, value: float, unit: str) -> None:
+    def tell(self, figure: str, value: float, unit: str, **more: str | float) -> None:
+        """`more` is what belongs to this one figure: the size of what was measured, how it ended."""
         line = {
             "benchmark": self._benchmark,
             "figure": figure,
             "value": float(f"{value:.6g}"),
             "unit": unit,
+            **{
+                name: float(f"{value:.6g}") if isinstance(value, float) else value
+                for name, value in more.items()
+            },
             "machine": machine(),
             "parameters": self._parameters,
             "commit": commit(),

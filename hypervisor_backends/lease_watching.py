@@ -64,11 +64,13 @@ class TimedStore:
     def ask(self, request: LeaseRequest, done: LeaseDone) -> None:
         if self._closed:
             return
-        seconds = self._timeout_ns / NS_PER_S
-        words = f"the shared storage of host {self._host} did not answer within {seconds:g} s"
-        number = self._start_timer(
-            self.now_ns() + self._timeout_ns, lambda: done(LeaseFailed(code="unreachable", message=words))
-        )
+
+        def late() -> None:
+            seconds = self._timeout_ns / NS_PER_S
+            words = f"the shared storage of host {self._host} did not answer within {seconds:g} s"
+            done(LeaseFailed(code="unreachable", message=words))
+
+        number = self._start_timer(self.now_ns() + self._timeout_ns, late)
 
         def answered(result: LeaseResult) -> None:
             cancel = self._timers.pop(number, None)

@@ -141,8 +141,11 @@ class MemoryLeases:
         results: list[LeaseResult] = []
 
         def answer() -> None:
-            words = f"the shared storage did not answer host {host}"
-            done(results[0] if results else LeaseFailed(code="unreachable", message=words))
+            if results:
+                done(results[0])
+            else:
+                words = f"the shared storage did not answer host {host}"
+                done(LeaseFailed(code="unreachable", message=words))
 
         def work() -> None:
             results.append(self._apply(request))

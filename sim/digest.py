@@ -34,9 +34,7 @@ class Digest:
     def note(self, at_ns: int, where: bytes, payload: bytes) -> None:
         """`where` names a link or a disk and is the same text in every run."""
         pieces = self._pieces
-        pieces.append(at_ns.to_bytes(8, "big"))
-        pieces.append(where)
-        pieces.append(payload)
+        pieces += (at_ns.to_bytes(8, "big"), where, payload)
         if len(pieces) >= _PIECES_PER_FOLD:
             self._fold()
         if self.trail is not None:

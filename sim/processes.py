@@ -122,6 +122,7 @@ class Process:
         "clock",
         "dies_after_commits",
         "dies_at",
+        "draw_commit",
         "is_alive",
         "is_true_clock",
         "is_zombie",
@@ -146,6 +147,7 @@ class Process:
         self.dies_at: CrashPoint | None = None
         self.dies_after_commits = 0
         self.links: dict[str, Link] = {}
+        self.draw_commit = processes.stream("commit", name).getrandbits
         self.processes = processes
         self._timeline = processes.timeline
         self._wake_ns = FOR_EVER_NS
@@ -199,8 +201,10 @@ class Process:
 
     def _schedule(self, due_ns: int) -> None:
         """Run at `due_ns`, or before if something wakes it. An entry that is waiting for that very moment is used."""
-        due_ns = max(due_ns, self.busy_until_ns)
-        due_ns = max(due_ns, self.paused_until_ns)
+        if due_ns < self.busy_until_ns:
+            due_ns = self.busy_until_ns
+        if due_ns < self.paused_until_ns:
+            due_ns = self.paused_until_ns
         if due_ns < self._wake_ns and due_ns < FOR_EVER_NS:
             self._wake_ns = due_ns
             if due_ns != self._entry_ns:
@@ -332,8 +336,8 @@ class Processes:
 
     def commit_ns(self, process: Process) -> int:
         """How long this batch's commit takes, where disks are not always quick."""
-        slow_ns = self.slow_disk_ns.get(process.name, 0)
-        drawn_ns = self.stream("commit", process.name).randrange(self.commit_ms_max * 1_000_000 + 1)
+        slow_ns = self.slow_disk_ns.get(process.name, 0) if self.slow_disk_ns else 0
+        drawn_ns = (process.draw_commit(32) * (self.commit_ms_max * 1_000_000 + 1)) >> 32
         return max(COMMIT_NS, slow_ns, drawn_ns)
 
     # ------------------------------------------------------------------ life and death

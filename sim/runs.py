@@ -24,7 +24,7 @@ from sim.plan import Plan
 from sim.steps import Steps, due_ns
 from sim.story import Story
 from sim.witness import WorldWitness
-from sim.world import World
+from sim.world import World, quiet_collector
 
 Verdict = Literal["ok", "safety", "liveness", "determinism", "crash"]
 # Exit codes of `olvm sim`: 0 is ok, and 1 to 7 mean what they mean everywhere in the command line.
@@ -54,6 +54,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     digest: str = ""
     simulated_s: float = 0.0
     wall_s: float = 0.0
+    cpu_s: float = 0.0  # of the process
     messages: int = 0
     frames: int = 0
     commits: int = 0
@@ -66,6 +67,14 @@ class Outcome(msgspec.Struct, kw_only=True):
     @property
     def exit_code(self) -> int:
         return EXIT_CODE_BY_VERDICT[self.verdict]
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What it took to build the world, before its plan began."""
+
+    cpu_s: float = 0.0
+    simulated_s: float = 0.0
+    messages: int = 0
 
 
 def config_of(plan: Plan) -> Config:
@@ -166,18 +175,21 @@ class Run:
         if self.story is not None:
             self.world.watch(self.story)
         self.after_build: Callable[[], None] = lambda: None
+        self.built = Built()
         self._begin_ns = 0
         self._settling = False
 
-    def go(self) -> Outcome:
-        began = time.perf_counter()
+    def go(self, *, settles: bool = True) -> Outcome:
+        """The whole run, or without what comes after the plan's hours (a benchmark of a world at work)."""
+        began, began_cpu = time.perf_counter(), time.process_time()
         outcome = Outcome(seed=self.plan.seed, verdict="ok")
         handler = _LastFault()
         logger = logging.getLogger("olvm.silo")
         logger.addHandler(handler)
         propagates, logger.propagate = logger.propagate, False
         try:
-            self._go()
+            with quiet_collector():
+                self._go(settles=settles)
         except Violation as violation:
             outcome.verdict, outcome.oracle = violation.kind, violation.oracle
             outcome.sentence = violation.sentence
@@ -193,6 +205,7 @@ class Run:
             logger.propagate = propagates
         outcome.while_settling = self._settling
         outcome.wall_s = time.perf_counter() - began
+        outcome.cpu_s = time.process_time() - began_cpu
         self._measure(outcome)
         return outcome
 
@@ -208,10 +221,19 @@ class Run:
         outcome.checks = 0 if self.board is None else world.truth.counts.total() + counts.commits
         outcome.story = [] if self.story is None else self.story.lines
 
-    def _go(self) -> None:
+    def _go(self, *, settles: bool) -> None:
+        began_cpu = time.process_time()
         self.begin()
+        self.built = Built(
+            cpu_s=time.process_time() - began_cpu,
+            simulated_s=self.world.now_s,
+            messages=self.world.counts().turns,
+        )
         self.world.run(self.plan.hours * 3_600)
-        self.end()
+        if settles:
+            self.end()
+        else:
+            self._check_silos()
 
     def begin(self) -> None:
         """Build the world and put the plan's steps into its time. Raises Violation or SystemCrash, as `end` does."""

@@ -40,6 +40,7 @@ from sim.truth import Truth
 # History is not simulated unless asked for: nobody samples within the life of a run.
 NO_SAMPLES_S = 1e9
 ASKED_AT_ONCE = 5_000
+QUIET_THRESHOLD = (200_000, 20, 1_000)
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -183,6 +184,10 @@ class World:
 
     def build(self) -> None:
         """The data center of the shape, by its clients' commands; nothing fails before this is over."""
+        with quiet_collector():
+            self._build()
+
+    def _build(self) -> None:
         shape = self.shape
         self.hosts.misbehave(False)
         for number in range(1, shape.vm_silos + 1):
@@ -308,7 +313,12 @@ class World:
         for portion in _portions(list(commands), ASKED_AT_ONCE):
             calls = [self.ask(command) for command in portion]
             end_ns = self.timeline.time_ns + int(within_s * NS_PER_S)
-            while self.timeline.time_ns < end_ns and any(self.end_of(call) is None for call in calls):
+            waiting = list(reversed(calls))  # the last is looked at; who ended before it costs one look in all
+            while self.timeline.time_ns < end_ns:
+                while waiting and self.end_of(waiting[-1]) is not None:
+                    waiting.pop()
+                if not waiting:
+                    break
                 self.run(0.1)
             for call in calls:
                 end = self.end_of(call)
@@ -479,9 +489,12 @@ def _portions(commands: list[m.Command], size: int) -> Iterator[list[m.Command]]
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Python's collector, told that a run makes few cycles and very many objects."""
+    """Python's collector, told that a run makes few cycles and very many objects. May be entered again within."""
     before = gc.get_threshold()
-    gc.set_threshold(200_000, 20, 1_000)
+    if before == QUIET_THRESHOLD:
+        yield
+        return
+    gc.set_threshold(*QUIET_THRESHOLD)
     try:
         yield
     finally:

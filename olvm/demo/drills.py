@@ -17,7 +17,7 @@ from olvm.demo.plan import ENGINE_CRASH_AT, HOST_CRASH_AT, Plan, RuntimeName
 from olvm.demo.power import kill_silo, running_silo
 from olvm.model.errors import OlvmError
 
-BACK_WITHIN_S = 60.0
+BACK_WITHIN_S = 20.0
 POLL_S = 0.05
 ANSWERING = ("up", "error")  # error: it is back, and gets no machines for a while since starts on it failed
 HIT_QUERY = """
