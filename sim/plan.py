@@ -33,6 +33,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     fence_percent: int = 80  # of the hosts that have power management
     kdump_percent: int = 20
     policy: str = "none"
+    migration_policy: str = "minimal_downtime"
     telemetry: bool = False
 
 

@@ -156,6 +156,9 @@ def _draw_shape(seed: int, hosts: int | None, vms: int | None) -> Shape:
         fence_percent=rng.choice((0, 60, 100)),
         kdump_percent=rng.choice((0, 30, 100)),
         policy=rng.choice(("none", "none", "evenly_distributed", "power_saving", "vm_evenly_distributed")),
+        migration_policy=rng.choice(
+            ("minimal_downtime", "minimal_downtime", "post_copy", "suspend_workload")
+        ),
     )
 
 

@@ -192,7 +192,9 @@ class World:
         self.hosts.misbehave(False)
         for number in range(1, shape.vm_silos + 1):
             self.processes.start(f"vms-{number}")
-        self.finish_all([m.CreateCluster("prod", policy=shape.policy)])
+        self.finish_all(
+            [m.CreateCluster("prod", policy=shape.policy, migration_policy=shape.migration_policy)]
+        )
         for number in range(1, shape.hosts + 1):
             self.add_host(number)
         self.finish_all([self.host_command(number) for number in range(1, shape.hosts + 1)])
@@ -313,7 +315,9 @@ class World:
         for portion in _portions(list(commands), ASKED_AT_ONCE):
             calls = [self.ask(command) for command in portion]
             end_ns = self.timeline.time_ns + int(within_s * NS_PER_S)
-            waiting = list(reversed(calls))  # the last is looked at; who ended before it costs one look in all
+            waiting = list(
+                reversed(calls)
+            )  # the last is looked at; who ended before it costs one look in all
             while self.timeline.time_ns < end_ns:
                 while waiting and self.end_of(waiting[-1]) is not None:
                     waiting.pop()
