@@ -316,7 +316,6 @@ class RayRuntime:
             ray.kill(handle, no_restart=True)
         if self._owns_ray:
             ray.shutdown()
-        self._directory.cleanup()
 
 
 def _unwrapped(error: Exception) -> OlvmError:
@@ -381,6 +380,7 @@ class RayPool(Executor):
         del wait, cancel_futures
         if self._owns_ray:
             ray.shutdown()
+        self._directory.cleanup()
 
 
 def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

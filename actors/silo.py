@@ -28,7 +28,6 @@ from actors.channel import Outbox, accept
 from actors.wire import (
     ENGINE_SILO,
     Envelope,
-    Frame,
     at_silo,
     decode_envelope,
     decode_frame,

@@ -201,10 +201,8 @@ class Process:
 
     def _schedule(self, due_ns: int) -> None:
         """Run at `due_ns`, or before if something wakes it. An entry that is waiting for that very moment is used."""
-        if due_ns < self.busy_until_ns:
-            due_ns = self.busy_until_ns
-        if due_ns < self.paused_until_ns:
-            due_ns = self.paused_until_ns
+        due_ns = max(due_ns, self.busy_until_ns)
+        due_ns = max(due_ns, self.paused_until_ns)
         if due_ns < self._wake_ns and due_ns < FOR_EVER_NS:
             self._wake_ns = due_ns
             if due_ns != self._entry_ns:
