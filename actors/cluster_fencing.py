@@ -30,12 +30,24 @@ NOT_EXPECTED = frozenset(
 )
 
 
+IN_SERVICE = frozenset({HostStatus.UP.value})
+# Good enough to carry a word to a fence device: in a cluster that is shut down there are no others.
+ANSWERING = frozenset(
+    {
+        HostStatus.MAINTENANCE.value,
+        HostStatus.PREPARING_FOR_MAINTENANCE.value,
+        HostStatus.NON_OPERATIONAL.value,
+        HostStatus.ERROR.value,
+    }
+)
+
+
 def advice(ask: m.AskFencing, record: ClusterRecord, hosts: dict[str, HostFacts]) -> m.FencingAdvice:
     reason = _objection(record, hosts)
     proxies = _proxies(ask.host, hosts)
     allowed = not reason
     if allowed and not proxies:
-        reason = f"no other host of cluster {record.name} is Up to fence through"
+        reason = f"no other host of cluster {record.name} answers, to fence through"
     return m.FencingAdvice(ask.host, ask.seq, allowed, reason, proxies, record.fencing_skip_if_lease_live)
 
 
@@ -56,10 +68,10 @@ def _objection(record: ClusterRecord, hosts: dict[str, HostFacts]) -> str:
 
 
 def _proxies(asked: str, hosts: dict[str, HostFacts]) -> list[str]:
-    """Spread: the search for each host begins at the name after its own."""
-    up = sorted(
-        name for name, facts in hosts.items() if facts.status == HostStatus.UP.value and name != asked
-    )
-    after = [name for name in up if name > asked]
-    before = [name for name in up if name < asked]
-    return [hosts[name].agent for name in [*after, *before]]
+    """Hosts that are Up, then those that answer and are out of service. Spread: each search begins after its name."""
+
+    def of(statuses: frozenset[str]) -> list[str]:
+        names = sorted(name for name, facts in hosts.items() if facts.status in statuses and name != asked)
+        return [name for name in names if name > asked] + [name for name in names if name < asked]
+
+    return [hosts[name].agent for name in [*of(IN_SERVICE), *of(ANSWERING)]]

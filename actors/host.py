@@ -70,7 +70,7 @@ class Host(HostCore):
             case m.AgentReady():
                 self._on_agent_ready(message, turn)
             case m.AgentRecovering():
-                self._on_agent_recovering(turn)
+                self._on_agent_recovering(message, turn)
             case m.AgentFailed():
                 self._on_agent_failed(message.reason, turn)
             case m.RegisterHost():
@@ -305,9 +305,11 @@ class Host(HostCore):
         else:
             self.requirements.whole_again(problems, turn)
 
-    def _on_agent_recovering(self, turn: Turn) -> None:
+    def _on_agent_recovering(self, message: m.AgentRecovering, turn: Turn) -> None:
         """Alive, and not to be believed until it is whole (VDSM's error 99)."""
         record = self.record
+        if message.host_epoch < record.host_epoch:
+            return  # overtaken by the AgentReady of that start
         if self.is_proven_over or record.status in (S.REBOOT, S.KDUMPING):
             return  # it says nothing of its boot: only AgentReady does
         self.heard(turn)

@@ -255,7 +255,7 @@ class HostAgent:
             turn.tell(f"host/{record.host}", beat)
         else:
             turn.sometimes("agent_recovers_for_longer_than_a_heartbeat")
-            turn.tell(f"host/{record.host}", m.AgentRecovering(record.host))
+            turn.tell(f"host/{record.host}", m.AgentRecovering(record.host, record.host_epoch))
             self._open(turn)
 
     def _report(self, turn: Turn) -> None:

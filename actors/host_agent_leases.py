@@ -23,7 +23,9 @@ REFUSAL_BY_OUTCOME = {"held": "lease_held", "stale": "stale_epoch"}
 class AgentLeases:
     def __init__(self, book: DomainBook) -> None:
         self.book = book
-        self.unrenewed = 0  # renewals that failed since the last one that worked; those that work are not answered
+        self.unrenewed = (
+            0  # renewals that failed since the last one that worked; those that work are not answered
+        )
 
     def problems(self) -> list[str]:
         return ["storage_domain_unreachable"] if self.unrenewed > RENEWALS_MISSED_MAX else []

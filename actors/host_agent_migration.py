@@ -186,6 +186,8 @@ class AgentMigrations:
 
     def on_migrated(self, domain: DomainRecord, message: m.CallEnded, turn: Turn) -> None:
         """The hypervisor's answer to the migration as a whole. What else than success it means, the list tells."""
+        if message.ok and message.value:
+            self._say_measured(domain, msgspec.msgpack.decode(message.value, type=MigrationStatistics), turn)
         if not is_migrating_away(domain):
             return
         if message.ok:
@@ -214,6 +216,23 @@ class AgentMigrations:
                 turn.sometimes("agent_migration_failed_while_nobody_listened")
             self._say_failed(domain, domain.to_epoch, code, reason, turn)
         self.book.stand(domain, VmStatus(found.status), found.pause_code, turn)
+
+    def _say_measured(self, domain: DomainRecord, end: MigrationStatistics, turn: Turn) -> None:
+        """How long the guest stood still, which only its source has measured."""
+        turn.record(
+            "vm_handed_over",
+            f"machine {domain.name} stood still for {end.expected_downtime_ms} ms when {self.book.host} handed it over",
+            vm_id=domain.vm_id,
+            vm_name=domain.name,
+            host=domain.to_host,
+            details={
+                "from": self.book.host,
+                "to": domain.to_host,
+                "downtime_ms": end.expected_downtime_ms,
+                "bytes": end.data_processed_bytes,
+                "iterations": end.memory_iteration,
+            },
+        )
 
     def _say_failed(self, domain: DomainRecord, to_epoch: int, code: str, reason: str, turn: Turn) -> None:
         message = m.MigrationFailed(self.book.host, domain.epoch, to_epoch, reason, code)

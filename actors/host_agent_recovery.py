@@ -118,7 +118,7 @@ class AgentRecovery:
         if domain.status in ASSUMED:
             return  # the guest may still obey; whoever waits for it asks
         pause_code = there.pause_code if there.status == "paused" else ""
-        if (domain.status.value, domain.pause_code) == (there.status, pause_code):
+        if domain.status == there.status and domain.pause_code == pause_code:
             return
         turn.sometimes("agent_learns_of_a_change_that_no_event_told")
         if is_migrating_away(domain):

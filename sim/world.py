@@ -88,7 +88,7 @@ class World:
         self.tell: Callable[[str], None] | None = None
         self._engine_clock = self._new_clock(ENGINE_SILO)
         # Compaction writes the whole state: a large world does it after more turns.
-        self.processes.journal_rows_max = max(JOURNAL_ROWS_MAX, 4 * (self.shape.vms + self.shape.hosts))
+        self.processes.journal_rows_max = max(JOURNAL_ROWS_MAX, 8 * (self.shape.vms + self.shape.hosts))
         self.processes.plug = self._plug
         self.processes.committed.append(self.clients.committed)
         self.truth.watch(Sightings(self.hosts, self.processes, self.situations, self.timeline.now_ns))

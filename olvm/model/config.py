@@ -58,7 +58,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     fence_quiet_between_s: float = 180.0  # FenceQuietTimeBetweenOperationsInSec, between manual ones
     host_reboot_timeout_s: float = 600.0  # ServerRebootTimeout
     # Leases: see docs/leases.md for the bound
-    lease_renew_period_s: float = 5.0
+    lease_renew_period_s: float = 6.0  # each second heartbeat: both are done in one batch
     lease_expiry_s: float = (
         30.0  # the host's watchdog stops its leased machines this long after a renewal began
     )

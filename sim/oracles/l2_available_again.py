@@ -12,6 +12,7 @@ from sim.oracles.oracle import Oracle, OracleKind
 # VDSM exit reasons that are no fault: success, migrated, saved, shut down by an administrator or from inside.
 NORMAL_EXITS = frozenset({0, 4, 5, 6, 7})
 ENDINGS = frozenset({"stop_vm", "shutdown_vm", "suspend_vm"})
+WISHES_OF_CLUSTERS = frozenset({"shutdown_cluster", "start_cluster"})
 WISHES = ENDINGS | {"start_vm", "resume_vm"}
 ROOM_FACTOR = 1.25  # a machine's overheads, and a little that is lost between hosts
 
@@ -25,11 +26,24 @@ class AvailableAgain(Oracle):
         """Machines whose newest command was to end them, whatever its end was told to be."""
         rows = cast("dict[str, OperationRecord]", self.witness.durable("engine", OperationRecord))
         newest: dict[str, OperationRecord] = {}
+        of_clusters: list[OperationRecord] = []
         for row in rows.values():
-            if row.kind in WISHES and row.error_code not in ("conflict", "not_found"):
+            if row.kind in WISHES_OF_CLUSTERS:
+                of_clusters.append(row)
+            elif row.kind in WISHES and row.error_code not in ("conflict", "not_found"):
                 known = newest.get(row.target_id)
                 if known is None or row.created_ns >= known.created_ns:
                     newest[row.target_id] = row
+        last = max(of_clusters, key=lambda row: row.created_ns, default=None)
+        if last is not None and last.kind == "shutdown_cluster":
+            # Also one that did not come to its end has ended machines, and nobody has asked for them since.
+            return {
+                vm_id
+                for vm_id in self.witness.durable("engine", VmRecord)
+                if vm_id not in newest
+                or newest[vm_id].kind in ENDINGS
+                or newest[vm_id].created_ns < last.created_ns
+            }
         return {vm_id for vm_id, row in newest.items() if row.kind in ENDINGS}
 
     def settled(self) -> None:

@@ -59,9 +59,13 @@ class AgentReady(Message, frozen=True):
 
 
 class AgentRecovering(Message, frozen=True):
-    """The agent has started and is not whole yet: alive, not to be believed (VDSM's error 99)."""
+    """The agent has started and is not whole yet: alive, not to be believed (VDSM's error 99).
+
+    `host_epoch` is that of the start before; when it is whole, AgentReady has a higher one.
+    """
 
     host: str
+    host_epoch: int = 0
 
 
 class AgentFailed(Message, frozen=True):

@@ -138,7 +138,7 @@ def test_fencing_goes_through_up_hosts_beginning_after_the_asked_one() -> None:
     give(one, usable("H2", HostStatus.NON_RESPONSIVE))
     give(one, usable("H4", HostStatus.MAINTENANCE))
     assert advice(one, "H2") == m.FencingAdvice(
-        "H2", 7, True, "", [agent_of("H3"), agent_of("H1")], check_lease=True
+        "H2", 7, True, "", [agent_of("H3"), agent_of("H1"), agent_of("H4")], check_lease=True
     )
 
 
@@ -189,4 +189,4 @@ def test_fencing_as_the_cluster_is_set() -> None:
         give(careless, usable(name, HostStatus.NON_RESPONSIVE))
     answer = advice(careless)
     assert (answer.allowed, answer.check_lease, answer.proxies) == (True, False, [])
-    assert answer.reason == "no other host of cluster prod is Up to fence through"
+    assert answer.reason == "no other host of cluster prod answers, to fence through"

@@ -202,7 +202,7 @@ def test_agent_that_cannot_open_its_host_says_that_it_recovers_and_tries_again()
     one = agent(domain(), is_open=False)
     assert give(one, failed("open", "host_down")).sent == []
     done = give(one, m.TimerFired("heartbeat"))
-    assert sent_to(done, "host/H1") == [m.AgentRecovering("H1")]
+    assert sent_to(done, "host/H1") == [m.AgentRecovering("H1", 1)]
     assert tags(done) == ["open"]
 
 

@@ -452,7 +452,7 @@ def test_fence_host_that_answers_before_it_is_touched_is_believed(step: str) -> 
         m.Heartbeat("H1", 2, "boot-1"),
         m.HostReport("H1", 2, 9, 1.0, []),
         READY_IN_THE_SAME_BOOT,
-        m.AgentRecovering("H1"),
+        m.AgentRecovering("H1", 2),
     ],
     ids=lambda message: type(message).__name__,
 )
