@@ -147,11 +147,9 @@ class Hosts:
         book, host = self.book, report.host
         if host in book.table:
             book.table.update_host(host, cpu_load_percent=report.cpu_load_percent)
-        seen: dict[str, int] = {}
-        for domain in report.domains:
-            seen[domain.vm_id] = domain.epoch
-            self._note_running(domain, host, turn)
+        seen = {domain.vm_id: domain.epoch for domain in report.domains}
         for domain in self.lines.to_pass(report):
+            self._note_running(domain, host, turn)
             line = m.DomainReported(host, report.agent, report.host_epoch, report.seq, domain)
             turn.tell(domain.vm_address, line)
         if host in book.table:

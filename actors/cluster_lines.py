@@ -48,24 +48,22 @@ class Lines:
         ):
             passed = self._passed_by_host[report.host] = _Passed(report.agent, report.host_epoch)
         passed.report_count += 1
+        host, reservations, copies = report.host, self.book.reservations, self.book.copy_keys_by_vm
         before, now = passed.line_by_vm_id, {}
         news = []
         for line in report.domains:
-            if not self._is_at_rest(line, report.host):
-                news.append(line)
-                continue
-            now[line.vm_id] = line
-            if before.get(line.vm_id) != line:
-                news.append(line)
+            vm_id = line.vm_id
+            held = reservations.get(vm_id)
+            if (
+                held is not None
+                and held.epoch == line.epoch
+                and held.host == host
+                and line.status in AT_REST
+                and vm_id not in copies
+            ):
+                now[vm_id] = line
+                if before.get(vm_id) == line:
+                    continue
+            news.append(line)
         passed.line_by_vm_id = now
         return news
-
-    def _is_at_rest(self, line: m.DomainState, host: str) -> bool:
-        held = self.book.reservations.get(line.vm_id)
-        return (
-            held is not None
-            and held.epoch == line.epoch
-            and held.host == host
-            and line.status in AT_REST
-            and line.vm_id not in self.book.copy_keys_by_vm
-        )

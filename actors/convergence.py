@@ -22,13 +22,16 @@ Help: TypeAlias = AllowDowntime | Literal["post_copy", "abort"]
 
 
 def next_help(policy: MigrationPolicy, steps_taken: int, memory_iteration: int) -> Help | None:
-    """What to do now; None: nothing is due, or nothing is left to do. Whoever does it counts it as a step."""
+    """What to do now; None: nothing is due. Whoever does it counts it as a step.
+
+    The last resort is due again at each look: an order to give up may be lost like any other.
+    """
     if steps_taken < len(policy.steps):
         step = policy.steps[steps_taken]
         return AllowDowntime(step.downtime_ms) if memory_iteration > step.stalling_limit else None
-    resort = steps_taken - len(policy.steps)
+    resort = min(steps_taken - len(policy.steps), len(policy.last) - 1)
     limit_before = policy.steps[-1].stalling_limit if policy.steps else 0
-    if resort >= len(policy.last) or memory_iteration <= limit_before + 1 + resort:
+    if memory_iteration <= limit_before + 1 + resort:
         return None
     match policy.last[resort]:
         case "suspend_workload":

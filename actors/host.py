@@ -144,7 +144,7 @@ class Host(HostCore):
         status, silent_s = self.record.status, self.silent_s(turn)
         if status in ASKED_FOR:
             self.ask_agent(turn)
-        if status not in WATCHED | {S.NON_RESPONSIVE}:
+        if status not in WATCHED and status is not S.NON_RESPONSIVE:
             return
         if silent_s > turn.config.lease_takeover_after_s and not self.silence_told:
             self.silence_told = True

@@ -120,6 +120,7 @@ class HostAgent:
         self.book.restart()
         self.leases.unrenewed = 0
         self.migrations.failures = {}
+        self.migrations.watched = {}
         self.opening = False
         self.cpu_load_percent = 0.0
         self._open(turn)
@@ -267,6 +268,7 @@ class HostAgent:
             m.HostReport(record.host, record.host_epoch, self.book.seq, self.cpu_load_percent, states),
         )
         self.book.asked.clear()
+        self.migrations.watch_all(turn)
         turn.call(HYPERVISOR, LookAround(record.host), "look")
         turn.wake_each("report", turn.config.report_period_s)
 

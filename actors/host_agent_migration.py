@@ -50,6 +50,7 @@ class AgentMigrations:
         self.features: frozenset[str] = frozenset()
         # Why a migration failed, by machine, until the hypervisor has been asked how the machine stands now.
         self.failures: dict[str, tuple[str, str]] = {}
+        self.watched: dict[str, None] = {}  # machines whose next look is due; volatile, as the timers are
 
     # ------------------------------------------------------------------ the target
 
@@ -245,9 +246,25 @@ class AgentMigrations:
     # ------------------------------------------------------------------ while it copies
 
     def watch(self, domain: DomainRecord, turn: Turn) -> None:
+        """See to it that somebody looks; whoever looks already is not put off, however often it is asked for."""
+        if domain.vm_id in self.watched:
+            return
+        self.watched[domain.vm_id] = None
         turn.wake(f"monitor/{domain.vm_id}", turn.config.migration_monitor_period_s)
 
+    def watch_all(self, turn: Turn) -> None:
+        """Whatever a copy was taken for in between: while it is on its way out, somebody looks after it."""
+        for domain in self.book.domains.values():
+            if (
+                domain.vm_id not in self.watched
+                and is_migrating_away(domain)
+                and domain.pause_code != "POSTMIGRATE"
+            ):
+                turn.sometimes("agent_finds_a_migration_that_nobody_looks_after")
+                self.watch(domain, turn)
+
     def look(self, vm_id: str, turn: Turn) -> None:
+        self.watched.pop(vm_id, None)
         domain = self.book.domains.get(vm_id)
         if domain is None or not is_migrating_away(domain) or domain.pause_code == "POSTMIGRATE":
             return

@@ -22,6 +22,7 @@ from olvm.model.records import DomainRecord
 from olvm.model.vm_states import VmStatus
 
 LOOKED_UP = ASSUMED | {VmStatus.MIGRATING_FROM, VmStatus.MIGRATING_TO, VmStatus.PAUSED}
+_SEEN = msgspec.msgpack.Decoder(HostSeen)
 
 
 class AgentRecovery:
@@ -196,4 +197,4 @@ class AgentRecovery:
 
     @staticmethod
     def seen(message: m.CallEnded) -> HostSeen | None:
-        return msgspec.msgpack.decode(message.value, type=HostSeen) if message.ok else None
+        return _SEEN.decode(message.value) if message.ok else None

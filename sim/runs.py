@@ -141,7 +141,7 @@ def run_plan(
 
 
 def run_twice(plan: Plan) -> Outcome:
-    """Run a plan twice and hold every entry of their digests against each other (D1); the outcome is the first run's."""
+    """Run a plan twice and hold each entry of their digests against the other (D1); the outcome is the first run's."""
     check(plan)
     first, second = Run(plan, keeps_trail=True), Run(plan, keeps_trail=True)
     outcome = first.go()

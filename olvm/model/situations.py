@@ -128,4 +128,5 @@ SITUATIONS: dict[str, str] = {
     "takeover_unanswered_and_the_old_life_is_over": "a takeover is unheard of, and the old life is proven over",
     "stray_of_a_takeover_is_adopted": "a takeover that nobody heard of for too long turns out to run",
     "life_goes_on_in_a_takeover_nobody_heard_of": "a life is over while a takeover that nobody heard of may run",
+    "agent_finds_a_migration_that_nobody_looks_after": "a copy on its way out has no monitor, and gets one",
 }

@@ -197,12 +197,12 @@ def test_agent_lease_that_cannot_be_left_is_left_later_also_after_the_machine_is
     one = agent(leased())
     give(one, ok("destroy/v1/3"))
     done = give(one, failed("leave/v1/3", "unreachable"))
-    assert (told(done), alarms(done)) == ([(S.DOWN, 3, False)], [("leave", 5.0)])
+    assert (told(done), alarms(done)) == ([(S.DOWN, 3, False)], [("leave", 6.0)])
     give(one, m.ForgetDomain("v1", 3))
     assert one.domains["v1"].forgotten
     assert tags(give(one, m.TimerFired("leave"))) == ["leave/v1/3"]
     again = give(one, failed("leave/v1/3", "unreachable"))
-    assert (told(again), alarms(again)) == ([], [("leave", 5.0)])
+    assert (told(again), alarms(again)) == ([], [("leave", 6.0)])
     give(one, m.TimerFired("leave"))
     assert told(give(one, ok("leave/v1/3"))) == []
     assert give(one, m.TimerFired("leave")).calls == []

@@ -90,6 +90,60 @@ def test_full_disk_refuses_until_there_is_room() -> None:
     assert len(ids_on(disk)) == written + 1
 
 
+def test_disk_that_was_read_before_is_read_as_one_that_was_not() -> None:
+    """What a reader made of the first frames is kept; nothing that happens to the disk may be missed by it."""
+    disk = MemoryDisk()
+    journal = journal_on(disk, journal_rows_max=4)
+
+    def assert_read_alike() -> list[str]:
+        unread = MemoryDisk()
+        for payload in disk.payloads():
+            assert payload is not None
+            unread.write(payload)
+        unread.sync()
+        assert journal_on(disk).recover() == journal_on(unread).recover()
+        return ids_on(disk)
+
+    assert assert_read_alike() == []
+    commit(journal, "a", "b")
+    assert assert_read_alike() == ["a", "b"]
+    commit(journal, "c")
+    disk.loses_syncs = True
+    commit(journal, "d")
+    assert assert_read_alike() == list("abcd")
+    disk.power_off()
+    assert assert_read_alike() == list("abc")
+    disk.loses_syncs = False
+    journal = journal_on(disk, journal_rows_max=4)
+    commit(journal, "e", "f")
+    assert assert_read_alike() == list("abcef")
+    assert journal.maintain()
+    assert assert_read_alike() == list("abcef")
+
+
+def test_journal_that_recovers_changes_nothing_for_the_next_reader() -> None:
+    disk = MemoryDisk()
+    journal = journal_on(disk)
+    commit(journal, "a")
+    early = journal_on(disk)
+    commit(journal, "b")
+    late = journal_on(disk)
+    disk.wipe()
+    commit(early, "x")  # its image is its own
+    assert sorted(late.records(Machine)) == ["a", "b"]
+
+
+def test_frame_that_was_read_and_is_damaged_since_is_noticed() -> None:
+    disk = MemoryDisk()
+    journal = journal_on(disk)
+    commit(journal, "a")
+    commit(journal, "b")
+    assert ids_on(disk) == ["a", "b"]
+    disk.corrupt(1)
+    with pytest.raises(JournalCorrupt, match="frame 1 of 3"):
+        journal_on(disk)
+
+
 def test_full_disk_at_compaction_changes_nothing() -> None:
     disk = MemoryDisk()
     journal = journal_on(disk, journal_rows_max=4)
