@@ -364,3 +364,14 @@ def test_source_asked_about_looks_before_it_answers() -> None:
     assert tags(give(one, m.QueryDomain("v1", VM, 3))) == ["recheck/v1/3"]
     done = give(one, listed("recheck/v1/3", there("paused", pause_code="POSTMIGRATE")))
     assert told(done) == [(S.PAUSED, 3, False)]
+
+
+def test_source_that_is_asked_about_again_and_again_still_looks_after_its_migration() -> None:
+    """Found by a campaign: each question put the next look off, and the schedule never got to its end."""
+    one = agent(domain(status=S.MIGRATING_FROM, to_host="H2", to_epoch=4, policy="minimal_downtime"))
+    first = give(one, listed("recheck/v1/3", there("migrating_from")))
+    again = give(one, listed("recheck/v1/3", there("migrating_from")))
+    assert [name for name, _ in first.timers] == ["monitor/v1"]
+    assert again.timers == []
+    looked = give(one, m.TimerFired("monitor/v1"))
+    assert [name for name, _ in looked.timers] == ["monitor/v1"]
