@@ -227,7 +227,10 @@ def test_fields_of_a_record_have_the_types_of_its_annotations() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("statsu=up", r"unknown field statsu \(did you mean status\?\); known fields are agent, boot_id, cluster, "),
+        (
+            "statsu=up",
+            r"unknown field statsu \(did you mean status\?\); known fields are agent, boot_id, cluster, ",
+        ),
         ("sortby nam", r"unknown field nam \(did you mean name\?\)"),
         ("users.name=mary", "unknown field users.name"),
         ("status=upp", r"status is never upp \(did you mean up\?\); its values are unassigned, down, up"),
