@@ -292,33 +292,6 @@ VM: tuple[Mutant, ...] = (
         pair=True,
     ),
     Mutant(
-        name="settle-gives-up-between-two-dead",
-        module="actors.vm_settling",
-        old='("dead", "lost"): W.ADOPT',
-        new='("dead", "lost"): W.DOWN',
-        says="a machine counts as down when its source is dead and its target silent",
-        favour=("migrate", "crash_host", "isolate_host"),
-        pair=True,
-    ),
-    Mutant(
-        name="settle-gives-up-unheard",
-        module="actors.vm_settling",
-        old='("dead", ""): W.WAIT',
-        new='("dead", ""): W.DOWN',
-        says="a machine counts as down when its source is dead and its target was not heard",
-        favour=("migrate", "crash_host", "isolate_host"),
-        pair=True,
-    ),
-    Mutant(
-        name="settle-gives-up-a-moved-machine",
-        module="actors.vm_settling",
-        old='("gone", ""): W.WAIT',
-        new='("gone", ""): W.DOWN',
-        says="a machine counts as down when its source is over and its target was not heard",
-        favour=("migrate", "crash_agent", "isolate_host"),
-        pair=True,
-    ),
-    Mutant(
         name="takeover-without-a-lease",
         module="actors.vm_takeover",
         old="self._creation(record.copy_epoch, message.boot_id, restore=False)",
@@ -338,15 +311,6 @@ VM: tuple[Mutant, ...] = (
 )
 
 AGENT: tuple[Mutant, ...] = (
-    Mutant(
-        name="agent-tells-the-end-early",
-        module="actors.host_agent_commands",
-        old="self.book.call(domain, _request_of(message), message.verb, turn)",
-        new="self.book.call(domain, _request_of(message), message.verb, turn)\n"
-        '        if message.verb == "destroy":\n            self.book.down(domain, 6, "stopped", turn)',
-        says="a machine that is to be stopped is told as down before the hypervisor says so",
-        favour=("stop",),
-    ),
     Mutant(
         name="agent-takes-a-request-for-an-end",
         module="actors.host_agent_commands",
@@ -386,15 +350,6 @@ AGENT: tuple[Mutant, ...] = (
         says="the end of a machine is reported although it was acknowledged",
     ),
     Mutant(
-        name="agent-starts-again-after-a-reboot",
-        module="actors.host_agent_recovery",
-        old='elif rebooted or domain.boot_id not in ("", self.book.record.boot_id):',
-        new="elif False:",
-        says="a start that was under way when the host went down is begun again after its restart",
-        favour=("crash_host", "start"),
-        pair=True,
-    ),
-    Mutant(
         name="agent-believes-a-lost-migration",
         module="actors.host_agent_migration",
         old='self.book.call(domain, ListDomains(), "migration", turn)\n\n    def settle',
@@ -412,15 +367,6 @@ HOST: tuple[Mutant, ...] = (
         new='if not problems and "recover" in record.timers:',
         says="a host whose problems are gone is taken back only if they pass at once",
         favour=("host_problem",),
-    ),
-    Mutant(
-        name="host-waits-for-its-agent",
-        module="actors.host_commands",
-        old='turn.set_timer(self._record, "init", turn.config.host_init_timeout_s)',
-        new="pass",
-        says="a host that is activated and whose agent does not answer is waited for without end",
-        favour=("activate", "maintenance", "crash_host"),
-        pair=True,
     ),
     Mutant(
         name="host-takes-a-restart-for-a-reboot",
@@ -490,7 +436,7 @@ CLUSTER: tuple[Mutant, ...] = (
         new="self.table.reserve(copy.vm_id, copy.host, copy.vcpus, 1, already",
         says="a machine on its way holds no memory at its target",
         hosts=2,
-        vms=12,
+        vms=24,
         favour=("maintenance", "migrate"),
     ),
     Mutant(
@@ -500,7 +446,7 @@ CLUSTER: tuple[Mutant, ...] = (
         new="                1,\n                already_running",
         says="after a restart of the engine the memory of running machines counts as free",
         hosts=2,
-        vms=12,
+        vms=24,
         favour=("crash_engine", "maintenance", "migrate"),
     ),
     Mutant(
@@ -583,13 +529,6 @@ MODEL: tuple[Mutant, ...] = (
         says="by the table a machine whose host is silent is down",
         favour=("isolate_host",),
     ),
-    Mutant(
-        name="model-missing-means-down",
-        module="olvm.model.vm_states",
-        old="T.DISAPPEARED: every(ON_A_HOST, S.UNKNOWN)",
-        new="T.DISAPPEARED: every(ON_A_HOST, S.DOWN)",
-        says="by the table a machine that a report does not name is down",
-    ),
 )
 
 SCHEDULING: tuple[Mutant, ...] = (
@@ -602,12 +541,14 @@ SCHEDULING: tuple[Mutant, ...] = (
         favour=("policy",),
     ),
     Mutant(
-        name="table-forgets-overheads",
+        name="table-reckons-too-little",
         module="olvm.scheduling.request",
         old="        + memory_bytes // PAGE_TABLE_SHARE\n        + FIXED_OVERHEAD_BYTES",
         new="        - memory_bytes // 8",
-        says="a machine's need of memory is reckoned too low",
-        favour=("start", "migrate"),
+        says="a machine is reckoned with an eighth less memory than it has",
+        hosts=2,
+        vms=24,
+        favour=("maintenance", "start"),
     ),
     Mutant(
         name="table-settles-to-nothing",
@@ -615,7 +556,9 @@ SCHEDULING: tuple[Mutant, ...] = (
         old="            - self.reserved_memory_bytes[slot]",
         new="            - self.reserved_memory_bytes[slot] // 2",
         says="half of what is reserved on a host counts as free",
-        favour=("start", "migrate"),
+        hosts=2,
+        vms=24,
+        favour=("maintenance", "start"),
     ),
     Mutant(
         name="table-keeps-what-was-released",
