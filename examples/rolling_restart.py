@@ -1,8 +1,7 @@
 """Restarts every host of a cluster, one after another, while its machines go on elsewhere.
 
-A host must be empty before maintenance (moving running machines comes with live migration), so each of its machines
-is shut down, the host goes to maintenance and comes back, and the machines start again where the policy puts them.
-What the data center tells of each step is printed from its events.
+Maintenance moves a host's running machines away, a few at a time; then the host is restarted and comes back, and the
+policy spreads machines over it again. What the data center tells of each step is printed from its events.
 
 python examples/rolling_restart.py [--runtime ray|local] [--hosts 4] [--vms 12] [--directory DIR]
 """
@@ -34,14 +33,9 @@ def populate(dc: olvm.DataCenter, host_count: int, vm_count: int) -> None:
 
 def restart_host(dc: olvm.DataCenter, name: str) -> None:
     host = dc.hosts.get(name)
-    machines = [dc.vms[vm.name] for vm in dc.vms.list(f"host={name}")]
-    for operation in [machine.shutdown() for machine in machines]:
-        operation.wait(STEP_TIMEOUT_S)
-    host.maintenance().wait(STEP_TIMEOUT_S)
+    host.maintenance(timeout=STEP_TIMEOUT_S).wait(STEP_TIMEOUT_S)
     # Here a person would install updates and reboot the machine.
     host.activate().wait(STEP_TIMEOUT_S)
-    for operation in [machine.start() for machine in machines]:
-        operation.wait(STEP_TIMEOUT_S)
 
 
 def print_events(dc: olvm.DataCenter, after: int) -> int:
