@@ -278,6 +278,8 @@ class Cluster:
         if copy is not None and copy.kind == "migration":
             self.copies.wake(copy.from_host, copy.host, turn)
             self.drains.on_left(vm_id, copy.from_host, turn)
+        elif copy is not None and copy.kind == "source":
+            self.copies.wake_machine(vm_id, turn)
         return row
 
     # ------------------------------------------------------------------ its own life

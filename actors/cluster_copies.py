@@ -90,6 +90,12 @@ class Copies:
             turn.send(waiting.address, m.SlotFree())
             turn.sometimes("migration_slot_freed_for_a_waiting_machine")
 
+    def wake_machine(self, vm_id: str, turn: Turn) -> None:
+        """A copy of it that stood in its own way is over."""
+        waiting = self.waiting.pop(vm_id, None)
+        if waiting is not None:
+            turn.send(waiting.address, m.SlotFree())
+
     def give_up(self, vm_id: str, epoch: int) -> None:
         """The machine wants no copy of that epoch any more."""
         if vm_id in self.waiting and self.waiting[vm_id].epoch == epoch:
@@ -134,6 +140,11 @@ class Copies:
 
     def _place_migration(self, ask: m.PlaceCopy, request: VmRequest, turn: Turn) -> None:
         table, policy = self.book.table, self.book.policy
+        if self._still_leaves(ask):
+            self._defer(
+                ask, (ask.to_host,), f"{ask.to_host} has not said that the copy which left it has ended", turn
+            )
+            return
         reason = self._preflight(ask, request)
         if reason is not None:
             self._refuse(ask, reason, turn)
@@ -160,6 +171,13 @@ class Copies:
         else:
             target = best_of(table, request, policy, open_)
             self._take(ask, target, migration.name, self._bandwidth_mib_s(migration, config), turn)
+
+    def _still_leaves(self, ask: m.PlaceCopy) -> bool:
+        """It is to go back to where it has just come from, and that host has not said its end: a matter of moments."""
+        return any(
+            copy.host == ask.to_host and copy.kind == "source" and not self.book.is_lost(copy.host)
+            for copy in self.book.copies_of(ask.vm_id)
+        )
 
     def _preflight(self, ask: m.PlaceCopy, request: VmRequest) -> str | None:
         """Why this machine can go nowhere from its host, or not to the host that was named; None: it can."""

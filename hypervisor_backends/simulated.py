@@ -224,7 +224,10 @@ class SimulatedHypervisor:
 
     def _refusal(self, request: NewDomain) -> CallFailed | None:
         """Why this domain cannot come to be here. Nothing has changed yet."""
-        return self._refusal_of_identity(request) or self._refusal_of_room(request)
+        refusal = self._refusal_of_identity(request) or self._refusal_of_room(request)
+        if refusal is not None and self._host.observer is not None:
+            self._host.observer.called(self.name, f"Refused:{refusal.code}", request.vm_id, request.epoch)
+        return refusal
 
     def _refusal_of_identity(self, request: NewDomain) -> CallFailed | None:
         spec = request.spec

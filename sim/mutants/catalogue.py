@@ -96,9 +96,8 @@ SILO: tuple[Mutant, ...] = (
         module="actors.behaviour",
         old="self.timers.append((name, due_ns))\n        self.save(cast(Record, record))",
         new="self.timers.append((name, due_ns))\n        record.timers.pop(name)",
-        says="durable timers are armed in memory only",
+        says="durable timers are armed in memory and not written down",
         favour=("crash_engine",),
-        pair=True,
     ),
 )
 
@@ -289,6 +288,35 @@ VM: tuple[Mutant, ...] = (
         new='("handed_over", "lost"): W.DOWN',
         says="a machine counts as down when it was handed over to a host that is silent",
         favour=("migrate", "isolate_host"),
+    ),
+    Mutant(
+        name="settle-gives-up-a-silent-target",
+        module="actors.vm_settling",
+        old='("gone", "lost"): W.ADOPT',
+        new='("gone", "lost"): W.DOWN',
+        says="a machine counts as down when its source is over and its target silent",
+        profile="brutal",
+        favour=("migrate", "isolate_host", "crash_agent"),
+        pair=True,
+    ),
+    Mutant(
+        name="takeover-counts-silence-as-failure",
+        module="actors.vm_takeover",
+        old='self._takeover_unanswered(f"{record.copy_host} did not start it in time", turn)',
+        new='self._takeover_failed(f"{record.copy_host} did not start it in time", turn)',
+        says="a takeover whose new host falls silent too counts as failed, its copy as over",
+        profile="brutal",
+        favour=("isolate_host", "hang_agent"),
+        pair=True,
+    ),
+    Mutant(
+        name="vm-arrival-before-its-end-forgotten",
+        module="actors.vm_outcome",
+        old="never_ran = not message.absent and domain.exit_reason in NEVER_RAN_EXITS",
+        new="never_ran = True",
+        says="a target that ended counts as one that never ran",
+        profile="brutal",
+        favour=("migrate", "migration_loses_confirm", "guest_crashes"),
         pair=True,
     ),
     Mutant(
@@ -311,6 +339,27 @@ VM: tuple[Mutant, ...] = (
 )
 
 AGENT: tuple[Mutant, ...] = (
+    Mutant(
+        name="agent-obeys-an-old-epoch",
+        module="actors.host_agent_commands",
+        old="if message.epoch < domain.epoch:",
+        new="if False:",
+        says="a command of an epoch that is over is carried out",
+        profile="brutal",
+        hosts=2,
+        favour=("migrate", "rewind_reports", "migration_fails"),
+        pair=True,
+    ),
+    Mutant(
+        name="agent-starts-again-after-a-reboot",
+        module="actors.host_agent_recovery",
+        old='elif rebooted or domain.boot_id not in ("", self.book.record.boot_id):',
+        new="elif False:",
+        says="a start that was under way when the host went down is begun again after its restart",
+        profile="brutal",
+        favour=("crash_host", "start", "call_hangs"),
+        pair=True,
+    ),
     Mutant(
         name="agent-takes-a-request-for-an-end",
         module="actors.host_agent_commands",
@@ -457,6 +506,7 @@ CLUSTER: tuple[Mutant, ...] = (
         new="if blocker:",
         says="a machine that does not come up holds back all of lower priority for ever",
         favour=("guest_crashes", "stop", "crash_host"),
+        pair=True,
     ),
     Mutant(
         name="cluster-power-without-a-deadline",
@@ -477,6 +527,16 @@ CLUSTER: tuple[Mutant, ...] = (
 )
 
 LEASES: tuple[Mutant, ...] = (
+    Mutant(
+        name="lease-start-not-guarded",
+        module="actors.lease_port",
+        old="return keeper is not None and keeper.holds(vm_id, epoch)",
+        new="return keeper is not None",
+        says="whether the lease still stands is not looked at when the start is given",
+        profile="brutal",
+        favour=("pause_agent", "isolate_fully", "start"),
+        pair=True,
+    ),
     Mutant(
         name="lease-wait-too-short",
         module="hypervisor_backends.lease_keeper",

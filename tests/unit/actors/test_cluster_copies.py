@@ -231,3 +231,20 @@ def test_machine_that_ends_during_a_migration_leaves_the_copys_row_to_its_own_ep
     give(one, m.ReleaseVm("v1", "H2", 2))
     assert one.book.is_empty("H2")
     assert isinstance(replies(give(one, place(epoch=3)))[0], m.VmPlaced)
+
+
+def test_migration_back_to_where_the_old_copy_has_not_ended_waits_for_its_end() -> None:
+    """Found on Ray: the way back, asked for at once, was refused for the moment that the source took to end."""
+    one = cluster("H1", "H2")
+    give(one, place("v1"), "vm/v1")
+    host = one.book.reservations["v1"].host
+    other = "H2" if host == "H1" else "H1"
+    give(one, copy_ask("v1", current_host=host), "vm/v1")
+    give(one, m.PromoteCopy("v1", 2, host, 1), "vm/v1")
+    back = copy_ask("v1", epoch=3, current_host=other, to_host=host)
+    (answer,) = replies(give(one, back, "vm/v1"), "vm/v1")
+    assert isinstance(answer, m.CopyNotPlaced)
+    assert answer.deferred
+    assert m.SlotFree() in replies(give(one, m.ReleaseVm("v1", host, 1), "vm/v1"), "vm/v1")
+    (placed,) = replies(give(one, back, "vm/v1"), "vm/v1")
+    assert isinstance(placed, m.CopyPlaced)
