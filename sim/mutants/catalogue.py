@@ -300,16 +300,6 @@ VM: tuple[Mutant, ...] = (
         pair=True,
     ),
     Mutant(
-        name="takeover-counts-silence-as-failure",
-        module="actors.vm_takeover",
-        old='self._takeover_unanswered(f"{record.copy_host} did not start it in time", turn)',
-        new='self._takeover_failed(f"{record.copy_host} did not start it in time", turn)',
-        says="a takeover whose new host falls silent too counts as failed, its copy as over",
-        profile="brutal",
-        favour=("isolate_host", "hang_agent"),
-        pair=True,
-    ),
-    Mutant(
         name="vm-arrival-before-its-end-forgotten",
         module="actors.vm_outcome",
         old="never_ran = not message.absent and domain.exit_reason in NEVER_RAN_EXITS",
@@ -348,7 +338,6 @@ AGENT: tuple[Mutant, ...] = (
         profile="brutal",
         hosts=2,
         favour=("migrate", "rewind_reports", "migration_fails"),
-        pair=True,
     ),
     Mutant(
         name="agent-starts-again-after-a-reboot",
@@ -424,14 +413,6 @@ HOST: tuple[Mutant, ...] = (
         new="if record.boot_id and record.host_epoch != message.host_epoch:",
         says="a restarted agent counts as a restarted host",
         favour=("crash_agent",),
-    ),
-    Mutant(
-        name="host-believes-a-recovering-agent",
-        module="actors.host",
-        old="host_epoch < record.host_epoch or self.is_proven_over:",
-        new="host_epoch < record.host_epoch:",
-        says="a host whose boot was proven over is believed",
-        favour=("fence_lies", "isolate_host", "pause_agent"),
     ),
     Mutant(
         name="fence-order-is-proof",
@@ -528,31 +509,12 @@ CLUSTER: tuple[Mutant, ...] = (
 
 LEASES: tuple[Mutant, ...] = (
     Mutant(
-        name="lease-start-not-guarded",
-        module="actors.lease_port",
-        old="return keeper is not None and keeper.holds(vm_id, epoch)",
-        new="return keeper is not None",
-        says="whether the lease still stands is not looked at when the start is given",
-        profile="brutal",
-        favour=("pause_agent", "isolate_fully", "start"),
-        pair=True,
-    ),
-    Mutant(
         name="lease-wait-too-short",
         module="hypervisor_backends.lease_keeper",
         old="math.ceil(expiry_ns * (1 + drift) / (1 - drift))",
         new="math.ceil(expiry_ns / 8)",
         says="a holder is judged dead after a part of its lease",
         favour=("isolate_host", "storage_slow"),
-    ),
-    Mutant(
-        name="lease-armed-from-the-answer",
-        module="hypervisor_backends.lease_keeper",
-        old="self._arm_until(begun_ns + self.expiry_ns, done)",
-        new="self._arm_until(self.line.now_ns() + self.expiry_ns, done)",
-        says="the watchdog counts from a renewal's answer, not from before it was asked",
-        favour=("isolate_fully", "storage_slow", "cut_storage"),
-        pair=True,
     ),
     Mutant(
         name="lease-holder-of-this-boot-is-dead",
