@@ -22,6 +22,7 @@ from olvm.model.records import ReservationRecord
 from olvm.scheduling.affinity import Affinity
 from olvm.scheduling.balancing import HIGH_UTILIZATION_DEFAULT, balance
 from olvm.scheduling.enforcement import enforcement_moves
+from olvm.scheduling.filters import MIGRATION_FEATURE
 from olvm.scheduling.ha_reservation import ha_shortfalls
 from olvm.scheduling.moves import Budget, FleetView, Machine, Move
 from olvm.scheduling.request import VmRequest
@@ -75,6 +76,7 @@ class Moves:
         and two rules that each move one of them would swap them for ever."""
         return (
             held.settled
+            and self.book.does(held.host, MIGRATION_FEATURE)
             and not self.drains.is_leaving(held.vm_id)
             and self.resting_until_ns.get(held.vm_id, 0) <= now_ns
             and not any(self.drains.is_leaving(other) for other in self.groups.companions(held.vm_id))
