@@ -92,11 +92,12 @@ class VmCopies(VmRunning):
             turn.send(self.cluster, m.ReleaseVm(record.id, "", record.copy_epoch))
         elif record.copy_phase in PLACED:
             self._command_copy("destroy", turn)
-            self._leave_copy(turn)
+            takeover = record.copy_kind == "takeover"
+            self._leave_copy(turn, may_run=takeover, end_ordered=takeover)
             return
         self._clear_copy(turn)
 
-    def _leave_copy(self, turn: Turn, *, may_run: bool = False) -> None:
+    def _leave_copy(self, turn: Turn, *, may_run: bool = False, end_ordered: bool = False) -> None:
         """It is a stray from now on."""
         record = self.record
         self._add_stray(
@@ -107,6 +108,7 @@ class VmCopies(VmRunning):
                 record.copy_boot_id,
                 *self.copy_seen,
                 may_run,
+                end_ordered,
             )
         )
         self._clear_copy(turn)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from actors.behaviour import Turn
 from actors.vm_core import (
+    EXIT_ADMIN,
     EXIT_DOMAIN_MISSING,
     EXIT_HOST_SHUTDOWN,
     EXIT_SAVED,
@@ -168,7 +169,10 @@ class VmRunning(VmStarting):
         if record.status in LAUNCHING:
             self._launch_failed(host, exit_reason, exit_message, turn, hosts_fault=True)
             return
-        if exit_reason in NEVER_RAN_EXITS | {EXIT_DOMAIN_MISSING} and record.exit_reason is not None:
+        unasked = exit_reason == EXIT_ADMIN and record.operation_kind not in ENDS_WANTED
+        if record.exit_reason is not None and (
+            unasked or exit_reason in NEVER_RAN_EXITS | {EXIT_DOMAIN_MISSING}
+        ):
             # It was taken for the machine because its source was over, and is not there: the source's end counts.
             exit_reason, exit_message = record.exit_reason, record.exit_message
         self._release(turn)

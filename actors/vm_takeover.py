@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from actors.behaviour import Turn
 from actors.vm_copies import NOT_RUNNING_YET, VmCopies
-from actors.vm_core import LAUNCHING, NORMAL_EXITS
+from actors.vm_core import EXIT_HOST_SHUTDOWN, LAUNCHING, NORMAL_EXITS
 from olvm.model import messages as m
 from olvm.model.records import Stray
 from olvm.model.vm_states import ON_A_HOST, VmStatus, VmTrigger, returned_trigger
@@ -137,14 +137,14 @@ class VmTakeover(VmCopies):
         self._try_next(tried if record.host != tried else "", turn)
 
     def _on_down(self, host: str, exit_reason: int | None, exit_message: str, turn: Turn) -> None:
-        if not self._goes_on_elsewhere(exit_message, turn):
+        if not self._goes_on_elsewhere(exit_reason, exit_message, turn):
             super()._on_down(host, exit_reason, exit_message, turn)
 
     def _confirmed_dead(self, host: str, reason: str, turn: Turn) -> None:
-        if not self._goes_on_elsewhere(reason, turn):
+        if not self._goes_on_elsewhere(EXIT_HOST_SHUTDOWN, reason, turn):
             super()._confirmed_dead(host, reason, turn)
 
-    def _goes_on_elsewhere(self, reason: str, turn: Turn) -> bool:
+    def _goes_on_elsewhere(self, exit_reason: int | None, reason: str, turn: Turn) -> bool:
         """Its life is over, and a takeover that nobody heard of may have begun the next one: it is that, Unknown."""
         record = self.record
         for stray in reversed(record.strays):
@@ -158,6 +158,8 @@ class VmTakeover(VmCopies):
         self._doubt(VmTrigger.HOST_LOST, reason, f"may run on {stray.host}: {reason}", turn, "warning")
         self._become_copy_of(stray, turn)
         self._promote(turn, old_is_over=True)
+        # If that life turns out never to have been, or to be ended by an order of ours, this is how the machine ended.
+        record.exit_reason, record.exit_message = exit_reason, reason
         if record.operation_kind in NOT_WANTED:
             self._tell_agent("destroy", turn)
         self._query(turn)
@@ -180,6 +182,9 @@ class VmTakeover(VmCopies):
             self._give_up_copy(turn)
         self._become_copy_of(stray, turn)
         self._on_takeover_report(message, turn)
+        if stray.end_ordered:
+            # The order is on its way and cannot be called back: the end that it brings is no wish of anybody's.
+            record.exit_reason, record.exit_message = EXIT_HOST_SHUTDOWN, "an earlier order ended it"
 
     def _on_takeover_refused(self, message: m.DomainRefused, turn: Turn) -> None:
         if message.code == "lease_held":

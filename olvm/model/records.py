@@ -242,6 +242,7 @@ class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seen_host_epoch: int = 0
     seen_seq: int = 0
     may_run: bool = False
+    end_ordered: bool = False  # it may run all the same, until the order reaches its host
 
 
 class VmRecord(Record):

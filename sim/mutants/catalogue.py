@@ -218,9 +218,9 @@ VM: tuple[Mutant, ...] = (
     Mutant(
         name="vm-copy-left",
         module="actors.vm_copies",
-        old='self._command_copy("destroy", turn)\n            self._leave_copy(turn)',
+        old="self._leave_copy(turn, may_run=takeover, end_ordered=takeover)",
         new="self._clear_copy(turn)",
-        says="a copy that is given up is neither ended nor remembered",
+        says="a copy that is given up is not remembered",
         favour=("migrate", "migration_fails", "cancel_migration"),
     ),
     Mutant(

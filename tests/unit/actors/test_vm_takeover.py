@@ -100,7 +100,7 @@ def test_vm_whose_host_comes_back_with_it_is_not_taken_over() -> None:
     done = give(one, reported(S.UP))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
     assert (one.record.status, one.record.host, one.record.epoch) == (S.UP, "H1", 3)
-    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2"),)
+    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True, end_ordered=True),)
     done = give(one, reported(S.UP, on="H2", epoch=4, seq=1))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
 
@@ -140,8 +140,10 @@ def test_vm_takeover_that_fails_after_the_old_copy_is_over_becomes_a_plain_resta
 def test_vm_guest_that_shut_down_by_itself_is_not_taken_over() -> None:
     one = taken_over()
     done = give(one, reported(S.DOWN, exit_reason=7))
-    assert sent_to(done, NEW) == [m.CommandDomain("v1", 4, "destroy")]
-    assert (one.record.status, one.record.copy_phase) == (S.DOWN, "")
+    assert m.CommandDomain("v1", 4, "destroy") in sent_to(done, NEW)
+    assert (one.record.status, one.record.host, one.record.copy_phase) == (S.UNKNOWN, "H2", "")
+    give(one, reported(S.DOWN, on="H2", epoch=4, exit_reason=6))
+    assert (one.record.status, one.record.exit_reason) == (S.DOWN, 7)
 
 
 @pytest.mark.parametrize("code", ["lease_held", "lease_unreachable", "other_boot", "out_of_memory"])
