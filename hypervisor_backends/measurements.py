@@ -9,6 +9,8 @@ Structs here are `gc=False` where they hold scalars alone: thousands are made a 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -39,8 +41,37 @@ class DiskStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     apparent_size_bytes: int  # apparentsize: as the guest sees it
 
 
+class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    mac: str = ""
+    inet: tuple[str, ...] = ()
+    inet6: tuple[str, ...] = ()
+
+
+class GuestFilesystem(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    type: str
+    total_bytes: int
+    used_bytes: int
+
+
+class GuestContainer(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    names: tuple[str, ...] = ()
+    image: str = ""
+    status: str = ""
+    command: str = ""
+
+
+SessionState = Literal["Unknown", "UserLoggedOn", "Locked", "Active", "LoggedOff"]
+
+
 class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guest agent said last; see the guest protocol's heartbeat, os-info, applications and so on."""
+    """What the guest said last, by whichever agent; see `guest_agent.protocol` for the messages.
+
+    Nothing here is to be trusted: a guest says what it likes. It has been cut to size and cleaned of characters that
+    XML and terminals do not take. `sources` says who told what: "olvm", "ovirt" or "qemu-ga" by name of a field.
+    """
 
     hostname: str
     fqdn: str
@@ -56,6 +87,29 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
     cpu_count: int
     agent_api_version: int
     heartbeat_ns: int  # when the guest was last heard
+    os_codename: str = ""
+    os_arch: str = ""
+    os_type: str = ""  # linux, windows
+    timezone_offset_minutes: int = 0
+    interfaces: tuple[GuestNic, ...] = ()
+    filesystems: tuple[GuestFilesystem, ...] = ()
+    disk_mapping: dict[str, str] = {}  # by serial: what the guest calls the disk
+    containers: tuple[GuestContainer, ...] = ()
+    session: SessionState = "Unknown"
+    memory_unused_kib: int = 0
+    memory_buffers_kib: int = 0
+    memory_cached_kib: int = 0
+    swap_total_kib: int = 0
+    swap_usage_kib: int = 0
+    swap_in_pages_per_s: int = 0
+    swap_out_pages_per_s: int = 0
+    major_faults_pages_per_s: int = 0
+    page_faults_per_s: int = 0
+    agents: tuple[str, ...] = ()  # who speaks for the guest, as in "olvm 3" and "qemu-ga 7.2.22"
+    sources: dict[str, str] = {}
+    lines_discarded: int = 0  # too long, no JSON, or no message of the protocol
+    messages_unknown: int = 0
+    messages_delayed: int = 0  # held back by the rate limit
 
 
 class DomainStatistics(msgspec.Struct, frozen=True, kw_only=True):

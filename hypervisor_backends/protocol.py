@@ -26,6 +26,7 @@ import msgspec
 
 from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from olvm.model.errors import BadInput
+from olvm.model.hardware import DiskFormat, DiskSpec, Hardware, NicSpec
 
 Feature = Literal[
     "graceful_shutdown",
@@ -35,8 +36,28 @@ Feature = Literal[
     "pause",
     "guest_facts",
     "migration",
+    "managed_migration",  # driven by the source's agent through connections to both hosts
+    "storage_copy",  # live migration of disks that are not shared
     "post_copy",
     "watchdog",
+    "hot_plug_vcpu",
+    "hot_unplug_vcpu",
+    "hot_plug_memory",
+    "hot_unplug_memory",
+    "hot_plug_disk",
+    "hot_plug_nic",
+    "balloon",
+    "cpu_quota",
+    "snapshot",
+    "memory_snapshot",
+    "console_ticket",
+    "storage",
+    "networks",
+    "cloud_init",
+    "guest_channel",  # olvm's or oVirt's guest agent can be spoken to
+    "guest_agent",  # QEMU's own can
+    "tpm",
+    "uefi",
 ]
 
 # The values of `VmStatus` that a hypervisor knows; a domain that is not listed is not there.
@@ -81,30 +102,13 @@ class ExitReason(IntEnum):
 # ---------------------------------------------------------------- what a domain is made of
 
 
-class DiskSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """`source` is whatever the backend opens: a path, or a name in its own storage."""
-
-    name: str
-    size_bytes: int
-    source: str = ""
-
-
-class NicSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An empty `mac` lets the backend choose one that is stable for the VM."""
-
-    name: str
-    network: str = ""
-    mac: str = ""
-
-
 class DomainSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What is started; `name` must be unique among the domains of one host."""
 
     name: str
     vcpus: int
     memory_bytes: int
-    disks: tuple[DiskSpec, ...] = ()
-    nics: tuple[NicSpec, ...] = ()
+    hardware: Hardware = Hardware()
     guest_os: str = "linux"
     leased: bool = False  # stopped by the host's watchdog, see ArmWatchdog
 
@@ -147,7 +151,14 @@ class RestoreDomain(DomainRequest, frozen=True, kw_only=True):
 
 
 class ShutdownDomain(DomainRequest, frozen=True, kw_only=True):
-    """Ask the guest to power off. Success means that the guest was asked; it may ignore it."""
+    """Ask the guest to power off. Success means that the guest was asked; it may ignore it.
+
+    Its agent is asked first. Where there is none, or where the guest still runs `acpi_after_s` later, the power button
+    is pressed.
+    """
+
+    acpi_after_s: float = 30.0
+    message: str = ""  # shown to who is logged on
 
 
 class DestroyDomain(DomainRequest, frozen=True, kw_only=True):
@@ -208,6 +219,8 @@ class MigrateDomain(DomainRequest, frozen=True, kw_only=True):
     downtime_ms: int
     auto_converge: bool = True
     post_copy: bool = False  # may be switched to post-copy later, by StartPostCopy
+    copy_storage: bool = False  # its disks are not shared: copy them too
+    managed: bool = False  # not from host to host by themselves (peer to peer) but driven from here
 
 
 class ChangeMigration(DomainRequest, frozen=True, kw_only=True):
@@ -244,6 +257,205 @@ class ArmWatchdog(Request, frozen=True, kw_only=True):
     deadline_ns: int
 
 
+class SetVcpus(DomainRequest, frozen=True, kw_only=True):
+    """Plug or unplug CPUs; at most the hardware's `vcpus_max`. Unplugging needs `hot_unplug_vcpu`."""
+
+    vcpus: int
+
+
+class SetBalloon(DomainRequest, frozen=True, kw_only=True):
+    """Ask the guest to keep to so much memory; success means that it was asked."""
+
+    memory_bytes: int
+
+
+class PlugMemory(DomainRequest, frozen=True, kw_only=True):
+    """Add a memory device. Asked again with the same name: no second one."""
+
+    name: str
+    size_bytes: int
+    node: int = 0
+
+
+class UnplugMemory(DomainRequest, frozen=True, kw_only=True):
+    """Take a device back; the guest may refuse (`guest_refused`), and then it stays."""
+
+    name: str
+
+
+class AttachDisk(DomainRequest, frozen=True, kw_only=True):
+    disk: DiskSpec
+
+
+class DetachDisk(DomainRequest, frozen=True, kw_only=True):
+    """Succeeds when the guest has let go of it; `guest_refused` if it does not in time. The data stay."""
+
+    name: str
+
+
+class ChangeMedium(DomainRequest, frozen=True, kw_only=True):
+    """Put another medium into a cdrom; an empty source takes it out."""
+
+    name: str
+    source: str = ""
+
+
+class AttachNic(DomainRequest, frozen=True, kw_only=True):
+    nic: NicSpec
+
+
+class DetachNic(DomainRequest, frozen=True, kw_only=True):
+    name: str
+
+
+class SetNicLink(DomainRequest, frozen=True, kw_only=True):
+    """Plug the cable in, or out."""
+
+    name: str
+    up: bool
+
+
+class SetCpuQuota(DomainRequest, frozen=True, kw_only=True):
+    """Percent of one CPU for each vCPU; 0: no limit."""
+
+    percent: int
+
+
+class CreateSnapshot(DomainRequest, frozen=True, kw_only=True):
+    """Freeze the state of all writable disks, and of memory if asked; the guest goes on. Names are the domain's own.
+
+    `quiesce`: the guest's file systems are frozen meanwhile; `guest_refused` without an agent that can.
+    """
+
+    name: str
+    with_memory: bool = False
+    quiesce: bool = False
+
+
+class CommitSnapshot(DomainRequest, frozen=True, kw_only=True):
+    """Write what came since the snapshot back into what was frozen, and forget the snapshot. The guest runs on.
+
+    Only the newest one can be committed. Succeeds when the disks are what they were before it was taken.
+    """
+
+    name: str
+
+
+class ListSnapshots(DomainRequest, frozen=True, kw_only=True):
+    """Answered with `SnapshotList`, oldest first."""
+
+
+class SetConsoleTicket(DomainRequest, frozen=True, kw_only=True):
+    """Let whoever knows `password` see the screen for `valid_s` seconds. Answered with `ConsoleAddress`.
+
+    An earlier ticket is void at once; who is connected stays connected.
+    """
+
+    password: str
+    valid_s: int = 120
+
+
+class CallGuest(DomainRequest, frozen=True, kw_only=True):
+    """Say something to the guest's own agent, in the words of `guest_agent.protocol`; answered with `GuestAnswer`.
+
+    Messages that the protocol gives no answer to are answered, empty, when they are written. Else `timeout_s` is how
+    long the guest may take (`guest_silent`).
+    """
+
+    message: str
+    arguments: dict[str, str | int | float | bool] = {}
+    timeout_s: float = 10.0
+
+
+class FreezeGuest(DomainRequest, frozen=True, kw_only=True):
+    """Stop the guest's file systems in a consistent state; it cannot write until `ThawGuest`."""
+
+
+class ThawGuest(DomainRequest, frozen=True, kw_only=True):
+    pass
+
+
+class CreatePool(Request, frozen=True, kw_only=True):
+    """A directory that holds volumes. Asked again with the same path: no error."""
+
+    name: str
+    path: str
+
+
+class DeletePool(Request, frozen=True, kw_only=True):
+    """Forget the pool; its volumes stay where they are."""
+
+    name: str
+
+
+class ListPools(Request, frozen=True, kw_only=True):
+    """Answered with `PoolList`."""
+
+
+class CreateVolume(Request, frozen=True, kw_only=True):
+    """An empty volume, or with `base` a copy-on-write child of another one (`pool/volume` or a path)."""
+
+    pool: str
+    name: str
+    size_bytes: int
+    format: DiskFormat = "qcow2"
+    base: str = ""
+
+
+class CloneVolume(Request, frozen=True, kw_only=True):
+    """A full, independent copy of volume `source` of the same pool."""
+
+    pool: str
+    name: str
+    source: str
+
+
+class ResizeVolume(Request, frozen=True, kw_only=True):
+    """Make it larger; smaller is refused, as data would be lost. A running machine's disk grows in the guest too."""
+
+    pool: str
+    name: str
+    size_bytes: int
+
+
+class DeleteVolume(Request, frozen=True, kw_only=True):
+    """Refused (`in_use`) while a domain of this host uses it, or another volume stands on it."""
+
+    pool: str
+    name: str
+
+
+class ListVolumes(Request, frozen=True, kw_only=True):
+    """Answered with `VolumeList`."""
+
+    pool: str
+
+
+NetworkKind = Literal["bridge", "isolated", "nat"]
+
+
+class CreateNetwork(Request, frozen=True, kw_only=True):
+    """`bridge`: machines join the host's bridge of that name. `isolated`, `nat`: libvirt makes the bridge.
+
+    `address`: the host's own in it, as in 192.168.100.1/24, with DHCP for the rest; empty: none.
+    """
+
+    name: str
+    kind: NetworkKind
+    bridge: str = ""
+    address: str = ""
+
+
+class DeleteNetwork(Request, frozen=True, kw_only=True):
+    """Refused (`in_use`) while a domain of this host is on it."""
+
+    name: str
+
+
+class ListNetworks(Request, frozen=True, kw_only=True):
+    """Answered with `NetworkList`."""
+
+
 class ListDomains(Request, frozen=True, kw_only=True):
     """Answered with a `DomainList`."""
 
@@ -255,6 +467,43 @@ class GetCapabilities(Request, frozen=True, kw_only=True):
 class BulkStatistics(Request, frozen=True, kw_only=True):
     """Answered with a `StatisticsReport`."""
 
+
+# What changes or asks about one domain without moving it from one status to another.
+DomainTask: TypeAlias = (
+    SetVcpus
+    | SetBalloon
+    | PlugMemory
+    | UnplugMemory
+    | AttachDisk
+    | DetachDisk
+    | ChangeMedium
+    | AttachNic
+    | DetachNic
+    | SetNicLink
+    | SetCpuQuota
+    | CreateSnapshot
+    | CommitSnapshot
+    | ListSnapshots
+    | SetConsoleTicket
+    | CallGuest
+    | FreezeGuest
+    | ThawGuest
+)
+
+# What concerns the host's storage and networks.
+HostTask: TypeAlias = (
+    CreatePool
+    | DeletePool
+    | ListPools
+    | CreateVolume
+    | CloneVolume
+    | ResizeVolume
+    | DeleteVolume
+    | ListVolumes
+    | CreateNetwork
+    | DeleteNetwork
+    | ListNetworks
+)
 
 HypervisorRequest: TypeAlias = (
     StartDomain
@@ -276,6 +525,8 @@ HypervisorRequest: TypeAlias = (
     | ListDomains
     | GetCapabilities
     | BulkStatistics
+    | DomainTask
+    | HostTask
 )
 
 # A request that is not named here must work on every backend.
@@ -294,6 +545,35 @@ FEATURE_BY_REQUEST: dict[type[Request], Feature] = {
     GetMigrationStatistics: "migration",
     StartPostCopy: "post_copy",
     ArmWatchdog: "watchdog",
+    SetVcpus: "hot_plug_vcpu",
+    SetBalloon: "balloon",
+    PlugMemory: "hot_plug_memory",
+    UnplugMemory: "hot_unplug_memory",
+    AttachDisk: "hot_plug_disk",
+    DetachDisk: "hot_plug_disk",
+    ChangeMedium: "hot_plug_disk",
+    AttachNic: "hot_plug_nic",
+    DetachNic: "hot_plug_nic",
+    SetNicLink: "hot_plug_nic",
+    SetCpuQuota: "cpu_quota",
+    CreateSnapshot: "snapshot",
+    CommitSnapshot: "snapshot",
+    ListSnapshots: "snapshot",
+    SetConsoleTicket: "console_ticket",
+    CallGuest: "guest_channel",
+    FreezeGuest: "guest_agent",
+    ThawGuest: "guest_agent",
+    CreatePool: "storage",
+    DeletePool: "storage",
+    ListPools: "storage",
+    CreateVolume: "storage",
+    CloneVolume: "storage",
+    ResizeVolume: "storage",
+    DeleteVolume: "storage",
+    ListVolumes: "storage",
+    CreateNetwork: "networks",
+    DeleteNetwork: "networks",
+    ListNetworks: "networks",
 }
 
 
@@ -304,6 +584,12 @@ class NumaNode(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     cpus: int
     memory_bytes: int
+
+
+class HugePages(msgspec.Struct, frozen=True, kw_only=True):
+    size_bytes: int
+    total: int
+    free: int
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
@@ -318,6 +604,13 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     features: tuple[Feature, ...] = ()
     boot_id: str = ""
     problems: tuple[str, ...] = ()  # what makes the host unfit now, by `olvm.model.host_problems`
+    accelerator: str = ""  # kvm, tcg, or empty where there is no such thing
+    accelerator_reason: str = ""  # why this one: what was probed, or that it was said
+    cpu_sockets: int = 0  # 0: not known
+    cpu_cores_per_socket: int = 0
+    cpu_threads_per_core: int = 0
+    huge_pages: tuple[HugePages, ...] = ()
+    emulated_machines: tuple[str, ...] = ()
 
 
 class DomainState(msgspec.Struct, frozen=True, kw_only=True):
@@ -332,6 +625,7 @@ class DomainState(msgspec.Struct, frozen=True, kw_only=True):
     pause_code: PauseCode = "NONE"
     monitor_responds: bool = True
     started_ns: int | None = None  # None until the hypervisor process runs
+    leased: bool = False
 
 
 class DomainList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
@@ -362,6 +656,64 @@ class MigrationStatistics(msgspec.Struct, frozen=True, kw_only=True, tag_field="
     post_copy: bool = False
 
 
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    created_ns: int
+    with_memory: bool
+    disks: tuple[str, ...]  # names of the disks that it froze
+
+
+class SnapshotList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    snapshots: tuple[SnapshotInfo, ...]
+
+
+class ConsoleAddress(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    kind: Literal["vnc"]
+    host: str
+    port: int
+    expires_ns: int
+
+
+class GuestAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    arguments: dict[str, str | int | float | bool] = {}
+
+
+class PoolInfo(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    path: str
+    capacity_bytes: int
+    free_bytes: int
+
+
+class PoolList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    pools: tuple[PoolInfo, ...]
+
+
+class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    pool: str
+    name: str
+    path: str
+    format: str
+    size_bytes: int  # as a guest sees it
+    allocated_bytes: int
+    base: str = ""
+
+
+class VolumeList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    volumes: tuple[VolumeInfo, ...]
+
+
+class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    kind: str
+    bridge: str
+    active: bool
+
+
+class NetworkList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
+    networks: tuple[NetworkInfo, ...]
+
+
 FailureCode = Literal[
     "unknown_domain",  # no such domain on this host
     "duplicate_domain",  # the vm_id with another epoch, or the name, exists here
@@ -380,11 +732,32 @@ FailureCode = Literal[
     "migration_failed",  # the domain goes on at the source
     "migration_cancelled",  # as asked; the domain goes on at the source
     "lease_expired",  # the host's watchdog is not armed
+    "lease_held",  # the host's lock manager says that another host has the domain's lease
+    "bad_request",  # can never succeed as it stands: the message says why
+    "not_found",  # no such disk, card, snapshot, pool, volume or network
+    "exists",  # the name is taken by something else
+    "in_use",
+    "no_space",
+    "guest_refused",  # the guest would not do its part
+    "guest_silent",  # the guest's agent does not answer
 ]
 
 
 class CallSucceeded(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
-    value: Capabilities | DomainList | StatisticsReport | IncomingAddress | MigrationStatistics | None = None
+    value: (
+        Capabilities
+        | DomainList
+        | StatisticsReport
+        | IncomingAddress
+        | MigrationStatistics
+        | SnapshotList
+        | ConsoleAddress
+        | GuestAnswer
+        | PoolList
+        | VolumeList
+        | NetworkList
+        | None
+    ) = None
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):
@@ -407,6 +780,7 @@ DomainEventKind = Literal[
     "shut_down",  # ended: the guest powered off
     "stopped",  # ended: by the hypervisor, on request
     "crashed",  # ended: lost
+    "guest_event",  # the guest's agent told of a session: `message` is the word, as session-logon, and the user
 ]
 
 TERMINAL_EVENTS: frozenset[DomainEventKind] = frozenset({"shut_down", "stopped", "crashed"})

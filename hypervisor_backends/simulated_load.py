@@ -13,7 +13,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from hypervisor_backends.protocol import DiskSpec, DomainSpec, NicSpec
+from hypervisor_backends.protocol import DomainSpec
+from olvm.model.hardware import DiskSpec, NicSpec
 from olvm.model.limits import NS_PER_S
 
 _U32 = 2**32
@@ -111,8 +112,8 @@ class GuestIdentity:
 
     def __init__(self, seed: int, vm_id: str, spec: DomainSpec, mean_percent: tuple[float, float]) -> None:
         self.profile: LoadProfile = load_profile(seed, vm_id, spec.vcpus, mean_percent)
-        self.disks = spec.disks or DEFAULT_DISKS
-        self.nics = spec.nics or DEFAULT_NICS
+        self.disks = spec.hardware.disks or DEFAULT_DISKS
+        self.nics = spec.hardware.nics or DEFAULT_NICS
         u = draws(seed, 5, "guest", vm_id)
         x, y, z = int(u[0] * 256), int(u[1] * 256), 1 + int(u[2] * 254)
         self.ips = tuple(f"10.{x}.{(y + n) % 256}.{z}" for n in range(len(self.nics)))

@@ -181,4 +181,6 @@ def _facts(spec: DomainSpec, identity: GuestIdentity, free_kib: int, heard_ns: i
         cpu_count=spec.vcpus,
         agent_api_version=3,
         heartbeat_ns=heard_ns,
+        os_type=spec.guest_os,
+        agents=("simulated",),
     )

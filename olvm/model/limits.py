@@ -42,6 +42,18 @@ VM_MEMORY_BYTES_MAX = 64 * 1024**4
 HOST_CPUS_MAX = 4096
 HOST_MEMORY_BYTES_MAX = 1024 * 1024**4
 
+# Devices of one machine (RHV 4.0 tests 28 virtio disks), and the size of each document of a cloud-init seed.
+DISKS_PER_VM_MAX = 28
+NICS_PER_VM_MAX = 28
+SEED_BYTES_MAX = 64 * 1024
+
+# What one guest may say. The size of a line is VDSM's cap; a line over it is discarded up to its end. The rate is far
+# above what any agent needs, and what comes faster waits in the guest.
+GUEST_LINE_BYTES_MAX = 1024 * 1024
+GUEST_LINES_PER_S_MAX = 100
+GUEST_TEXT_CHARS_MAX = 4_096
+GUEST_LIST_ITEMS_MAX = 10_000
+
 # Fence devices of one host (oVirt: a primary and a secondary), and members of one affinity group, of each kind.
 FENCE_DEVICES_MAX = 8
 AFFINITY_MEMBERS_MAX = 1_000

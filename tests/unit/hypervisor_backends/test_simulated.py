@@ -8,10 +8,8 @@ import pytest
 from hypervisor_backends.protocol import (
     CallSucceeded,
     DestroyDomain,
-    DiskSpec,
     DomainSpec,
     HypervisorRequest,
-    NicSpec,
     PauseDomain,
     RebootDomain,
     ShutdownDomain,
@@ -22,6 +20,7 @@ from hypervisor_backends.simulated_config import SimulatedConfig, simulated_conf
 from hypervisor_backends.simulated_domain import ADMITTED, ALREADY
 from hypervisor_backends.simulated_load import activity, load_profile, wave
 from olvm.model.errors import BadInput
+from olvm.model.hardware import DiskSpec, Hardware, NicSpec
 from olvm.model.limits import NS_PER_S
 from olvm.model.vm_states import VmStatus
 from tests.unit.hypervisor_backends.bench import GIB, restore_of, simulated_bench, start_of
@@ -295,8 +294,10 @@ def test_disks_and_nics_of_the_spec_are_those_of_the_statistics() -> None:
         name="db",
         vcpus=1,
         memory_bytes=GIB,
-        disks=(DiskSpec(name="vda", size_bytes=GIB), DiskSpec(name="vdb", size_bytes=2 * GIB)),
-        nics=(NicSpec(name="n0"), NicSpec(name="n1"), NicSpec(name="n2")),
+        hardware=Hardware(
+            disks=(DiskSpec(name="vda", size_bytes=GIB), DiskSpec(name="vdb", size_bytes=2 * GIB)),
+            nics=(NicSpec(name="n0"), NicSpec(name="n1"), NicSpec(name="n2")),
+        ),
     )
     bench.succeed(StartDomain(vm_id="v1", epoch=1, spec=spec))
     _, (statistics,) = bench.backend.statistics()
