@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from actors.task_requests import domain_request, host_request
 from olvm.model import messages as m
 from olvm.model.errors import BadInput
+from olvm.model.host_tasks import host_task_timeout_s
 from olvm.model.limits import (
     AFFINITY_MEMBERS_MAX,
     FENCE_DEVICES_MAX,
@@ -21,6 +23,7 @@ from olvm.model.limits import (
 from olvm.model.migration_policies import migration_policy_named
 from olvm.model.names import check_name
 from olvm.model.sizes import format_size
+from olvm.model.vm_tasks import vm_task as vm_task_rule
 from olvm.scheduling.policy import policy_named
 
 TIMEOUT_S_MAX = 86_400.0
@@ -117,6 +120,12 @@ def _fence_device(what: str, backend: str, device: Mapping[str, str | int | floa
         )
 
 
+def host_task(command: m.HostTask) -> None:
+    timeout(f"{command.verb} of host {command.host}", command.timeout_s)
+    host_task_timeout_s(command.verb)
+    host_request(command.verb, command.arguments)
+
+
 def host_command(command: m.HostCommand) -> None:
     if command.timeout_s is not None and command.action != "maintenance":
         raise BadInput(
@@ -149,6 +158,13 @@ def vm_change(name: str, command: m.UpdateVm) -> None:
         _resume_of_leased(what, command.resume_behavior)
     if command.migration_policy:
         migration_policy_named(command.migration_policy)
+
+
+def vm_task(name: str, command: m.VmTask) -> None:
+    """Everything that the command alone shows to be wrong; the request is made once to see that it can be."""
+    timeout(f"{command.verb} of {name}", command.timeout_s)
+    vm_task_rule(command.verb)
+    domain_request("vm", command.verb, command.arguments)
 
 
 def _vm_size(vcpus: int | None, memory_bytes: int | None) -> None:

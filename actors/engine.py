@@ -134,6 +134,7 @@ class Engine:
         operation.status = "succeeded" if message.succeeded else "failed"
         operation.reason = message.reason
         operation.error_code = message.error_code
+        operation.result = message.result
         operation.finished_ns = turn.now_ns
         if message.succeeded:
             operation.progress_percent = 100
@@ -194,4 +195,5 @@ def view_of(operation: OperationRecord) -> m.OperationView:
         created_ns=operation.created_ns,
         started_ns=operation.started_ns,
         finished_ns=operation.finished_ns,
+        result=operation.result,
     )

@@ -70,6 +70,10 @@ def accept(command: m.Command, operation: OperationRecord, inventory: Inventory,
     match command:
         case m.VmCommand():
             _command_vm(command, operation, inventory, turn)
+        case m.VmTask():
+            _task_vm(command, operation, inventory, turn)
+        case m.HostTask():
+            _task_host(command, operation, inventory, turn)
         case m.CreateVm():
             _create_vm(command, operation, inventory, turn)
         case m.UpdateVm():
@@ -217,6 +221,13 @@ def _command_host(
     turn.send(item.address, m.CommandHost(operation.id, command.action, command.timeout_s))
 
 
+def _task_host(command: m.HostTask, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
+    item = inventory.item("host", command.host)
+    check.host_task(command)
+    _describe(operation, command.verb, "host", item.id, item.name)
+    turn.send(item.address, m.TaskHost(operation.id, command))
+
+
 # ---------------------------------------------------------------- machines
 
 
@@ -262,3 +273,10 @@ def _command_vm(command: m.VmCommand, operation: OperationRecord, inventory: Inv
         inventory.item("host", command.to_host)
     _describe(operation, f"{command.verb}_vm", "vm", item.id, item.name)
     turn.send(item.address, m.CommandVm(operation.id, command.verb, command.timeout_s, command.to_host))
+
+
+def _task_vm(command: m.VmTask, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
+    item = inventory.vm(command.vm)
+    check.vm_task(item.name, command)
+    _describe(operation, command.verb, "vm", item.id, item.name)
+    turn.send(item.address, m.TaskVm(operation.id, command))

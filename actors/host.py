@@ -17,6 +17,7 @@ from actors.host_core import HostCore
 from actors.host_fencing import Fencing
 from actors.host_maintenance import Maintenance
 from actors.host_requirements import Requirements
+from actors.host_tasks import TIMER, HostTasks
 from olvm.model import messages as m
 from olvm.model.errors import OperationFailed
 from olvm.model.host_states import HostStatus, HostTrigger
@@ -48,6 +49,7 @@ class Host(HostCore):
         self.maintenance = Maintenance(self, self.fencing)
         self.requirements = Requirements(self)
         self.commands = HostCommands(self, self.fencing, self.maintenance)
+        self.tasks = HostTasks(self)
 
     @classmethod
     def new(cls, name: str, cluster: str, now_ns: int) -> Host:
@@ -84,10 +86,14 @@ class Host(HostCore):
             case m.Recovered():
                 self._on_recovered(turn)
             case _:
-                self._on_fencing(message, turn)
+                self._on_other(message, turn)
 
-    def _on_fencing(self, message: m.AnyMessage, turn: Turn) -> None:
+    def _on_other(self, message: m.AnyMessage, turn: Turn) -> None:
         match message:
+            case m.TaskHost():
+                self.tasks.begin(message, turn)
+            case m.TaskEnded():
+                self.tasks.on_ended(message, turn)
             case m.FencingAdvice():
                 self.fencing.on_advice(message, turn)
             case m.FenceResult():
@@ -114,6 +120,8 @@ class Host(HostCore):
 
     def _on_timer(self, name: str, turn: Turn) -> None:
         match name:
+            case _ if name.startswith(TIMER):
+                self.tasks.on_deadline(name.removeprefix(TIMER), turn)
             case "watch":
                 self._watch(turn)
                 turn.wake_each("watch", turn.config.heartbeat_period_s)

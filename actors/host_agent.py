@@ -24,6 +24,7 @@ from actors.host_agent_leases import AgentLeases
 from actors.host_agent_migration import AgentMigrations
 from actors.host_agent_recovery import AgentRecovery
 from actors.host_agent_starts import LIST_AGAIN_S, AgentStarts
+from actors.host_agent_tasks import AgentTasks
 from actors.hypervisor_port import CloseHost, HostOpened, LookAround, OpenHost, Sampled, SampleHost
 from hypervisor_backends.protocol import TERMINAL_EVENTS, ExitReason, ListDomains
 from olvm.model import messages as m
@@ -51,6 +52,7 @@ class HostAgent:
         self.recovery = AgentRecovery(self.book, self.starts, self.migrations)
         self.commands = AgentCommands(self.book)
         self.proxy = AgentProxy(record.host)
+        self.tasks = AgentTasks(self.book)
         self.opening = False
         self.asked_to_start = False  # the engine waits for the end of this opening, also if it fails
         self.opened: HostOpened | None = None  # set exactly once the host has been opened
@@ -93,6 +95,12 @@ class HostAgent:
                 self.migrations.cancel(message, turn)
             case m.CommandDomain():
                 self.commands.command(message, turn)
+            case m.TaskDomain():
+                self.tasks.of_domain(message, turn)
+            case m.TaskOfHost():
+                self.tasks.of_host(message, turn)
+            case m.OpenConsole():
+                self.tasks.open_console(message, turn)
             case m.QueryDomain():
                 self.recovery.on_query(message, turn)
             case m.ForgetDomain():
@@ -121,6 +129,7 @@ class HostAgent:
         self.leases.unrenewed = 0
         self.migrations.failures = {}
         self.migrations.watched = {}
+        self.tasks.restart()
         self.opening = False
         self.cpu_load_percent = 0.0
         self._open(turn)
@@ -291,6 +300,10 @@ class HostAgent:
             turn.tell("telemetry@telemetry", m.Samples(payload))
         if sampled.facts:
             turn.tell("telemetry@telemetry", m.GuestFactsTold(sampled.facts))
+        for vm_id, epoch, facts in sampled.guests:
+            domain = self.domains.get(vm_id)
+            if domain is not None and domain.epoch == epoch:
+                turn.tell(domain.vm_address, m.GuestTold(self.record.host, epoch, facts))
 
     # ------------------------------------------------------------------ answers of the ports
 
@@ -309,6 +322,10 @@ class HostAgent:
                 self.proxy.on_fenced(message, turn)
             case "check":
                 self.proxy.on_checked(message, turn)
+            case "task":
+                self.tasks.on_ended(message, turn)
+            case "console":
+                self.tasks.on_console(message, turn)
             case _:
                 vm_id, epoch, *attempt = rest.split("/")
                 domain = self.domains.get(vm_id)

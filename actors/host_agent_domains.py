@@ -225,6 +225,7 @@ class DomainBook:
             lease_taken=message.leased or (before is not None and before.lease_taken),
             resume_behavior=message.resume_behavior,
             boot_id=message.boot_id or self.record.boot_id,
+            hardware=message.hardware,
         )
         self.domains[domain.vm_id] = domain
         self.untold.pop(domain.vm_id, None)

@@ -18,11 +18,14 @@ from hypervisor_backends.protocol import (
     StartDomain,
 )
 from olvm.model import messages as m
+from olvm.model.hardware import Hardware
 from olvm.model.records import DomainRecord
 from olvm.model.vm_states import VmStatus
 
 NOT_STARTED = frozenset({"wait_for_launch", "restoring_state"})
 LIST_AGAIN_S = 1.0
+
+ORDINARY = Hardware()
 
 Found = dict[str, FoundDomain]
 
@@ -34,7 +37,11 @@ def found_in(message: m.CallEnded, domain: DomainRecord) -> FoundDomain | None:
 
 def spec_of(domain: DomainRecord) -> DomainSpec:
     return DomainSpec(
-        name=domain.name, vcpus=domain.vcpus, memory_bytes=domain.memory_bytes, leased=domain.leased
+        name=domain.name,
+        vcpus=domain.vcpus,
+        memory_bytes=domain.memory_bytes,
+        hardware=domain.hardware or ORDINARY,
+        leased=domain.leased,
     )
 
 

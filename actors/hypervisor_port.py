@@ -7,14 +7,19 @@ backend's own objects.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 
-from actors.sampling import Sampler
+from actors.sampling import GuestFactsBatch, Sampler
 from actors.silo import Silo, deliver_result
+from actors.task_requests import result_of
+from hypervisor_backends.measurements import DomainStatistics
 from hypervisor_backends.protocol import (
     CallFailed,
     CallResult,
+    CallSucceeded,
+    ConsoleAddress,
     DomainEvent,
     DomainList,
     DomainState,
@@ -24,10 +29,11 @@ from hypervisor_backends.protocol import (
     MigrationStatistics,
     PrepareIncoming,
     RestoreDomain,
+    SetConsoleTicket,
     StartDomain,
 )
 from olvm.model.errors import OlvmError
-from olvm.model.messages import CallEnded, DomainHappened
+from olvm.model.messages import CallEnded, ConsoleTicket, DomainHappened
 
 
 class FoundDomain(msgspec.Struct, frozen=True, array_like=True):
@@ -90,9 +96,35 @@ class Sampled(msgspec.Struct, frozen=True):
     cpu_load_percent: float
     batches: list[bytes]
     facts: bytes
+    guests: list[
+        tuple[str, int, bytes]
+    ] = []  # of those whose facts are news: machine, epoch, JSON of GuestFacts
 
 
-BackendFactory = Callable[[OpenHost], HypervisorBackend]
+class OpenTicket(msgspec.Struct, frozen=True):
+    """Let somebody see a machine's screen. Answered with a `ConsoleTicket`: the port makes its password."""
+
+    vm_id: str
+    valid_s: int
+
+
+Opened = HypervisorBackend | OlvmError
+# Answers on the silo's thread, at once or later: a real hypervisor is reached over a connection that may hang.
+BackendFactory = Callable[[OpenHost, Callable[[Opened], None]], None]
+
+
+def at_once(open_host: Callable[[OpenHost], HypervisorBackend]) -> BackendFactory:
+    """A factory of backends that are there as soon as they are asked for."""
+
+    def open_backend(request: OpenHost, on_open: Callable[[Opened], None]) -> None:
+        opened: Opened
+        try:
+            opened = open_host(request)
+        except OlvmError as error:
+            opened = error
+        on_open(opened)
+
+    return open_backend
 
 
 class HypervisorPort:
@@ -104,7 +136,11 @@ class HypervisorPort:
         self.backends: dict[str, HypervisorBackend] = {}
         # Whether a host may begin to run a leased machine now; the lease port says it, and without one none may.
         self.may_begin: Callable[[str, str, int], bool] = lambda _host, _vm_id, _epoch: False
+        # What makes passwords of consoles: a world's chance, so it is given by those that have a world.
+        self.make_ticket: Callable[[], str] | None = None
         self._samplers: dict[str, Sampler] = {}
+        self._opening: dict[str, str] = {}  # hosts that are being opened, and the tag of the last question
+        self._closed = False
 
     def submit(self, caller: str, request: object, tag: str) -> None:
         host = caller.removeprefix("agent/")
@@ -114,11 +150,14 @@ class HypervisorPort:
             self._answer_sample(caller, request, tag)
         elif isinstance(request, CloseHost):
             self._samplers.pop(request.host, None)
+            self._opening.pop(request.host, None)
             backend = self.backends.pop(request.host, None)
             if backend is not None:
                 backend.close()
         elif isinstance(request, LookAround):
             self._answer_look(caller, request, tag)
+        elif isinstance(request, OpenTicket):
+            self._open_ticket(caller, host, request, tag)
         else:
             typed: HypervisorRequest = request  # type: ignore[assignment]
             self._pass_on(caller, host, typed, tag)
@@ -140,6 +179,7 @@ class HypervisorPort:
         backend.submit(request, lambda result: self._answer(caller, tag, result))
 
     def close(self) -> None:
+        self._closed = True
         for backend in self.backends.values():
             backend.close()
 
@@ -152,21 +192,37 @@ class HypervisorPort:
             message = CallEnded(tag, True, result.value.uri.encode())
         elif isinstance(result.value, MigrationStatistics):
             message = CallEnded(tag, True, msgspec.msgpack.encode(result.value))
+        elif tag.startswith("task/"):
+            message = CallEnded(tag, True, result_of(result.value))
         else:
             message = CallEnded(tag, True)
         deliver_result(self._silo, caller, message, "hypervisor")
 
     def _answer_open(self, caller: str, request: OpenHost, tag: str) -> None:
         backend = self.backends.get(request.host)
-        if backend is None:
-            try:
-                backend = self._open_backend(request)
-            except OlvmError as error:
-                message = CallEnded(tag, False, error.message.encode(), error.code)
+        if backend is not None:
+            self._say_opened(caller, backend, tag)
+        elif request.host in self._opening:
+            self._opening[request.host] = tag  # asked again while it is being opened: one answer, to the last
+        else:
+            self._opening[request.host] = tag
+            self._open_backend(request, partial(self._on_open, caller, request.host))
+
+    def _on_open(self, caller: str, host: str, opened: Opened) -> None:
+        tag = self._opening.pop(host, None)
+        if isinstance(opened, OlvmError):
+            if tag is not None:
+                message = CallEnded(tag, False, opened.message.encode(), opened.code)
                 deliver_result(self._silo, caller, message, "hypervisor")
-                return
-            self.backends[request.host] = backend
-            backend.set_listener(lambda event: self._on_event(caller, event))
+            return
+        if tag is None or self._closed:
+            opened.close()  # nobody waits any more
+            return
+        self.backends[host] = opened
+        opened.set_listener(lambda event: self._on_event(caller, event))
+        self._say_opened(caller, opened, tag)
+
+    def _say_opened(self, caller: str, backend: HypervisorBackend, tag: str) -> None:
         have = backend.capabilities
         opened = HostOpened(
             boot_id=have.boot_id,
@@ -179,6 +235,29 @@ class HypervisorPort:
         )
         message = CallEnded(tag, True, msgspec.msgpack.encode(opened))
         deliver_result(self._silo, caller, message, "hypervisor")
+
+    def _open_ticket(self, caller: str, host: str, request: OpenTicket, tag: str) -> None:
+        """The password is made here, told once, and kept nowhere: messages that save nothing leave no trace."""
+        ticket = "" if self.make_ticket is None else self.make_ticket()
+
+        def then(result: CallResult) -> None:
+            if isinstance(result, CallSucceeded) and isinstance(result.value, ConsoleAddress):
+                at = result.value
+                told = ConsoleTicket(at.kind, at.host, at.port, ticket, at.expires_ns)
+                message = CallEnded(tag, True, msgspec.msgpack.encode(told))
+            else:
+                assert isinstance(result, CallFailed), result
+                message = CallEnded(tag, False, result.message.encode(), result.code, result.outcome_known)
+            deliver_result(self._silo, caller, message, "hypervisor")
+
+        backend = self.backends.get(host)
+        if backend is None:
+            then(CallFailed(code="host_down", message=f"host {host} is not open"))
+        elif not ticket:
+            then(CallFailed(code="not_supported", message=f"host {host} has nobody to make tickets for it"))
+        else:
+            asked = SetConsoleTicket(vm_id=request.vm_id, password=ticket, valid_s=request.valid_s)
+            backend.submit(asked, then)
 
     def _on_event(self, caller: str, event: DomainEvent) -> None:
         reason = None if event.exit_reason is None else int(event.exit_reason)
@@ -204,9 +283,22 @@ class HypervisorPort:
         host, domains = backend.statistics()
         # History has one time: that of the silo, not that of a hypervisor whose clock may be accelerated.
         batches, facts = sampler.encode(self._silo.now_ns(), request.host_epoch, host, domains)
-        sampled = Sampled(host.cpu_user_percent + host.cpu_sys_percent, batches, facts)
+        load_percent = host.cpu_user_percent + host.cpu_sys_percent
+        sampled = Sampled(load_percent, batches, facts, _guests(facts, domains))
         message = CallEnded(tag, True, msgspec.msgpack.encode(sampled))
         deliver_result(self._silo, caller, message, "hypervisor")
+
+
+def _guests(facts: bytes, domains: list[DomainStatistics]) -> list[tuple[str, int, bytes]]:
+    """The same news for the machines' own actors."""
+    if not facts:
+        return []
+    told = {guest["vm_id"] for guest in msgspec.msgpack.decode(facts, type=GuestFactsBatch).guests}
+    return [
+        (domain.vm_id, domain.epoch, msgspec.json.encode(domain.guest))
+        for domain in domains
+        if domain.vm_id in told and domain.guest is not None
+    ]
 
 
 def _found(domains: Iterable[DomainState]) -> dict[str, FoundDomain]:

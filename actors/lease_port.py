@@ -78,7 +78,7 @@ class LeasePort:
         self,
         silo: Silo,
         hypervisors: HypervisorPort,
-        store_of: Callable[[str], LeaseStore],
+        store_of: Callable[[str], LeaseStore | None],
         scheduler_of: Callable[[str], Scheduler],
     ) -> None:
         self._silo = silo
@@ -91,6 +91,9 @@ class LeasePort:
 
     def submit(self, caller: str, request: object, tag: str) -> None:
         assert isinstance(request, REQUESTS), f"{caller} asks the lease port for {request}"
+        if request.host in self._hypervisors.backends and self._store_of(request.host) is None:
+            self._answer_without_store(caller, request, tag)
+            return
         keeper = self._keeper(request.host)
         if keeper is None:
             if isinstance(request, RenewLease):
@@ -114,6 +117,17 @@ class LeasePort:
                 )
             case _:
                 assert_never(request)
+
+    def _answer_without_store(self, caller: str, request: LeasePortRequest, tag: str) -> None:
+        """A host that has no storage of leases is as fit as any, for machines without one: its renewals are not
+        answered, and what it does not hold it can leave."""
+        if isinstance(request, RenewLease):
+            return
+        if isinstance(request, LeaveLease):
+            self._answer(caller, CallEnded(tag, True))
+            return
+        words = f"host {request.host} has no storage of leases; give it the setting lease_directory, on shared storage"
+        self._answer(caller, CallEnded(tag, False, words.encode(), "unreachable"))
 
     def may_begin(self, host: str, vm_id: str, epoch: int) -> bool:
         """Whether the host holds the machine's lease for that epoch at this moment."""
@@ -140,11 +154,14 @@ class LeasePort:
         def arm(deadline_ns: int) -> None:
             backend.submit(ArmWatchdog(deadline_ns=deadline_ns), _ignore)
 
+        store = self._store_of(host)
+        if store is None:
+            return None
         config = self._silo.config
         keeper = self.keepers[host] = LeaseKeeper(
             host,
             boot_id,
-            self._store_of(host),
+            store,
             self._scheduler_of(host),
             arm,
             expiry_s=config.lease_expiry_s,

@@ -17,12 +17,12 @@ import msgspec
 from actors.assembly import cast_of, kind_of, record_types
 from actors.fence_port import FencePort
 from actors.history_port import HistoryPort
+from actors.hosts import Hosts
 from actors.hypervisor_port import HypervisorPort
 from actors.lease_port import LeasePort
 from actors.runner import SiloRunner, clock_ns
 from actors.runtime_port import RuntimePort
 from actors.silo import Silo
-from actors.simulated_hosts import SimulatedHosts
 from actors.wire import Envelope, at_silo
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_faults import Fault
@@ -36,6 +36,8 @@ from olvm.model.config import Config
 from olvm.model.errors import BadInput, NotFound
 from olvm.model.table import QueryResult
 
+TICKET_BYTES = 12
+TICKET_CHARS = 8  # a VNC password has no more
 SNAPSHOTS = "snapshots"  # directory for tables of the engine on their way to history
 
 Transmit = Callable[[str, bytes], None]
@@ -51,7 +53,7 @@ class Node:
         self.config = config
         self.started_ns = clock_ns()
         self.history: HistoryStore | None = None
-        self.hosts: SimulatedHosts | None = None
+        self.hosts: Hosts | None = None
         self.hypervisors: HypervisorPort | None = None
         self.leases: LeasePort | None = None
         self._journal = self._open_journal()
@@ -95,12 +97,13 @@ class Node:
         return silo
 
     def _equip_host_silo(self, silo: Silo) -> None:
-        hosts = self.hosts = SimulatedHosts(silo, self.config, self.directory)
+        hosts = self.hosts = Hosts(silo, self.config, self.directory)
         self.hypervisors = HypervisorPort(silo, hosts.open)
-        self.leases = LeasePort(silo, self.hypervisors, hosts.plant.lease_store, lambda _: hosts.scheduler)
+        self.hypervisors.make_ticket = lambda: secrets.token_urlsafe(TICKET_BYTES)[:TICKET_CHARS]
+        self.leases = LeasePort(silo, self.hypervisors, hosts.lease_store, lambda _: hosts.scheduler)
         silo.ports["hypervisor"] = self.hypervisors
         silo.ports["leases"] = self.leases
-        silo.ports["fence"] = FencePort(silo, hosts.plant.fence_devices())
+        silo.ports["fence"] = FencePort(silo, hosts.fence_devices())
 
     def restart_agent(self, host: str, silo: str) -> bool:
         """Soft fence, from the engine's silo: have a host's agent forget what it holds in memory and begin again.
@@ -123,7 +126,7 @@ class Node:
         if self.hypervisors is not None:
             self.hypervisors.close()
         if self.hosts is not None:
-            self.hosts.plant.close()
+            self.hosts.close()
         if self.history is not None:
             self.history.close()
 
@@ -173,8 +176,7 @@ class Node:
             raise BadInput(
                 f"fault for host {host}: {error}; see simulated_faults.Fault for its fields"
             ) from error
-        self.runner.silo.call_at(clock_ns(), lambda: backend.inject(planted))
-        self.runner.wake()
+        self.runner.silo.run_soon(lambda: backend.inject(planted))
 
 
 def _rss_bytes() -> int:

@@ -107,6 +107,7 @@ class Silo:
     __slots__ = (
         "_ack_due",
         "_ahead_ns",
+        "_answers",
         "_batch",
         "_batch_calls",
         "_batch_events",
@@ -174,6 +175,7 @@ class Silo:
         self._wake = wake
         self._frames: deque[bytes] = deque()
         self._posted: deque[Envelope] = deque()
+        self._answers: deque[Callable[[], None]] = deque()
         self._local: deque[Envelope] = deque()
         self._heap: list[tuple[int, int, str, str, Callable[[], None] | None]] = []
         self._heap_count = 0
@@ -211,6 +213,12 @@ class Silo:
     def post(self, envelope: Envelope) -> None:
         """Give an actor of this silo a message that needs no journal of a sender. Safe from any thread."""
         self._posted.append(envelope)
+        self._wake()
+
+    def run_soon(self, action: Callable[[], None]) -> None:
+        """Run `action` in the silo's thread, before the next batch. Safe from any thread, and not forgotten when the
+        silo recovers: it is how a thread of a port brings its answer, and nobody would bring it again."""
+        self._answers.append(action)
         self._wake()
 
     def call_at(self, due_ns: int, action: Callable[[], None]) -> Callable[[], None]:
@@ -368,7 +376,7 @@ class Silo:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._frames or self._posted or self._local or self._ack_due)
+        return bool(self._frames or self._posted or self._local or self._ack_due or self._answers)
 
     @property
     def queue_length(self) -> int:
@@ -383,6 +391,8 @@ class Silo:
         Raises:
             JournalUnwritable: nothing of the batch happened; call `give_up_batch` and try again later.
         """
+        while self._answers:
+            self._answers.popleft()()
         now_ns = self._clock_ns()
         if self._heap and self._heap[0][0] <= now_ns:
             self._fire_due(now_ns)

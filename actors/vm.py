@@ -17,17 +17,18 @@ from __future__ import annotations
 import msgspec
 
 from actors.behaviour import Turn
-from actors.vm_commands import VmCommands, new_record
+from actors.vm_commands import new_record
 from actors.vm_copies import UNRESOLVED
 from actors.vm_core import LAUNCHING
 from actors.vm_migration import UNDOABLE
+from actors.vm_tasks import TIMER, VmTasks
 from olvm.model import messages as m
 from olvm.model.vm_states import VmStatus
 
 MOVING = frozenset({"migrate", "cancel_migration"})
 
 
-class Vm(VmCommands):
+class Vm(VmTasks):
     __slots__ = ()
 
     @classmethod
@@ -85,6 +86,14 @@ class Vm(VmCommands):
                 self._on_power(message, turn)
             case m.TimerFired():
                 self._on_timer(message.name, turn)
+            case m.TaskVm():
+                self._on_task(message, turn)
+            case m.TaskEnded():
+                self._on_task_ended(message, turn)
+            case m.GuestTold():
+                self._on_guest_told(message, turn)
+            case m.AskConsole():
+                self._on_ask_console(message, turn)
             case m.RegisterVm():
                 self._on_register(message, turn)
             case m.ChangeVm():
@@ -247,6 +256,8 @@ class Vm(VmCommands):
     def _on_timer(self, name: str, turn: Turn) -> None:
         record = self.record
         match name:
+            case _ if name.startswith(TIMER):
+                self._on_task_deadline(name.removeprefix(TIMER), turn)
             case "deadline" if record.operation_kind in MOVING:
                 self._on_migration_deadline(turn)
             case "deadline":

@@ -58,6 +58,7 @@ def new_record(message: m.RegisterVm, now_ns: int) -> VmRecord:
         resume_behavior=resume,
         migration_policy=command.migration_policy,
         migratable=command.migratable,
+        hardware=command.hardware,
     )
 
 

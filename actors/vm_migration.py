@@ -96,6 +96,7 @@ class VmMigration(VmOutcome):
                 message.boot_id,
                 record.lease,
                 record.resume_behavior,
+                record.hardware,
             ),
         )
 

@@ -95,6 +95,7 @@ class VmStarting(VmCore):
             boot_id,
             record.lease,
             record.resume_behavior,
+            record.hardware,
         )
 
     def _on_not_placed(self, message: m.VmNotPlaced, turn: Turn) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from actors.assembly import kind_of, record_types
-from actors.hypervisor_port import HypervisorPort
+from actors.hypervisor_port import HypervisorPort, at_once
 from actors.silo import Silo
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from hypervisor_backends.memory_fencing import FenceFaultKind
@@ -113,7 +113,7 @@ class World:
         silo = process.silo
         kind = kind_of(process.name)
         if kind == "host":
-            hypervisors = HypervisorPort(silo, self.hosts.open_hypervisor)
+            hypervisors = HypervisorPort(silo, at_once(self.hosts.open_hypervisor))
             silo.ports["hypervisor"] = hypervisors
             self.plant.plug(process)
         elif kind == "engine":

@@ -47,6 +47,9 @@ DISKS_PER_VM_MAX = 28
 NICS_PER_VM_MAX = 28
 SEED_BYTES_MAX = 64 * 1024
 
+# Tasks of one machine or host whose end is awaited.
+TASKS_PER_OBJECT_MAX = 32
+
 # What one guest may say. The size of a line is VDSM's cap; a line over it is discarded up to its end. The rate is far
 # above what any agent needs, and what comes faster waits in the guest.
 GUEST_LINE_BYTES_MAX = 1024 * 1024

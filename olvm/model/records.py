@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from olvm.model.hardware import Hardware
 from olvm.model.host_states import HostStatus
 from olvm.model.limits import EVENTS_KEPT_MAX, OPERATIONS_KEPT_MAX
 from olvm.model.record import Record
@@ -70,6 +71,7 @@ class OperationRecord(Record):
     created_ns: int = 0
     started_ns: int | None = None
     finished_ns: int | None = None
+    result: str = ""  # JSON of what a task answered
 
 
 class ClusterRecord(Record):
@@ -225,6 +227,7 @@ class HostRecord(Record):
     fence_polls: int = 0  # answers of the device that said "still on"
     fence_failures: int = 0  # how often this flow was tried out; the wait grows with it
     fence_lied_boot_id: str = ""  # a boot that was proven over and answered after that; told once
+    tasks: dict[str, str] = {}  # as of a machine
 
 
 class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -310,6 +313,22 @@ class VmRecord(Record):
     copy_data_bytes: int = 0  # what the source last told of the migration
     copy_downtime_ms: int = 0
     strays: tuple[Stray, ...] = ()
+    hardware: Hardware | None = None
+    tasks: dict[
+        str, str
+    ] = {}  # those whose end is awaited: verb by operation; each has a timer `task/<operation>`
+    # What its guest said last; nothing here is to be trusted. All of it stands in history's `guest_facts`.
+    guest_hostname: str = ""
+    guest_fqdn: str = ""
+    guest_os: str = ""
+    guest_kernel: str = ""
+    guest_ips: list[str] = []
+    guest_users: list[str] = []
+    guest_session: str = ""
+    guest_agents: list[str] = []  # who speaks for it
+    guest_sources: dict[str, str] = {}  # which of them said what, by field
+    guest_applications: int = 0  # how many there are; their names stand in history
+    guest_told_ns: int = 0
 
 
 class EventRecord(Record):
@@ -388,6 +407,7 @@ class DomainRecord(Record):
     schedule_step: int = 0
     from_host: str = ""  # of a migration's target
     boot_id: str = ""  # of the host when it was given this copy; another boot has ended it
+    hardware: Hardware | None = None
 
 
 class PeerRecord(Record):

@@ -20,6 +20,7 @@ from olvm.model.messages.agents import (
     FenceResult,
     FlushReports,
     ForgetDomain,
+    GuestTold,
     Heartbeat,
     HostConfirmedDead,
     HostLeaseChecked,
@@ -30,20 +31,27 @@ from olvm.model.messages.agents import (
     MigrateDomain,
     MigrationFailed,
     MigrationProgressed,
+    OpenConsole,
     PrepareIncoming,
     QueryDomain,
     RestartAgent,
     StartAgent,
     StopAgent,
+    TaskDomain,
+    TaskEnded,
+    TaskOfHost,
 )
 from olvm.model.messages.client import (
     AddHost,
+    Arguments,
     ClusterCommand,
     Command,
+    ConsoleTicket,
     CreateCluster,
     CreateVm,
     ExplainPlacement,
     HostCommand,
+    HostTask,
     HostVerb,
     HostVerdict,
     LookUpOperation,
@@ -60,9 +68,11 @@ from olvm.model.messages.client import (
     UpdateCluster,
     UpdateVm,
     VmCommand,
+    VmTask,
     VmVerb,
 )
 from olvm.model.messages.entities import (
+    AskConsole,
     AskEmpty,
     AskFencing,
     ChangeAffinity,
@@ -104,6 +114,8 @@ from olvm.model.messages.entities import (
     StartCluster,
     StayVm,
     StopDrain,
+    TaskHost,
+    TaskVm,
     VmChanged,
     VmMoveRefused,
     VmNotPlaced,
@@ -224,6 +236,17 @@ AnyMessage = (
     | EventsTold
     | EventTold
     | PullEvents
+    | TaskDomain
+    | TaskOfHost
+    | TaskEnded
+    | OpenConsole
+    | GuestTold
+    | VmTask
+    | HostTask
+    | ConsoleTicket
+    | TaskVm
+    | TaskHost
+    | AskConsole
 )
 
 __all__ = [
@@ -232,6 +255,8 @@ __all__ = [
     "AgentReady",
     "AgentRecovering",
     "AnyMessage",
+    "Arguments",
+    "AskConsole",
     "AskEmpty",
     "AskFencing",
     "CallEnded",
@@ -246,6 +271,7 @@ __all__ = [
     "CommandDomain",
     "CommandHost",
     "CommandVm",
+    "ConsoleTicket",
     "CopyKind",
     "CopyNotPlaced",
     "CopyPlaced",
@@ -271,6 +297,7 @@ __all__ = [
     "FlushReports",
     "ForgetDomain",
     "GuestFactsTold",
+    "GuestTold",
     "Heartbeat",
     "HostCommand",
     "HostConfirmedDead",
@@ -284,6 +311,7 @@ __all__ = [
     "HostReported",
     "HostSilent",
     "HostStartFailed",
+    "HostTask",
     "HostUnresponsive",
     "HostUsable",
     "HostVerb",
@@ -297,6 +325,7 @@ __all__ = [
     "MigrationProgressed",
     "MoveReason",
     "MoveVm",
+    "OpenConsole",
     "OperationEnded",
     "OperationProgressed",
     "OperationView",
@@ -328,6 +357,11 @@ __all__ = [
     "StopAgent",
     "StopDrain",
     "Submit",
+    "TaskDomain",
+    "TaskEnded",
+    "TaskHost",
+    "TaskOfHost",
+    "TaskVm",
     "TimerFired",
     "UpdateCluster",
     "UpdateVm",
@@ -337,5 +371,6 @@ __all__ = [
     "VmNotPlaced",
     "VmPlaced",
     "VmPowered",
+    "VmTask",
     "VmVerb",
 ]

@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from olvm.model.messages.client import Settings
+from olvm.model.hardware import Hardware
+from olvm.model.messages.client import Arguments, Settings
 from olvm.model.messages.message import Message
 from olvm.model.vm_states import VmStatus
 
@@ -119,6 +120,55 @@ class CreateDomain(Message, frozen=True):
     boot_id: str = ""  # empty: any
     leased: bool = False
     resume_behavior: str = "auto_resume"
+    hardware: Hardware | None = None
+
+
+class TaskDomain(Message, frozen=True):
+    """Carry a task out on a copy of that epoch; answered with TaskEnded."""
+
+    vm_id: str
+    epoch: int
+    operation_id: str
+    verb: str
+    arguments: Arguments = {}
+
+
+class TaskOfHost(Message, frozen=True):
+    """Carry a task out on the host itself; answered with TaskEnded."""
+
+    host: str
+    operation_id: str
+    verb: str
+    arguments: Arguments = {}
+
+
+class TaskEnded(Message, frozen=True):
+    """`outcome_known` False: it may have been done. `result` is JSON."""
+
+    host: str
+    operation_id: str
+    succeeded: bool
+    reason: str = ""
+    code: str = ""
+    outcome_known: bool = True
+    result: str = ""
+
+
+class OpenConsole(Message, frozen=True):
+    """Told, never kept. The answer goes straight to `reply_to` as ConsoleTicket or Refusal."""
+
+    vm_id: str
+    epoch: int
+    reply_to: str
+    valid_s: int
+
+
+class GuestTold(Message, frozen=True):
+    """What the guest of a copy says of itself: JSON of `GuestFacts`. Said again now and then."""
+
+    host: str
+    epoch: int
+    facts: bytes
 
 
 class CommandDomain(Message, frozen=True):
@@ -143,6 +193,7 @@ class PrepareIncoming(Message, frozen=True):
     boot_id: str = ""
     leased: bool = False
     resume_behavior: str = "auto_resume"
+    hardware: Hardware | None = None
 
 
 class IncomingReady(Message, frozen=True):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from olvm.model.hardware import Hardware
 from olvm.model.messages.message import Message
 
 Settings = dict[str, str | int | float | bool]
+Arguments = dict[str, str | int | float | bool]
 ResumeBehavior = Literal["auto_resume", "leave_paused", "kill"]
 Rule = Literal["disabled", "positive", "negative"]
 
@@ -124,6 +126,7 @@ class CreateVm(Message, frozen=True):
     resume_behavior: ResumeBehavior | Literal[""] = ""
     migration_policy: str = ""  # empty: the cluster's
     migratable: bool = True
+    hardware: Hardware | None = None  # None: what the backend gives by itself
 
 
 class UpdateVm(Message, frozen=True):
@@ -137,6 +140,7 @@ class UpdateVm(Message, frozen=True):
     resume_behavior: ResumeBehavior | None = None
     migration_policy: str | None = None
     migratable: bool | None = None
+    hardware: Hardware | None = None  # for the next start
 
 
 VmVerb = Literal[
@@ -162,6 +166,27 @@ class VmCommand(Message, frozen=True):
     to_host: str | None = None
 
 
+class VmTask(Message, frozen=True):
+    """Something done to a machine, or said to its guest, that changes none of its statuses.
+
+    `verb` and `arguments` are those of `olvm.model.vm_tasks`. One of a machine that is down changes its hardware.
+    """
+
+    vm: str
+    verb: str
+    arguments: Arguments = {}
+    timeout_s: float | None = None
+
+
+class HostTask(Message, frozen=True):
+    """Something done to the storage or the networks of a host; `verb` as in `olvm.model.host_tasks`."""
+
+    host: str
+    verb: str
+    arguments: Arguments = {}
+    timeout_s: float | None = None
+
+
 Command = (
     CreateCluster
     | UpdateCluster
@@ -174,6 +199,8 @@ Command = (
     | CreateVm
     | UpdateVm
     | VmCommand
+    | VmTask
+    | HostTask
 )
 
 
@@ -210,6 +237,7 @@ class OperationView(Message, frozen=True):
     created_ns: int = 0
     started_ns: int | None = None
     finished_ns: int | None = None
+    result: str = ""  # JSON of what a task answered
 
 
 class Refusal(Message, frozen=True):
@@ -217,6 +245,19 @@ class Refusal(Message, frozen=True):
 
     code: str
     reason: str
+
+
+class ConsoleTicket(Message, frozen=True):
+    """`ticket` is a password: it is good for one look, and is kept nowhere."""
+
+    kind: str
+    host: str
+    port: int
+    ticket: str
+    expires_ns: int
+
+    def __repr__(self) -> str:
+        return f"ConsoleTicket({self.kind}, {self.host}, {self.port}, …)"
 
 
 class HostVerdict(Message, frozen=True):

@@ -10,11 +10,13 @@ from olvm.model.messages.client import (
     ClusterCommand,
     CreateCluster,
     CreateVm,
+    HostTask,
     HostVerb,
     RemoveAffinityGroup,
     SetAffinityGroup,
     UpdateCluster,
     UpdateVm,
+    VmTask,
     VmVerb,
 )
 from olvm.model.messages.message import Message
@@ -65,6 +67,23 @@ class CommandHost(Message, frozen=True):
     timeout_s: float | None = None
 
 
+class TaskHost(Message, frozen=True):
+    operation_id: str
+    command: HostTask
+
+
+class TaskVm(Message, frozen=True):
+    operation_id: str
+    command: VmTask
+
+
+class AskConsole(Message, frozen=True):
+    """Told, never kept: the ticket that comes back is a password. `reply_to` is a client."""
+
+    reply_to: str
+    valid_s: int = 120
+
+
 class RegisterVm(Message, frozen=True):
     operation_id: str
     vm_id: str
@@ -94,6 +113,7 @@ class OperationEnded(Message, frozen=True):
     succeeded: bool
     reason: str = ""
     error_code: str = ""
+    result: str = ""
 
 
 class EntityRemoved(Message, frozen=True):

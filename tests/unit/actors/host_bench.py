@@ -6,7 +6,7 @@ from actors.assembly import host_cast
 from actors.behaviour import Behaviour, TimedRecord, Turn
 from actors.fence_port import FencePort
 from actors.host_agent import HostAgent
-from actors.hypervisor_port import HypervisorPort, OpenHost
+from actors.hypervisor_port import HypervisorPort, OpenHost, at_once
 from actors.lease_port import LeasePort
 from actors.silo import Records, Silo
 from actors.wire import Envelope
@@ -69,7 +69,7 @@ class HostBench:
         self.silo = Silo(
             SILO, journal, self._cast, CONFIG, clock_ns=self.time.now_ns, transmit=lambda _to, _frame: None
         )
-        hypervisors = HypervisorPort(self.silo, self._open)
+        hypervisors = HypervisorPort(self.silo, at_once(self._open))
         self.lease_port = LeasePort(self.silo, hypervisors, self.leases.store, lambda _host: self.time)
         devices = MemoryFenceDevices(self._power, self._is_on, self.time)
         self.silo.ports = {

@@ -1,0 +1,106 @@
+"""Tasks as a host carries them out: to its hypervisor, and back. Nothing of them is kept but the hardware they leave.
+
+An agent that is restarted in the middle of a task does not know of it any more; the engine's deadline does.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.behaviour import Turn
+from actors.host_agent_domains import HYPERVISOR, DomainBook
+from actors.hypervisor_port import OpenTicket
+from actors.task_requests import domain_request, host_request
+from olvm.model import messages as m
+from olvm.model.errors import OlvmError
+from olvm.model.vm_states import VmStatus
+from olvm.model.vm_tasks import VM_TASKS, hardware_after
+
+
+class AgentTasks:
+    def __init__(self, book: DomainBook) -> None:
+        self.book = book
+        self.under_way: dict[str, tuple[str, m.TaskDomain | None]] = {}  # by operation: who asked, what
+
+    def restart(self) -> None:
+        self.under_way = {}
+
+    # ------------------------------------------------------------------ begin
+
+    def of_domain(self, message: m.TaskDomain, turn: Turn) -> None:
+        domain = self.book.domains.get(message.vm_id)
+        refusal = ""
+        if domain is None or domain.forgotten or domain.status is VmStatus.DOWN:
+            refusal = f"host {self.book.host} has no machine {message.vm_id}"
+        elif domain.epoch != message.epoch:
+            refusal = f"host {self.book.host} has epoch {domain.epoch} of {domain.name}, not {message.epoch}"
+        elif not self.book.is_open:
+            refusal = f"the agent of host {self.book.host} is still starting; try again"
+        if refusal:
+            turn.send(turn.sender, m.TaskEnded(self.book.host, message.operation_id, False, refusal))
+            return
+        try:
+            request = domain_request(message.vm_id, message.verb, message.arguments)
+        except OlvmError as error:  # an engine of another version
+            self._refuse(message.operation_id, error, turn)
+            return
+        self.under_way[message.operation_id] = (turn.sender, message)
+        turn.call(HYPERVISOR, request, f"task/{message.operation_id}")
+
+    def of_host(self, message: m.TaskOfHost, turn: Turn) -> None:
+        try:
+            request = host_request(message.verb, message.arguments)
+        except OlvmError as error:
+            self._refuse(message.operation_id, error, turn)
+            return
+        self.under_way[message.operation_id] = (turn.sender, None)
+        turn.call(HYPERVISOR, request, f"task/{message.operation_id}")
+
+    def _refuse(self, operation_id: str, error: OlvmError, turn: Turn) -> None:
+        turn.send(turn.sender, m.TaskEnded(self.book.host, operation_id, False, error.message, error.code))
+
+    def open_console(self, message: m.OpenConsole, turn: Turn) -> None:
+        domain = self.book.domains.get(message.vm_id)
+        if domain is None or domain.epoch != message.epoch or not self.book.is_open:
+            reason = f"host {self.book.host} does not run that machine now; try again"
+            turn.tell(message.reply_to, m.Refusal("conflict", reason))
+            return
+        turn.call(HYPERVISOR, OpenTicket(message.vm_id, message.valid_s), f"console/{message.reply_to}")
+
+    # ------------------------------------------------------------------ end
+
+    def on_ended(self, message: m.CallEnded, turn: Turn) -> None:
+        operation_id = message.tag.partition("/")[2]
+        asked = self.under_way.pop(operation_id, None)
+        if asked is None:
+            return
+        to, task = asked
+        result = ""
+        if message.ok:
+            result = message.value.decode()
+            if task is not None:
+                result = self._keep(task, turn) or result
+        reason = "" if message.ok else message.value.decode()
+        turn.send(
+            to,
+            m.TaskEnded(
+                self.book.host, operation_id, message.ok, reason, message.code, message.outcome_known, result
+            ),
+        )
+
+    def _keep(self, task: m.TaskDomain, turn: Turn) -> str:
+        """The hardware of the copy as it is now; told to the machine as what was done."""
+        domain = self.book.domains.get(task.vm_id)
+        if VM_TASKS[task.verb].change is None:
+            return ""
+        if domain is not None and domain.epoch == task.epoch:
+            domain.hardware = hardware_after(domain.hardware, task.verb, task.arguments)
+            turn.save(domain)
+        return "hardware/" + msgspec.json.encode((task.verb, task.arguments)).decode()
+
+    def on_console(self, message: m.CallEnded, turn: Turn) -> None:
+        reply_to = message.tag.partition("/")[2]
+        if message.ok:
+            turn.tell(reply_to, msgspec.msgpack.decode(message.value, type=m.ConsoleTicket))
+        else:
+            turn.tell(reply_to, m.Refusal(message.code or "conflict", message.value.decode()))

@@ -1,0 +1,157 @@
+"""Tasks of a machine, and what its guest says of itself.
+
+Rules:
+1. A task changes no status. Its operation ends by its host's answer or by its own deadline, whichever is first; the
+   deadline says that it may have been done.
+2. What a task leaves in the hardware is kept when the host says that it was done, also if that comes late: the next
+   start, and the target of a migration, must be given what the guest has now.
+3. Several tasks may be under way; the hypervisor orders those of one machine.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.behaviour import Turn
+from actors.vm_commands import VmCommands
+from hypervisor_backends.measurements import GuestFacts
+from olvm.model import messages as m
+from olvm.model.errors import Conflict, OlvmError, OperationFailed
+from olvm.model.limits import TASKS_PER_OBJECT_MAX
+from olvm.model.vm_states import VmStatus
+from olvm.model.vm_tasks import VM_TASKS, hardware_after, missing_device, task_refusal
+
+TIMER = "task/"
+# Events that a person looks for later; the others stand in the operations alone.
+SAID_TASKS = frozenset({"log_on", "log_off", "lock_screen", "create_snapshot", "commit_snapshot"})
+
+
+class VmTasks(VmCommands):
+    __slots__ = ()
+
+    # ------------------------------------------------------------------ begin
+
+    def _on_task(self, message: m.TaskVm, turn: Turn) -> None:
+        record, command = self.record, message.command
+        if message.operation_id in record.tasks:
+            return  # asked twice
+        refusal = self._task_refusal(command)
+        if refusal is not None:
+            self._answer(message.operation_id, turn, False, refusal, Conflict.code)
+        elif record.status is VmStatus.DOWN:
+            self._change_hardware(message, turn)
+        else:
+            assert record.agent is not None, f"{self.address} is {record.status} without a host"
+            record.tasks[message.operation_id] = command.verb
+            timeout_s = command.timeout_s or VM_TASKS[command.verb].timeout_s
+            turn.set_timer(record, TIMER + message.operation_id, timeout_s)
+            task = m.TaskDomain(
+                record.id, record.epoch, message.operation_id, command.verb, command.arguments
+            )
+            turn.send(record.agent, task)
+
+    def _task_refusal(self, command: m.VmTask) -> str | None:
+        record = self.record
+        refusal = task_refusal(record.name, record.status, command.verb)
+        if refusal is not None:
+            return refusal
+        what = f"cannot {VM_TASKS[command.verb].what} {record.name}"
+        if record.copy_phase:
+            return f"{what}: a second copy of it is under way ({record.copy_phase}); wait for its end"
+        if len(record.tasks) >= TASKS_PER_OBJECT_MAX:
+            return f"{what}: {len(record.tasks)} tasks of it are under way; wait for their end"
+        missing = missing_device(record.hardware, command.verb, command.arguments)
+        return None if missing is None else f"{what}: {missing}"
+
+    def _change_hardware(self, message: m.TaskVm, turn: Turn) -> None:
+        """Of a machine that is down: it is given so when it starts."""
+        record, command = self.record, message.command
+        try:
+            record.hardware = hardware_after(record.hardware, command.verb, command.arguments)
+        except OlvmError as error:
+            self._answer(message.operation_id, turn, False, error.message, error.code)
+            return
+        turn.save(record)
+        self._answer(message.operation_id, turn, True)
+
+    # ------------------------------------------------------------------ end
+
+    def _on_task_ended(self, message: m.TaskEnded, turn: Turn) -> None:
+        record = self.record
+        verb = record.tasks.pop(message.operation_id, None)
+        if message.succeeded and message.result.startswith("hardware/"):
+            self._keep_hardware(message.result.removeprefix("hardware/"), turn)
+        if verb is None:
+            return  # its deadline came first
+        turn.cancel_timer(record, TIMER + message.operation_id)
+        turn.save(record)
+        done = "was done" if message.succeeded else f"failed: {message.reason}"
+        if verb in SAID_TASKS:
+            severity = "normal" if message.succeeded else "warning"
+            turn.record(
+                f"vm_{verb}",
+                f"machine {record.name}: {verb} {done}",
+                severity,  # type: ignore[arg-type]
+                vm_id=record.id,
+                vm_name=record.name,
+                host=record.host or "",
+                cluster=record.cluster,
+                operation_id=message.operation_id,
+            )
+        result = "" if message.result.startswith("hardware/") else message.result
+        reason = message.reason if message.outcome_known else f"{message.reason}; it may have been done"
+        code = "" if message.succeeded else message.code or OperationFailed.code
+        turn.send("engine", m.OperationEnded(message.operation_id, message.succeeded, reason, code, result))
+
+    def _keep_hardware(self, change: str, turn: Turn) -> None:
+        """`change`: JSON of (verb, arguments), as the agent carried it out."""
+        verb, arguments = msgspec.json.decode(change, type=tuple[str, m.Arguments])
+        record = self.record
+        record.hardware = hardware_after(record.hardware, verb, arguments)
+        turn.save(record)
+
+    def _on_task_deadline(self, operation_id: str, turn: Turn) -> None:
+        record = self.record
+        verb = record.tasks.pop(operation_id, None)
+        if verb is None:
+            return
+        turn.save(record)
+        reason = (
+            f"{record.host or 'its host'} did not say in time what became of {verb} of {record.name}; "
+            "it may have been done"
+        )
+        self._answer(operation_id, turn, False, reason, OperationFailed.code)
+
+    # ------------------------------------------------------------------ the guest
+
+    def _on_guest_told(self, message: m.GuestTold, turn: Turn) -> None:
+        record = self.record
+        if (message.host, message.epoch) != (record.host, record.epoch):
+            return
+        facts = msgspec.json.decode(message.facts, type=GuestFacts)
+        told = {
+            "guest_hostname": facts.hostname,
+            "guest_fqdn": facts.fqdn,
+            "guest_os": f"{facts.os_name} {facts.os_version}".strip(),
+            "guest_kernel": facts.kernel,
+            "guest_ips": list(facts.ips),
+            "guest_users": list(facts.users),
+            "guest_session": facts.session,
+            "guest_agents": list(facts.agents),
+            "guest_sources": dict(facts.sources),
+            "guest_applications": len(facts.applications),
+        }
+        if any(getattr(record, name) != value for name, value in told.items()):
+            for name, value in told.items():
+                setattr(record, name, value)
+            record.guest_told_ns = turn.now_ns
+            turn.save(record)
+
+    def _on_ask_console(self, message: m.AskConsole, turn: Turn) -> None:
+        record = self.record
+        if record.agent is None or record.host is None:
+            reason = f"machine {record.name} is {record.status.value}: it shows nothing; start it first"
+            turn.tell(message.reply_to, m.Refusal(Conflict.code, reason))
+        else:
+            question = m.OpenConsole(record.id, record.epoch, message.reply_to, message.valid_s)
+            turn.tell(record.agent, question)
