@@ -5,6 +5,7 @@ Each check raises `BadInput`, which names the field, the bound and the value giv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from actors.task_requests import domain_request, host_request
@@ -27,11 +28,15 @@ from olvm.model.vm_tasks import vm_task as vm_task_rule
 from olvm.scheduling.policy import policy_named
 
 TIMEOUT_S_MAX = 86_400.0
+BACKENDS = ("simulated", "libvirt")
 PRIORITY_MAX = 100
 BANDWIDTH_MIB_S_MAX = 1_000_000.0
 AFFINITY_PRIORITY_MAX = 1_000.0
 # The types of fence devices, by the backend of the host that they switch.
 FENCE_TYPES_BY_BACKEND = {"simulated": ("simulated",)}
+# Those of real hosts are the distribution's fence agents, with their prefix or without; which there are is known on
+# the hosts that will use them.
+FENCE_AGENT = re.compile(r"(fence_)?[a-z0-9][a-z0-9_]{1,40}")
 
 
 def timeout(what: str, timeout_s: float | None) -> None:
@@ -95,10 +100,12 @@ def affinity_group(command: m.SetAffinityGroup) -> None:
 
 def new_host(command: m.AddHost) -> None:
     what = f"host {command.name}"
-    if not 1 <= command.cpus <= HOST_CPUS_MAX:
-        raise BadInput(f"{what}: cpus must be 1 to {HOST_CPUS_MAX}, got {command.cpus}")
-    if not VM_MEMORY_BYTES_MIN <= command.memory_bytes <= HOST_MEMORY_BYTES_MAX:
-        raise BadInput(f"{what}: memory of {command.memory_bytes} bytes is out of range")
+    if command.backend not in BACKENDS:
+        raise BadInput(f"{what}: backend {command.backend} is not known; use {' or '.join(BACKENDS)}")
+    if command.backend == "simulated":
+        _simulated_size(what, command)
+    elif command.cpus or command.memory_bytes:
+        raise BadInput(f"{what}: its CPUs and memory are what libvirt says they are; leave them out")
     if not command.silo:
         raise BadInput(f"{what}: no host silo was named for its agent")
     if len(command.fence_devices) > FENCE_DEVICES_MAX:
@@ -109,10 +116,23 @@ def new_host(command: m.AddHost) -> None:
         _fence_device(what, command.backend, device)
 
 
+def _simulated_size(what: str, command: m.AddHost) -> None:
+    if not 1 <= command.cpus <= HOST_CPUS_MAX:
+        raise BadInput(f"{what}: cpus must be 1 to {HOST_CPUS_MAX}, got {command.cpus}")
+    if not VM_MEMORY_BYTES_MIN <= command.memory_bytes <= HOST_MEMORY_BYTES_MAX:
+        raise BadInput(f"{what}: memory of {command.memory_bytes} bytes is out of range")
+
+
 def _fence_device(what: str, backend: str, device: Mapping[str, str | int | float | bool]) -> None:
     """A device that could never work must not be found out on the day that a host hangs."""
     known = FENCE_TYPES_BY_BACKEND.get(backend, ())
     kind = device.get("type")
+    if backend == "libvirt":
+        if not isinstance(kind, str) or not FENCE_AGENT.fullmatch(kind):
+            raise BadInput(
+                f"{what}: fence device type {kind!r} is not the name of a fence agent, as in fence_ipmilan"
+            )
+        return
     if kind not in known:
         raise BadInput(
             f"{what}: fence device type {kind!r} is not known for backend {backend}; "

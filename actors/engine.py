@@ -56,6 +56,10 @@ class Engine:
                 self._on_explain(message, turn)
             case m.EntityRemoved():
                 self.inventory.remove(message.kind, message.name, turn)
+            case m.ShowConsole():
+                self._on_show_console(message, turn)
+            case m.PassOn():
+                turn.tell(message.reply_to, message.body)
             case m.VmChanged():
                 self._on_vm_changed(message, turn)
             case m.EventTold():
@@ -171,6 +175,14 @@ class Engine:
         else:
             gone = VmRecord(id=message.vm_id, name="", cluster="", vcpus=0, memory_bytes=0)
             turn.erase(gone)
+
+    def _on_show_console(self, message: m.ShowConsole, turn: Turn) -> None:
+        try:
+            item = self.inventory.vm(message.vm)
+        except OlvmError as error:
+            turn.reply(m.Refusal(error.code, error.message))
+        else:
+            turn.tell(item.address, m.AskConsole(turn.sender, message.valid_s))
 
     def _on_explain(self, message: m.ExplainPlacement, turn: Turn) -> None:
         try:

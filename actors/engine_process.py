@@ -97,7 +97,7 @@ class SiloNames:
     def for_host(self, command: m.AddHost) -> str:
         if command.silo:
             return command.silo
-        if command.dedicated:
+        if command.dedicated or command.backend != "simulated":
             return f"host-{command.name}-own"
         self._next_host += 1
         return f"host-{(self._next_host - 1) % self._config.host_silos + 1}"

@@ -118,6 +118,8 @@ class Gateway:
                 self._to_engine(connection, number, m.LookUpOperation(ask.operation_id))
             case p.Explain():
                 self._to_engine(connection, number, m.ExplainPlacement(ask.vm))
+            case p.Console():
+                self._to_engine(connection, number, m.ShowConsole(ask.vm, ask.valid_s))
             case p.Hello():
                 self._answer(connection, number, lambda: self._welcome(ask))
             case p.Sql():

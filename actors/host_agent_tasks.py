@@ -63,7 +63,7 @@ class AgentTasks:
         domain = self.book.domains.get(message.vm_id)
         if domain is None or domain.epoch != message.epoch or not self.book.is_open:
             reason = f"host {self.book.host} does not run that machine now; try again"
-            turn.tell(message.reply_to, m.Refusal("conflict", reason))
+            turn.tell("engine", m.PassOn(message.reply_to, m.Refusal("conflict", reason)))
             return
         turn.call(HYPERVISOR, OpenTicket(message.vm_id, message.valid_s), f"console/{message.reply_to}")
 
@@ -100,7 +100,9 @@ class AgentTasks:
 
     def on_console(self, message: m.CallEnded, turn: Turn) -> None:
         reply_to = message.tag.partition("/")[2]
+        body: m.ConsoleTicket | m.Refusal
         if message.ok:
-            turn.tell(reply_to, msgspec.msgpack.decode(message.value, type=m.ConsoleTicket))
+            body = msgspec.msgpack.decode(message.value, type=m.ConsoleTicket)
         else:
-            turn.tell(reply_to, m.Refusal(message.code or "conflict", message.value.decode()))
+            body = m.Refusal(message.code or "conflict", message.value.decode())
+        turn.tell("engine", m.PassOn(reply_to, body))

@@ -30,6 +30,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.engine_process import EngineProcess, SiloNames, check_private, dead_status, silos_on_record
 from actors.node import Node
@@ -45,6 +46,10 @@ log = logging.getLogger("olvm.ray")
 
 # An actor's handle: Ray's own types do not know the methods of an actor.
 Handle: TypeAlias = Any
+
+# A Ray node says with this label which host it is: the silo of that host's agent runs there and nowhere else.
+HOST_LABEL = "olvm-host"
+PINNED = "-node"  # ends the name of a silo that is bound to the node with the label of its host
 
 STATUS_TIMEOUT_S = 3.0
 START_TIMEOUT_S = 120.0
@@ -62,6 +67,9 @@ class SiloProcess:
     """The Ray actor class: one silo. Frames come in order by one thread, questions by others."""
 
     def __init__(self, name: str, directory: str, config: bytes) -> None:
+        Path(directory).mkdir(
+            mode=0o700, parents=True, exist_ok=True
+        )  # on a host of its own it is not there yet
         logging.basicConfig(
             filename=str(Path(directory) / f"{name}.log"),
             level=logging.WARNING,
@@ -186,6 +194,7 @@ class _Peers:
                 namespace=self._namespace,
                 lifetime="detached",
                 get_if_exists=True,
+                **_place_of(silo),
             ).remote(silo, self._directory, self._config)
             self._handles[silo] = handle
             return handle
@@ -194,6 +203,27 @@ class _Peers:
         known = ray.util.list_named_actors(all_namespaces=True)
         mine = [entry["name"] for entry in known if entry["namespace"] == self._namespace]
         return sorted(name.removeprefix("silo-") for name in mine if name.startswith("silo-"))
+
+
+def _place_of(silo: str) -> dict[str, Any]:
+    """Where Ray may run a silo: an agent on the node of its host, all else where the data center's files are.
+
+    A node that is away is waited for: nobody else may speak for that host.
+    """
+    if silo.startswith("host-") and silo.endswith(PINNED):
+        host = silo.removeprefix("host-").removesuffix(PINNED)
+        return {"label_selector": {HOST_LABEL: host}}
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
+def _labelled_hosts() -> set[str]:
+    """Hosts that a node of this cluster says it is."""
+    return {
+        node["Labels"][HOST_LABEL]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and HOST_LABEL in node.get("Labels", {})
+    }
 
 
 class _RayInfrastructure:
@@ -209,6 +239,8 @@ class _RayInfrastructure:
 
     def silo_for_host(self, command: m.AddHost) -> str:
         name = self._names.for_host(command)
+        if command.backend != "simulated" and not command.silo and command.name in _labelled_hosts():
+            name = f"host-{command.name}{PINNED}"
         self._peers.ensure(name)
         return name
 

@@ -151,7 +151,7 @@ class VmTasks(VmCommands):
         record = self.record
         if record.agent is None or record.host is None:
             reason = f"machine {record.name} is {record.status.value}: it shows nothing; start it first"
-            turn.tell(message.reply_to, m.Refusal(Conflict.code, reason))
+            turn.tell("engine", m.PassOn(message.reply_to, m.Refusal(Conflict.code, reason)))
         else:
             question = m.OpenConsole(record.id, record.epoch, message.reply_to, message.valid_s)
             turn.tell(record.agent, question)

@@ -49,6 +49,13 @@ class Explain(Ask, frozen=True):
     vm: str
 
 
+class Console(Ask, frozen=True):
+    """Answered with a ConsoleTicket, whose ticket is a password good for `valid_s` seconds."""
+
+    vm: str
+    valid_s: int = 120
+
+
 class Events(Ask, frozen=True):
     """Committed events after a cursor, in order; waits up to `wait_s` for the first one."""
 
@@ -70,7 +77,7 @@ class Inject(Ask, frozen=True):
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
     number: int
-    ask: Hello | Do | Watch | Sql | Explain | Events | Status | Inject
+    ask: Hello | Do | Watch | Sql | Explain | Console | Events | Status | Inject
 
 
 class SiloStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -128,6 +135,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         m.OperationView
         | m.Refusal
         | m.PlacementExplanation
+        | m.ConsoleTicket
         | DataCenterStatus
         | Welcome
         | EventPage

@@ -64,6 +64,7 @@ from olvm.model.messages.client import (
     Rule,
     SetAffinityGroup,
     Settings,
+    ShowConsole,
     Submit,
     UpdateCluster,
     UpdateVm,
@@ -103,6 +104,7 @@ from olvm.model.messages.entities import (
     MoveVm,
     OperationEnded,
     OperationProgressed,
+    PassOn,
     PlaceCopy,
     PlaceVm,
     PowerVm,
@@ -236,6 +238,8 @@ AnyMessage = (
     | EventsTold
     | EventTold
     | PullEvents
+    | ShowConsole
+    | PassOn
     | TaskDomain
     | TaskOfHost
     | TaskEnded
@@ -329,6 +333,7 @@ __all__ = [
     "OperationEnded",
     "OperationProgressed",
     "OperationView",
+    "PassOn",
     "PlaceCopy",
     "PlaceVm",
     "PlacementExplanation",
@@ -350,6 +355,7 @@ __all__ = [
     "Samples",
     "SetAffinityGroup",
     "Settings",
+    "ShowConsole",
     "SlotFree",
     "StartAgent",
     "StartCluster",

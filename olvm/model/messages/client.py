@@ -260,6 +260,13 @@ class ConsoleTicket(Message, frozen=True):
         return f"ConsoleTicket({self.kind}, {self.host}, {self.port}, …)"
 
 
+class ShowConsole(Message, frozen=True):
+    """Ask for a ticket to a machine's screen. Answered with ConsoleTicket or Refusal; nothing of it is kept."""
+
+    vm: str
+    valid_s: int = 120
+
+
 class HostVerdict(Message, frozen=True):
     host: str
     accepted: bool

@@ -8,10 +8,12 @@ from olvm.model.messages.agents import DomainState
 from olvm.model.messages.client import (
     AddHost,
     ClusterCommand,
+    ConsoleTicket,
     CreateCluster,
     CreateVm,
     HostTask,
     HostVerb,
+    Refusal,
     RemoveAffinityGroup,
     SetAffinityGroup,
     UpdateCluster,
@@ -82,6 +84,13 @@ class AskConsole(Message, frozen=True):
 
     reply_to: str
     valid_s: int = 120
+
+
+class PassOn(Message, frozen=True):
+    """To the engine, whose silo has the door to clients: give this to the client `reply_to`. Told, never kept."""
+
+    reply_to: str
+    body: ConsoleTicket | Refusal
 
 
 class RegisterVm(Message, frozen=True):
