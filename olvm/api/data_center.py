@@ -46,6 +46,7 @@ class DataCenter:
 
     def __init__(self, directory: Path, link: Link, runtime: _Runtime | None) -> None:
         self.directory = directory
+        self.backend = "simulated"  # what hosts are made of unless they say otherwise
         self._link = link
         self._runtime = runtime
         self._client = OperationClient(link)
@@ -62,7 +63,7 @@ class DataCenter:
         cls,
         path: str | Path,
         *,
-        backend: Literal["simulated"] = "simulated",
+        backend: Literal["simulated", "libvirt"] = "simulated",
         runtime: Literal["ray", "local"] = "ray",
         **settings: Any,
     ) -> DataCenter:
@@ -77,8 +78,8 @@ class DataCenter:
         Raises:
             JournalLocked: another engine has this data center open; the message names its process.
         """
-        if backend != "simulated":
-            raise BadInput(f"backend {backend!r} is not known; this version has: simulated")
+        if backend not in ("simulated", "libvirt"):
+            raise BadInput(f"backend {backend!r} is not known; this version has: simulated, libvirt")
         directory = Path(path).absolute()
         config, kept = load_config(directory, settings)
         opened: _Runtime
@@ -97,7 +98,9 @@ class DataCenter:
             raise BadInput(f"runtime {runtime!r} is not known; choose ray or local")
         try:
             store_config(directory, kept)
-            return cls(directory, reach(), opened)
+            dc = cls(directory, reach(), opened)
+            dc.backend = backend
+            return dc
         except BaseException:
             opened.close()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from olvm.api.operation import Operation
@@ -74,6 +74,25 @@ class Host:
         """Cut its power, by its fence devices, and leave it off. It must be in maintenance or not answer."""
         return self._do("power_off", client_request_id)
 
+    def task(
+        self,
+        verb: str,
+        arguments: Mapping[str, str | int | float | bool] | None = None,
+        *,
+        timeout: float | None = None,
+        client_request_id: str | None = None,
+    ) -> Operation:
+        """A task on its storage or networks, of `olvm.model.host_tasks`; its answer is `operation.result` after `wait`.
+
+        For example `host.task("create_volume", {"pool": "images", "name": "web", "size_bytes": 10 * 2**30})`.
+
+        Raises:
+            NotFound, BadInput: there is no such task, or its arguments are wrong; nothing has changed.
+            Conflict, OperationFailed: from `wait`; the reason says why.
+        """
+        command = m.HostTask(self.name, verb, dict(arguments or {}), timeout)
+        return self._dc.submit(command, f"{verb} {self.name}", client_request_id)
+
     def remove(self, *, client_request_id: str | None = None) -> Operation:
         """Forget it; it must be in maintenance."""
         return self._do("remove", client_request_id)
@@ -97,10 +116,12 @@ class Hosts(Table[HostRecord]):
         self,
         name: str,
         *,
-        cpus: int,
-        memory: str | int,
+        cpus: int = 0,
+        memory: str | int = 0,
         cluster: str | None = None,
         dedicated: bool = False,
+        backend: str = "",
+        uri: str = "",
         backend_settings: m.Settings | None = None,
         power_management: bool = False,
         fence_devices: Sequence[m.Settings] = (),
@@ -108,11 +129,17 @@ class Hosts(Table[HostRecord]):
         client_request_id: str | None = None,
         wait: bool = True,
     ) -> Host:
-        """Register a simulated host and wait until it is Up.
+        """Register a host and wait until it is Up.
+
+        A host with `backend="libvirt"` is this machine, or what `uri` reaches; on a Ray cluster that has a node with
+        the label `olvm-host=NAME`, its agent runs there. Its CPUs and memory are what libvirt says.
 
         Args:
-            memory: bytes, or text as "256GiB".
-            dedicated: its agent gets a silo (on Ray: a process) of its own.
+            cpus, memory: of a simulated host; memory in bytes, or text as "256GiB".
+            dedicated: its agent gets a silo (on Ray: a process) of its own; real hosts always have one.
+            backend: "simulated" or "libvirt"; empty: what the data center was opened with.
+            uri: of libvirt; empty: qemu:///system.
+            backend_settings: of `SimulatedConfig` or `LibvirtSettings`.
             power_management: the simulated fence device can switch it, so that it can be fenced.
             fence_devices: what else can switch it, tried in order; each has a "type". They go before
                 `power_management`.
@@ -125,12 +152,16 @@ class Hosts(Table[HostRecord]):
         devices = list(fence_devices)
         if power_management and not devices:
             devices = [SIMULATED_FENCE_DEVICE]
+        settings = dict(backend_settings or {})
+        if uri:
+            settings["uri"] = uri
         command = m.AddHost(
             name=name,
             cluster=self._cluster(cluster),
             cpus=cpus,
-            memory_bytes=parse_size(memory),
-            backend_settings=backend_settings or {},
+            memory_bytes=parse_size(memory) if memory else 0,
+            backend=backend or self._dc.backend,
+            backend_settings=settings,
             dedicated=dedicated,
             fence_devices=devices,
             kdump=kdump,

@@ -6,6 +6,8 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+import msgspec
+
 from olvm.api.link import Link, result_of
 from olvm.model import client_protocol as p
 from olvm.model.errors import EngineUnreachable, OperationFailed, WaitTimeout, from_wire
@@ -67,6 +69,12 @@ class Operation:
     @property
     def done(self) -> bool:
         return self._ended.is_set() and self._lost is None
+
+    @property
+    def result(self) -> Any:
+        """What a task answered, decoded; None if it answered nothing, or goes on."""
+        text = self.view.result
+        return msgspec.json.decode(text) if text else None
 
     @property
     def reason(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from olvm.api.operation import Operation
 from olvm.api.tables import Table
+from olvm.api.vm_devices import HardwareLike, VmDevices, hardware_of
 from olvm.api.words import checked_word
 from olvm.model import client_protocol as p
 from olvm.model import messages as m
@@ -22,7 +23,7 @@ CREATE_WAIT_S = 120.0
 RESUME_BEHAVIORS: tuple[m.ResumeBehavior, ...] = get_args(m.ResumeBehavior)
 
 
-class Vm:
+class Vm(VmDevices):
     """One machine, by name. Commands return durable operations."""
 
     def __init__(self, dc: DataCenter, name: str) -> None:
@@ -93,6 +94,7 @@ class Vm:
         resume_behavior: str | None = None,
         migration_policy: str | None = None,
         migratable: bool | None = None,
+        hardware: HardwareLike | None = None,
         client_request_id: str | None = None,
     ) -> Operation:
         """Change what is given; size only while it is down. `Vms.create` says what each is."""
@@ -107,6 +109,7 @@ class Vm:
             resume_behavior=None if resume_behavior is None else _resume_behavior(resume_behavior),
             migration_policy=migration_policy,
             migratable=migratable,
+            hardware=hardware_of(hardware),
         )
         return self._dc.submit(command, f"update {self.name}", client_request_id)
 
@@ -151,6 +154,7 @@ class Vms(Table[VmRecord]):
         pinned_hosts: Iterable[str] = (),
         description: str = "",
         dedicated: bool = False,
+        hardware: HardwareLike | None = None,
         client_request_id: str | None = None,
     ) -> Vm:
         """Define a machine; it is down until `start`.
@@ -167,6 +171,7 @@ class Vms(Table[VmRecord]):
             migratable: False keeps it from being moved, by anybody.
             pinned_hosts: run on these only.
             dedicated: a silo (on Ray: a process) of its own for this machine's actor.
+            hardware: disks, network cards, firmware, …: an `olvm.model.hardware.Hardware` or its fields.
 
         Raises:
             DuplicateName, NotFound, BadInput: refused; nothing has changed.
@@ -185,6 +190,7 @@ class Vms(Table[VmRecord]):
             pinned_hosts=pinned_hosts,
             description=description,
             dedicated=dedicated,
+            hardware=hardware,
             client_request_id=client_request_id,
         )
         operation.wait(CREATE_WAIT_S)
@@ -206,6 +212,7 @@ class Vms(Table[VmRecord]):
         pinned_hosts: Iterable[str] = (),
         description: str = "",
         dedicated: bool = False,
+        hardware: HardwareLike | None = None,
         client_request_id: str | None = None,
     ) -> Operation:
         """As `create`, returning the operation: for many at once, inside `dc.pipelined()`."""
@@ -226,6 +233,7 @@ class Vms(Table[VmRecord]):
             resume_behavior=_resume_behavior(resume_behavior) if resume_behavior else "",
             migration_policy=migration_policy,
             migratable=migratable,
+            hardware=hardware_of(hardware),
         )
         return self._dc.submit(command, f"create {name}", client_request_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -25,7 +26,7 @@ from olvm.cli.options import (
 )
 from olvm.model import messages as m
 from olvm.model.errors import BadInput
-from olvm.model.sizes import parse_size
+from olvm.model.sizes import parse_size, scalar
 
 USUAL_COLUMNS = (
     "name",
@@ -63,9 +64,18 @@ def add(
     names: Annotated[list[str], Parameter(help="Names; several get the same size.")],
     /,
     *,
-    cpus: Annotated[int, Parameter(help="Its CPUs.", metavar="N")],
-    memory: Annotated[str, Parameter(help="As in 256GiB.", metavar="SIZE")],
+    cpus: Annotated[int, Parameter(help="CPUs of a simulated host.", metavar="N")] = 0,
+    memory: Annotated[str, Parameter(help="Of a simulated host, as in 256GiB.", metavar="SIZE")] = "",
     cluster: Cluster = None,
+    backend: Annotated[
+        Literal["simulated", "libvirt"],
+        Parameter(help="What it is made of; libvirt's say themselves what CPUs and memory they have."),
+    ] = "simulated",
+    uri: Annotated[str, Parameter(help="Of libvirt; if not said, qemu:///system.", metavar="URI")] = "",
+    setting: Annotated[
+        list[str] | None,
+        Parameter(help="One of its backend's; may be repeated.", negative=(), metavar="KEY=VALUE"),
+    ] = None,
     dedicated: Annotated[bool, Parameter(negative=(), help="A process of its own for its agent.")] = False,
     power_management: Annotated[
         bool, Parameter(negative=(), help="The simulated fence device can switch it.")
@@ -83,8 +93,13 @@ def add(
     ] = False,
     options: Changing = CHANGING,
 ) -> int:
-    """Add simulated hosts, and wait until they are up."""
-    memory_bytes = parse_size(memory)
+    """Add hosts, and wait until they are up."""
+    if backend == "simulated" and not (cpus and memory):
+        raise BadInput("a simulated host needs --cpus and --memory; a real one needs --backend libvirt")
+    memory_bytes = parse_size(memory) if memory else 0
+    settings = _settings(setting or ())
+    if uri:
+        settings["uri"] = uri
     devices = [_fence_device(text) for text in fence_device or ()]
     if power_management and not devices:
         devices = [SIMULATED_FENCE_DEVICE]
@@ -97,6 +112,8 @@ def add(
                     cluster=place,
                     cpus=cpus,
                     memory_bytes=memory_bytes,
+                    backend=backend,
+                    backend_settings=settings,
                     dedicated=dedicated,
                     fence_devices=devices,
                     kdump=kdump,
@@ -165,6 +182,32 @@ def _command(names: list[str], action: m.HostVerb, options: Changing, deadline_s
             for name in once_each(names)
         ]
         return carry_out(dc, asked, options)
+
+
+@app.command
+def task(
+    name: HostName,
+    verb: Annotated[str, Parameter(help="As in create_volume.", metavar="VERB")],
+    arguments: Annotated[list[str] | None, Parameter(help="As in pool=images.", metavar="KEY=VALUE")] = None,
+    /,
+    *,
+    options: Changing = CHANGING,
+) -> int:
+    """Do something to a host's storage or networks: create_pool, list_volumes, create_network, …"""
+    command = m.HostTask(name, verb, _settings(arguments or ()))
+    with data_center(options) as dc:
+        return carry_out(dc, [Asked(command=command, what=f"{verb} on host {name}")], options)
+
+
+def _settings(pairs: Iterable[str]) -> m.Settings:
+    """`KEY=VALUE` each; see `scalar` for what a value becomes."""
+    settings: m.Settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise BadInput(f"{pair} is not KEY=VALUE, as in pool=images")
+        settings[key] = scalar(value)
+    return settings
 
 
 def _fence_device(text: str) -> m.Settings:

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from olvm.cli.changes import Asked, carry_out, cluster_or_only, confirm_removal, once_each
 from olvm.cli.completer import host_names, vm_names
 from olvm.cli.connection import data_center
+from olvm.cli.hardware_options import NO_PARTS, Parts, key_values
 from olvm.cli.listing import list_records, show_record
 from olvm.cli.options import (
     CHANGING,
@@ -108,10 +109,12 @@ def create(
     ] = None,
     description: Annotated[str, Parameter(help="For people.", metavar="TEXT")] = "",
     dedicated: Annotated[bool, Parameter(negative=(), help="A process of its own for its actor.")] = False,
+    parts: Parts = NO_PARTS,
     options: Changing = CHANGING,
 ) -> int:
     """Define machines; they are down until started."""
     memory_bytes = parse_size(memory)
+    hardware = parts.hardware()
     with data_center(options) as dc:
         place = cluster_or_only(dc, cluster)
         asked = [
@@ -130,6 +133,7 @@ def create(
                     resume_behavior=resume_behavior or "",
                     migration_policy=migration_policy or "",
                     migratable=migratable,
+                    hardware=hardware,
                 ),
                 what=f"create vm {name}",
             )
@@ -228,6 +232,45 @@ def explain(name: VmName, /, *, options: Printing = PRINTING) -> int:
     write_rows(rows, columns, options.output)
     if options.output == "table":
         print(f"\n{explanation.summary}")
+    return 0
+
+
+@app.command
+def task(
+    name: VmName,
+    verb: Annotated[str, Parameter(help="As in attach_disk.", metavar="VERB")],
+    arguments: Annotated[
+        list[str] | None, Parameter(help="As in name=vdb size_bytes=10GiB.", metavar="KEY=VALUE")
+    ] = None,
+    /,
+    *,
+    options: Changing = CHANGING,
+) -> int:
+    """Do something to a machine or its guest: attach_disk, set_vcpus, create_snapshot, notify, …"""
+    command = m.VmTask(name, verb, key_values(arguments or ()))
+    with data_center(options) as dc:
+        return carry_out(dc, [Asked(command=command, what=f"{verb} of vm {name}")], options)
+
+
+@app.command
+def console(
+    name: VmName,
+    /,
+    *,
+    valid: Annotated[int, Parameter(help="Seconds that the ticket is good for.", metavar="S")] = 120,
+    options: Printing = PRINTING,
+) -> int:
+    """Say where the machine's screen is seen, with a password that is good for one look."""
+    with data_center(options) as dc:
+        ticket = dc.vms[name].console(valid=valid)
+    row: dict[str, object] = {
+        "kind": ticket.kind,
+        "host": ticket.host,
+        "port": ticket.port,
+        "ticket": ticket.ticket,
+        "expires_ns": ticket.expires_ns,
+    }
+    write_object(row, list(row), options.output)
     return 0
 
 

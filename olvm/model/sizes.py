@@ -98,3 +98,15 @@ def _shown(value: object) -> str:
     """The value as the message shows it: quoted, one line, and not longer than a person reads."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def scalar(text: str) -> str | int | bool:
+    """What a value on a command line means: true and false, whole numbers, sizes as 10GiB in bytes, else text."""
+    if text in ("true", "false"):
+        return text == "true"
+    if text.isdecimal():
+        return int(text)
+    try:
+        return parse_size(text)
+    except BadInput:
+        return text
