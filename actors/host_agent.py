@@ -26,7 +26,7 @@ from actors.host_agent_recovery import AgentRecovery
 from actors.host_agent_starts import LIST_AGAIN_S, AgentStarts
 from actors.host_agent_tasks import AgentTasks
 from actors.hypervisor_port import CloseHost, HostOpened, LookAround, OpenHost, Sampled, SampleHost
-from hypervisor_backends.protocol import TERMINAL_EVENTS, ExitReason, ListDomains
+from hypervisor_backends.protocol import GUEST_FACTS, TERMINAL_EVENTS, ExitReason, ListDomains
 from olvm.model import messages as m
 from olvm.model.records import AgentRecord, DomainRecord
 from olvm.model.vm_states import VmStatus
@@ -38,6 +38,7 @@ STATUS_BY_EVENT = {
     "paused": VmStatus.PAUSED,
     "continued": VmStatus.UP,
 }
+FACTS_SOON_S = 0.5  # news of several guests go into one sampling
 LISTS = frozenset({"verify", "query", "purge", "recheck", "migration"})
 
 
@@ -377,6 +378,9 @@ class HostAgent:
         domain = self.domains.get(message.vm_id)
         if domain is None or domain.epoch != message.epoch:
             return
+        if message.kind == "guest_event":
+            self._on_guest_event(domain, message, turn)
+            return
         ended = message.kind in TERMINAL_EVENTS
         if domain.status is VmStatus.DOWN:
             if not ended and domain.name:  # a start that took effect after it was given up
@@ -386,6 +390,19 @@ class HostAgent:
             self.book.down(domain, exit_reason, message.message, turn)
         else:
             self._on_changed(domain, message, turn)
+
+    def _on_guest_event(self, domain: DomainRecord, message: m.DomainHappened, turn: Turn) -> None:
+        """The guest's own words: facts that are news are fetched soon, what happens in its sessions is history's."""
+        if message.message == GUEST_FACTS:
+            turn.wake("sample", min(FACTS_SOON_S, turn.config.sample_period_s))
+        else:
+            turn.record(
+                "vm_guest_event",
+                f"guest of machine {domain.name}: {message.message}",
+                vm_id=domain.vm_id,
+                vm_name=domain.name,
+                host=self.record.host,
+            )
 
     def _on_changed(self, domain: DomainRecord, message: m.DomainHappened, turn: Turn) -> None:
         status = STATUS_BY_EVENT[message.kind]

@@ -780,9 +780,10 @@ DomainEventKind = Literal[
     "shut_down",  # ended: the guest powered off
     "stopped",  # ended: by the hypervisor, on request
     "crashed",  # ended: lost
-    "guest_event",  # the guest's agent told of a session: `message` is the word, as session-logon, and the user
+    "guest_event",  # its agent spoke: `message` is GUEST_FACTS, or a word of its sessions, as "session-logon alice"
 ]
 
+GUEST_FACTS = "facts"  # the message of a guest_event that says: the guest told something new
 TERMINAL_EVENTS: frozenset[DomainEventKind] = frozenset({"shut_down", "stopped", "crashed"})
 
 
