@@ -239,6 +239,8 @@ class DomainBook:
         domain.epoch = found.epoch
         domain.name = found.name or domain.vm_id
         domain.lease_taken = True  # if it has one; leaving what is not held works
+        domain.leased = found.leased
+        domain.vcpus, domain.memory_bytes = found.vcpus, found.memory_bytes
         domain.boot_id = self.record.boot_id
         self.stand(domain, VmStatus(found.status), found.pause_code, turn)
 

@@ -43,6 +43,9 @@ class FoundDomain(msgspec.Struct, frozen=True, array_like=True):
     status: str  # of protocol.DomainStatus
     pause_code: str = ""  # of protocol.PauseCode; empty unless paused
     name: str = ""
+    leased: bool = False
+    vcpus: int = 0
+    memory_bytes: int = 0
 
 
 class OpenHost(msgspec.Struct, frozen=True):
@@ -308,6 +311,9 @@ def _found(domains: Iterable[DomainState]) -> dict[str, FoundDomain]:
             domain.status,
             "" if domain.pause_code == "NONE" else domain.pause_code,
             domain.name,
+            domain.leased,
+            domain.vcpus,
+            domain.memory_bytes,
         )
         for domain in domains
     }

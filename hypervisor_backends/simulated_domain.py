@@ -124,6 +124,7 @@ class SimulatedDomain:
             pause_code=self.pause_code,
             monitor_responds=monitor_responds,
             started_ns=self.started_ns,
+            leased=self.spec.leased,
         )
 
     def shown_status(self) -> DomainStatus:
