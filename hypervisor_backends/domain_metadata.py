@@ -19,7 +19,8 @@ from olvm.model.errors import BadInput
 NAMESPACE = "urn:olvm:domain:1"
 PREFIX = "olvm"
 _MACHINE = f"{{{NAMESPACE}}}machine"
-_SPEC = f"{{{NAMESPACE}}}spec"
+# Without a namespace: libvirt's `setMetadata` gives one to the outer element alone.
+_SPEC = "spec"
 # Known here so that XML of libvirt that passes through keeps its own prefixes.
 ET.register_namespace(PREFIX, NAMESPACE)
 ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
@@ -58,8 +59,10 @@ def metadata_element(metadata: DomainMetadata) -> ET.Element:
 
 
 def metadata_text(metadata: DomainMetadata) -> str:
-    """The element alone, as libvirt's `setMetadata` takes it."""
-    return ET.tostring(metadata_element(metadata), encoding="unicode")
+    """The element alone, as libvirt's `setMetadata` takes it: it adds `PREFIX` and `NAMESPACE` itself."""
+    element = metadata_element(metadata)
+    element.tag = "machine"
+    return ET.tostring(element, encoding="unicode")
 
 
 def metadata_of(xml: str) -> DomainMetadata | None:

@@ -1,0 +1,301 @@
+"""Snapshots of running machines of libvirt: external layers above each disk, and the way back into one file.
+
+Decides names of files, the order of steps, and what a half-done step left behind. libvirt's own list of snapshots is
+not used: it would forbid migration, and is lost with the domain. What there is stands beside the disks, in the record
+of `disk_layers.py`.
+
+Rules:
+
+1. All writable disks of the spec get a layer at one instant, or none does (libvirt's ATOMIC).
+2. The record says what is about to happen before it happens. `_settled` makes it true again after a crash of anybody.
+3. A layer's file is removed only when the machine does not write to it any more.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeAlias
+from xml.etree import ElementTree as ET
+
+import libvirt
+import msgspec
+
+from hypervisor_backends.device_xml import child, devices_of, source_of, text_of
+from hypervisor_backends.disk_layers import (
+    MEMORY_SUFFIX,
+    SUFFIX,
+    Layer,
+    read_layers,
+    remove_file,
+    write_layers,
+)
+from hypervisor_backends.libvirt_task_context import (
+    TaskContext,
+    TaskRefused,
+    live_xml,
+    metadata_of_domain,
+    waited_for,
+    who,
+)
+from hypervisor_backends.protocol import CommitSnapshot, CreateSnapshot, SnapshotInfo, SnapshotList
+from olvm.model.hardware import DiskSpec
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_AGENT_ERRORS = frozenset(
+    {
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        libvirt.VIR_ERR_AGENT_UNSYNCED,
+        getattr(libvirt, "VIR_ERR_AGENT_COMMAND_TIMEOUT", libvirt.VIR_ERR_AGENT_UNSYNCED),
+        getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", libvirt.VIR_ERR_AGENT_UNSYNCED),
+    }
+)
+
+
+class WrittenDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """`root` is the file that the spec names, `active` the one that is written to now."""
+
+    name: str
+    target: str
+    root: str
+    active: str
+
+
+# By name of the disk.
+Disks: TypeAlias = dict[str, WrittenDisk]
+Layers: TypeAlias = dict[str, tuple[Layer, ...]]
+
+
+# ---------------------------------------------------------------- create
+
+
+def create_snapshot(domain: libvirt.virDomain, request: CreateSnapshot, context: TaskContext) -> None:
+    disks = _written_disks(domain, context)
+    layers = _settled(disks, context)
+    what = f"snapshot {request.name} of {who(domain, context)} cannot be taken"
+    _check_new(request, disks, layers, what, context)
+    fresh = _new_layers(request, disks, context)
+    for name, layer in fresh.items():
+        write_layers(disks[name].root, (*layers[name], layer), context.settings.path_here)
+    try:
+        domain.snapshotCreateXML(_snapshot_xml(request, disks, fresh), _flags(request))
+    except libvirt.libvirtError as error:
+        _settled(_written_disks(domain, context), context)
+        if request.quiesce and _is_of_agent(error):
+            raise TaskRefused(
+                "guest_refused", f"{what}: its file systems could not be frozen ({error})", can_retry=True
+            ) from error
+        raise
+    _settled(_written_disks(domain, context), context)
+
+
+def _is_of_agent(error: libvirt.libvirtError) -> bool:
+    return error.get_error_code() in _AGENT_ERRORS or "guest agent" in str(error).lower()
+
+
+def _check_new(
+    request: CreateSnapshot, disks: Disks, layers: Layers, what: str, context: TaskContext
+) -> None:
+    name = request.name
+    if not _NAME.fullmatch(name) or f".{name}".endswith((SUFFIX, MEMORY_SUFFIX)):
+        raise TaskRefused(
+            "bad_request", f"{what}: use letters, digits, _, - and . in its name, 64 characters at most"
+        )
+    if not disks:
+        raise TaskRefused("bad_request", f"{what}: it has no disk that it could write to")
+    if any(layer.snapshot == name for kept in layers.values() for layer in kept):
+        raise TaskRefused(
+            "exists", f"{what}: it has one of that name; commit that first, or take another name"
+        )
+    if request.with_memory and "memory_snapshot" not in context.features:
+        raise TaskRefused("not_supported", f"{what} with memory: this host cannot do it")
+    for disk in disks.values():
+        path = _layer_path(disk, name, context)
+        if Path(context.settings.path_here(path)).exists():
+            raise TaskRefused("exists", f"{what}: {path} is there already; take another name")
+
+
+def _layer_path(disk: WrittenDisk, snapshot: str, context: TaskContext) -> str:
+    """Beside the disk; a layer of a block device is a file in the pool's directory."""
+    if disk.root.startswith("/dev/"):
+        directory = context.settings.pool_directory.rstrip("/")
+        return f"{directory}/{disk.root.strip('/').replace('/', '-')}.{snapshot}"
+    return f"{disk.root}.{snapshot}"
+
+
+def _new_layers(request: CreateSnapshot, disks: Disks, context: TaskContext) -> dict[str, Layer]:
+    first = next(iter(disks.values()))
+    memory_path = ""
+    if request.with_memory:
+        memory_path = _layer_path(first, request.name, context) + MEMORY_SUFFIX
+    return {
+        name: Layer(
+            snapshot=request.name,
+            created_ns=context.now_ns(),
+            path=_layer_path(disk, request.name, context),
+            beneath=disk.active,
+            disks=tuple(disks),
+            memory_path=memory_path,
+        )
+        for name, disk in disks.items()
+    }
+
+
+def _snapshot_xml(request: CreateSnapshot, disks: Disks, fresh: dict[str, Layer]) -> str:
+    root = ET.Element("domainsnapshot")
+    child(root, "name", request.name)
+    memory_path = next(iter(fresh.values())).memory_path
+    if memory_path:
+        child(root, "memory", snapshot="external", file=memory_path)
+    else:
+        child(root, "memory", snapshot="no")
+    elements = child(root, "disks")
+    for name, layer in fresh.items():
+        element = child(elements, "disk", name=disks[name].target, snapshot="external", type="file")
+        child(element, "driver", type="qcow2")
+        child(element, "source", file=layer.path)
+    return text_of(root)
+
+
+def _flags(request: CreateSnapshot) -> int:
+    flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+    if request.with_memory:
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE
+    else:
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    if request.quiesce:
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE
+    return int(flags)
+
+
+# ---------------------------------------------------------------- list
+
+
+def list_snapshots(domain: libvirt.virDomain, context: TaskContext) -> SnapshotList:
+    layers = _settled(_written_disks(domain, context), context)
+    by_name = {layer.snapshot: layer for kept in layers.values() for layer in kept}
+    infos = [
+        SnapshotInfo(
+            name=layer.snapshot,
+            created_ns=layer.created_ns,
+            with_memory=bool(layer.memory_path),
+            disks=layer.disks,
+        )
+        for layer in by_name.values()
+    ]
+    return SnapshotList(snapshots=tuple(sorted(infos, key=lambda info: (info.created_ns, info.name))))
+
+
+# ---------------------------------------------------------------- commit
+
+
+def commit_snapshot(
+    domain: libvirt.virDomain, request: CommitSnapshot, context: TaskContext, timeout_s: float
+) -> None:
+    """A commit that was broken off goes on where it stood when it is asked for again."""
+    disks = _written_disks(domain, context)
+    layers = _settled(disks, context)
+    what = f"snapshot {request.name} of {who(domain, context)} cannot be committed"
+    having = [name for name, kept in layers.items() if any(each.snapshot == request.name for each in kept)]
+    if not having:
+        known = ", ".join(sorted({each.snapshot for kept in layers.values() for each in kept})) or "none"
+        raise TaskRefused("not_found", f"{what}: there is none of that name; it has {known}")
+    for name in having:
+        newest = layers[name][-1].snapshot
+        if newest != request.name:
+            raise TaskRefused("in_use", f"{what}: {newest} stands on it; commit that one first")
+    memory_path = layers[having[0]][-1].memory_path
+    for name in having:
+        _commit_disk(domain, disks[name], layers[name], context, timeout_s)
+    if memory_path:
+        remove_file(memory_path, context.settings.path_here)
+
+
+def _commit_disk(
+    domain: libvirt.virDomain,
+    disk: WrittenDisk,
+    layers: tuple[Layer, ...],
+    context: TaskContext,
+    timeout_s: float,
+) -> None:
+    layer = layers[-1]
+    what = f"snapshot {layer.snapshot} of disk {disk.name} of {who(domain, context)}"
+    if _mirror_of(domain, disk.name) is None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+        domain.blockCommit(disk.target, None, None, 0, flags)
+    if not waited_for(lambda: _mirror_of(domain, disk.name) in ("yes", None), timeout_s):
+        domain.blockJobAbort(disk.target, 0)
+        raise TaskRefused(
+            "call_failed",
+            f"{what} was not written back within {timeout_s:g} s and stays; try again when the guest writes less",
+            can_retry=True,
+        )
+    if _mirror_of(domain, disk.name) is None:
+        raise TaskRefused(
+            "call_failed",
+            f"{what} could not be written back and stays; is there room where {layer.beneath} lies?",
+            can_retry=True,
+        )
+    here = context.settings.path_here
+    write_layers(disk.root, (*layers[:-1], msgspec.structs.replace(layer, state="pivoting")), here)
+    domain.blockJobAbort(disk.target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    # In this order: a layer that is still there while its record says `pivoting` is what makes a start stop and ask.
+    remove_file(layer.path, here)
+    write_layers(disk.root, layers[:-1], here)
+
+
+def _mirror_of(domain: libvirt.virDomain, name: str) -> str | None:
+    """How far the commit of this disk is: "yes" when all is copied, "" before; None: there is none."""
+    mirror = devices_of(live_xml(domain), "disk")[name].find("mirror")
+    return None if mirror is None else mirror.get("ready", "")
+
+
+# ---------------------------------------------------------------- what is there
+
+
+def _written_disks(domain: libvirt.virDomain, context: TaskContext) -> Disks:
+    """The disks of the spec that the machine may write to, in the spec's order."""
+    spec = metadata_of_domain(domain, context).spec
+    present = devices_of(live_xml(domain), "disk")
+    found: Disks = {}
+    for disk in spec.hardware.disks:
+        element = present.get(disk.name)
+        if element is None or not _is_written(disk):
+            continue
+        target = element.find("target")
+        assert target is not None, f"disk {disk.name} of {domain.name()} has no target"
+        found[disk.name] = WrittenDisk(
+            name=disk.name, target=target.get("dev", ""), root=disk.source, active=source_of(element)
+        )
+    return found
+
+
+def _is_written(disk: DiskSpec) -> bool:
+    return disk.device == "disk" and not disk.read_only and bool(disk.source)
+
+
+def _settled(disks: Disks, context: TaskContext) -> Layers:
+    """The layers of each disk, true to where the running machine writes, and the records mended to say so."""
+    return {name: _settled_disk(disk, context) for name, disk in disks.items()}
+
+
+def _settled_disk(disk: WrittenDisk, context: TaskContext) -> tuple[Layer, ...]:
+    here = context.settings.path_here
+    layers = read_layers(disk.root, here)
+    settled: list[Layer] = []
+    for layer in layers:
+        is_beneath = any(later.beneath == layer.path and later.state == "kept" for later in layers)
+        if layer.path == disk.active or is_beneath or layer.state == "kept":
+            settled.append(msgspec.structs.replace(layer, state="kept"))
+        else:  # never written to, or written back: nobody needs its file
+            remove_file(layer.path, here)
+            _forget_memory(layer, here)
+    if tuple(settled) != layers:
+        write_layers(disk.root, tuple(settled), here)
+    return tuple(settled)
+
+
+def _forget_memory(layer: Layer, here: object) -> None:
+    assert callable(here)
+    if layer.memory_path and layer.state == "pending":
+        remove_file(layer.memory_path, here)

@@ -1,0 +1,424 @@
+"""Pools and volumes of a libvirt host, and the disks that a machine is started with.
+
+Decides names, formats and what may not be deleted. Volumes live in pools that are directories. A path or `pool/volume`
+of a spec becomes an absolute path here; a disk without a source gets a volume of its own, once, and keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import libvirt
+import msgspec
+
+from hypervisor_backends.device_xml import child, source_of, sources_of, text_of
+from hypervisor_backends.disk_layers import SUFFIX, read_layers
+from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, live_xml
+from hypervisor_backends.protocol import (
+    CloneVolume,
+    CreatePool,
+    CreateVolume,
+    DeletePool,
+    DeleteVolume,
+    ListVolumes,
+    PoolInfo,
+    PoolList,
+    ResizeVolume,
+    VolumeInfo,
+    VolumeList,
+)
+from olvm.model.hardware import DiskFormat, DiskSpec
+
+DEFAULT_POOL = "default"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_ACTIVE = libvirt.VIR_STORAGE_POOL_RUNNING
+
+
+# ---------------------------------------------------------------- pools
+
+
+def create_pool(connection: libvirt.virConnect, request: CreatePool, context: TaskContext) -> None:
+    what = f"pool {request.name} cannot be made on host {context.host}"
+    _check_name(request.name, what)
+    if not request.path.startswith("/") or ".." in request.path.split("/") or "\n" in request.path:
+        raise TaskRefused("bad_request", f"{what}: {request.path!r} is no absolute path")
+    path = str(Path(request.path))
+    for pool in connection.listAllStoragePools(0):
+        same_name, same_path = pool.name() == request.name, _pool_path(pool) == path
+        if same_name and same_path:
+            _activate(pool)
+            return
+        if same_name or same_path:
+            raise TaskRefused("exists", f"{what}: there is {pool.name()} at {_pool_path(pool)}; use that one")
+    _make_pool(connection, request.name, path)
+
+
+def _make_pool(connection: libvirt.virConnect, name: str, path: str) -> libvirt.virStoragePool:
+    root = ET.Element("pool", {"type": "dir"})
+    child(root, "name", name)
+    child(child(root, "target"), "path", path)
+    pool = connection.storagePoolDefineXML(text_of(root), 0)
+    try:
+        pool.build(0)
+        pool.create(0)
+        pool.setAutostart(1)
+    except libvirt.libvirtError:
+        pool.undefine()
+        raise
+    return pool
+
+
+def _activate(pool: libvirt.virStoragePool) -> None:
+    if not pool.isActive():
+        pool.build(0)
+        pool.create(0)
+
+
+def delete_pool(connection: libvirt.virConnect, request: DeletePool, context: TaskContext) -> None:
+    pool = _pool(connection, request.name, context)
+    if pool.isActive():
+        pool.destroy()
+    pool.undefine()
+
+
+def list_pools(connection: libvirt.virConnect) -> PoolList:
+    pools = sorted(connection.listAllStoragePools(0), key=lambda pool: pool.name())
+    return PoolList(pools=tuple(_pool_info(pool) for pool in pools))
+
+
+def _pool_info(pool: libvirt.virStoragePool) -> PoolInfo:
+    if pool.isActive():
+        pool.refresh(0)
+    _, capacity, _, free = pool.info()
+    return PoolInfo(name=pool.name(), path=_pool_path(pool), capacity_bytes=capacity, free_bytes=free)
+
+
+def _pool_path(pool: libvirt.virStoragePool) -> str:
+    return _xml(pool).findtext("target/path", default="")
+
+
+def _xml(thing: libvirt.virStoragePool | libvirt.virStorageVol) -> ET.Element:
+    return ET.fromstring(thing.XMLDesc(0))  # noqa: S314  (libvirt's own words)
+
+
+def _pool(connection: libvirt.virConnect, name: str, context: TaskContext) -> libvirt.virStoragePool:
+    names = []
+    for pool in connection.listAllStoragePools(0):
+        if pool.name() == name:
+            return pool
+        names.append(pool.name())
+    known = ", ".join(sorted(names)) or "none"
+    raise TaskRefused("not_found", f"host {context.host} has no pool {name}; it has {known}")
+
+
+def _fresh_pool(connection: libvirt.virConnect, name: str, context: TaskContext) -> libvirt.virStoragePool:
+    """Active, and aware of files that came to be without libvirt's doing, as layers of snapshots do."""
+    pool = _pool(connection, name, context)
+    _activate(pool)
+    pool.refresh(0)
+    return pool
+
+
+def first_pool(connection: libvirt.virConnect, context: TaskContext) -> libvirt.virStoragePool:
+    """Where new disks go: the pool of the settings' directory, which is made where it is missing."""
+    wanted = str(Path(context.settings.pool_directory))
+    pools = {pool.name(): pool for pool in connection.listAllStoragePools(0)}
+    for _, pool in sorted(pools.items()):
+        if _pool_path(pool) == wanted:
+            _activate(pool)
+            return pool
+    name = DEFAULT_POOL
+    if name in pools:
+        name = f"olvm-{Path(wanted).name}"
+    return _make_pool(connection, name, wanted)
+
+
+# ---------------------------------------------------------------- volumes
+
+
+def create_volume(connection: libvirt.virConnect, request: CreateVolume, context: TaskContext) -> None:
+    pool = _fresh_pool(connection, request.pool, context)
+    what = f"volume {request.pool}/{request.name} cannot be made on host {context.host}"
+    _check_name(request.name, what)
+    if _volume_or_none(pool, request.name) is not None:
+        raise TaskRefused("exists", f"{what}: it is there; take another name, or delete it first")
+    _make_volume(connection, pool, request, context)
+
+
+def _make_volume(
+    connection: libvirt.virConnect, pool: libvirt.virStoragePool, request: CreateVolume, context: TaskContext
+) -> libvirt.virStorageVol:
+    what = f"volume {request.pool}/{request.name} cannot be made on host {context.host}"
+    size_bytes, base = request.size_bytes, None
+    if request.base:
+        if request.format == "raw":
+            raise TaskRefused("bad_request", f"{what}: a raw volume has no base; use qcow2")
+        base = _base_of(connection, request.base, context, what)
+        size_bytes = size_bytes or base.size_bytes
+        if size_bytes < base.size_bytes:
+            raise TaskRefused(
+                "bad_request",
+                f"{what}: its base has {base.size_bytes} bytes, which is more than {size_bytes}",
+            )
+    if size_bytes < 1:
+        raise TaskRefused("bad_request", f"{what}: it needs a size of at least 1 byte, got {size_bytes}")
+    xml = _volume_xml(request.name, size_bytes, request.format, base)
+    return pool.createXML(xml, 0)
+
+
+class _Base(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    format: str
+    size_bytes: int
+
+
+def _volume_xml(name: str, size_bytes: int, format_: DiskFormat | str, base: _Base | None) -> str:
+    root = ET.Element("volume")
+    child(root, "name", name)
+    child(root, "capacity", str(size_bytes), unit="bytes")
+    child(root, "allocation", "0", unit="bytes")
+    target = child(root, "target")
+    child(target, "format", type=format_)
+    if base is not None:
+        backing = child(root, "backingStore")
+        child(backing, "path", base.path)
+        child(backing, "format", type=base.format)
+    return text_of(root)
+
+
+def _base_of(connection: libvirt.virConnect, name: str, context: TaskContext, what: str) -> _Base:
+    path = resolved(connection, name, context)
+    volume = _volume_at(connection, path)
+    if volume is None:
+        pool = _transient_pool(connection, path, context, what)
+        try:
+            volume = _volume_or_none(pool, Path(path).name)
+            if volume is None:
+                raise TaskRefused("not_found", f"{what}: its base {name} is not there")
+            return _as_base(volume)
+        finally:
+            pool.destroy()
+    return _as_base(volume)
+
+
+def _as_base(volume: libvirt.virStorageVol) -> _Base:
+    format_ = _format_of(volume)
+    return _Base(path=volume.path(), format=format_, size_bytes=volume.info()[1])
+
+
+def _format_of(volume: libvirt.virStorageVol) -> str:
+    element = _xml(volume).find("target/format")
+    return "raw" if element is None else element.get("type", "raw")
+
+
+def _transient_pool(
+    connection: libvirt.virConnect, path: str, context: TaskContext, what: str
+) -> libvirt.virStoragePool:
+    """libvirt looks into a file that is in no pool only through one; this one is gone right after."""
+    directory = str(Path(path).parent)
+    if not Path(context.settings.path_here(path)).is_file():
+        raise TaskRefused("not_found", f"{what}: {path} is not there")
+    root = ET.Element("pool", {"type": "dir"})
+    child(root, "name", f"olvm-look-{Path(path).name}")
+    child(child(root, "target"), "path", directory)
+    return connection.storagePoolCreateXML(text_of(root), 0)
+
+
+def clone_volume(connection: libvirt.virConnect, request: CloneVolume, context: TaskContext) -> None:
+    pool = _fresh_pool(connection, request.pool, context)
+    what = f"volume {request.source} of pool {request.pool} cannot be cloned on host {context.host}"
+    _check_name(request.name, what)
+    source = _volume(pool, request.source, context)
+    if _volume_or_none(pool, request.name) is not None:
+        raise TaskRefused("exists", f"{what}: {request.name} is there; take another name")
+    writer = _writer_of(connection, source.path())
+    if writer:
+        raise TaskRefused(
+            "in_use",
+            f"{what}: domain {writer} writes to it; stop it, or take a snapshot first",
+            can_retry=True,
+        )
+    xml = _volume_xml(request.name, source.info()[1], _format_of(source), None)
+    pool.createXMLFrom(xml, source, 0)
+
+
+def resize_volume(connection: libvirt.virConnect, request: ResizeVolume, context: TaskContext) -> None:
+    pool = _fresh_pool(connection, request.pool, context)
+    volume = _volume(pool, request.name, context)
+    size_bytes, path = volume.info()[1], volume.path()
+    what = f"volume {request.pool}/{request.name} on host {context.host}"
+    if request.size_bytes < size_bytes:
+        raise TaskRefused(
+            "bad_request",
+            f"{what} cannot shrink from {size_bytes} to {request.size_bytes} bytes: data would be lost",
+        )
+    if request.size_bytes == size_bytes:
+        return
+    above = _standing_on(connection, path)
+    if above:
+        raise TaskRefused("in_use", f"{what} cannot grow: {above} stands on it; commit or delete that first")
+    for domain, root in _domains(connection):
+        used = sources_of(root)
+        if path not in used:
+            continue
+        top = {source_of(disk) for disk in root.findall("devices/disk")}
+        if path not in top:
+            raise TaskRefused("in_use", f"{what} cannot grow: a snapshot of {domain.name()} stands on it")
+        if domain.isActive():
+            domain.blockResize(used[path], request.size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+            return
+    try:
+        volume.resize(request.size_bytes, 0)
+    except libvirt.libvirtError as error:
+        if 'get "write" lock' not in str(error):
+            raise
+        raise TaskRefused(
+            "in_use", f"{what} cannot grow from here: another host has it open", can_retry=True
+        ) from error
+
+
+def delete_volume(connection: libvirt.virConnect, request: DeleteVolume, context: TaskContext) -> None:
+    pool = _fresh_pool(connection, request.pool, context)
+    volume = _volume(pool, request.name, context)
+    path = volume.path()
+    what = f"volume {request.pool}/{request.name} cannot be deleted on host {context.host}"
+    for domain, root in _domains(connection):
+        if path in sources_of(root):
+            raise TaskRefused("in_use", f"{what}: domain {domain.name()} uses it; detach it first")
+    above = _standing_on(connection, path)
+    if above:
+        raise TaskRefused("in_use", f"{what}: {above} stands on it; delete that first")
+    owner = _disk_layered_by(path, context)
+    if owner:
+        raise TaskRefused(
+            "in_use", f"{what}: it is a snapshot's layer of {owner}; commit the snapshot instead"
+        )
+    volume.delete(0)
+
+
+def list_volumes(connection: libvirt.virConnect, request: ListVolumes, context: TaskContext) -> VolumeList:
+    pool = _fresh_pool(connection, request.pool, context)
+    volumes = sorted(pool.listAllVolumes(0), key=lambda volume: volume.name())
+    return VolumeList(
+        volumes=tuple(
+            _volume_info(request.pool, volume) for volume in volumes if not volume.name().endswith(SUFFIX)
+        )
+    )
+
+
+def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
+    root = _xml(volume)
+    _, size_bytes, allocated_bytes = volume.info()
+    format_ = root.find("target/format")
+    return VolumeInfo(
+        pool=pool,
+        name=volume.name(),
+        path=volume.path(),
+        format="raw" if format_ is None else format_.get("type", "raw"),
+        size_bytes=size_bytes,
+        allocated_bytes=allocated_bytes,
+        base=root.findtext("backingStore/path", default=""),
+    )
+
+
+def _volume_or_none(pool: libvirt.virStoragePool, name: str) -> libvirt.virStorageVol | None:
+    return next((volume for volume in pool.listAllVolumes(0) if volume.name() == name), None)
+
+
+def _volume(pool: libvirt.virStoragePool, name: str, context: TaskContext) -> libvirt.virStorageVol:
+    volume = _volume_or_none(pool, name)
+    if volume is None:
+        raise TaskRefused(
+            "not_found", f"pool {pool.name()} of host {context.host} has no volume {name}; list its volumes"
+        )
+    return volume
+
+
+def _volume_at(connection: libvirt.virConnect, path: str) -> libvirt.virStorageVol | None:
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        if _pool_path(pool) == str(Path(path).parent):
+            pool.refresh(0)
+            return _volume_or_none(pool, Path(path).name)
+    return None
+
+
+def _domains(connection: libvirt.virConnect) -> Iterator[tuple[libvirt.virDomain, ET.Element]]:
+    """One that ends while we look uses nothing any more."""
+    for domain in connection.listAllDomains(0):
+        try:
+            yield domain, live_xml(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+
+
+def _writer_of(connection: libvirt.virConnect, path: str) -> str:
+    for domain, root in _domains(connection):
+        for disk in root.findall("devices/disk"):
+            if domain.isActive() and source_of(disk) == path and disk.find("readonly") is None:
+                return str(domain.name())
+    return ""
+
+
+def _standing_on(connection: libvirt.virConnect, path: str) -> str:
+    """A volume of any pool that has this one as its base; empty: none."""
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        for volume in pool.listAllVolumes(0):
+            if _xml(volume).findtext("backingStore/path") == path:
+                return f"{pool.name()}/{volume.name()}"
+    return ""
+
+
+def _disk_layered_by(path: str, context: TaskContext) -> str:
+    """The disk of which this file is a snapshot's layer; empty: it is none."""
+    here = context.settings.path_here
+    for record in Path(here(str(Path(path).parent))).glob(f"*{SUFFIX}"):
+        disk = str(Path(path).parent / record.name.removesuffix(SUFFIX))
+        if any(layer.path == path for layer in read_layers(disk, here)):
+            return disk
+    return ""
+
+
+def _check_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name) or name.endswith(SUFFIX):
+        raise TaskRefused(
+            "bad_request", f"{what}: {name!r} is no usable name; use letters, digits, _, - and ., 128 at most"
+        )
+
+
+# ---------------------------------------------------------------- the disks of a machine
+
+
+def resolved(connection: libvirt.virConnect, source: str, context: TaskContext) -> str:
+    """The absolute path of a path or `pool/volume`."""
+    if source.startswith("/"):
+        return source
+    pool_name, _, name = source.partition("/")
+    if not name or "/" in name:
+        raise TaskRefused("bad_request", f"{source!r} is neither an absolute path nor pool/volume")
+    pool = _pool(connection, pool_name, context)
+    return f"{_pool_path(pool).rstrip('/')}/{name}"
+
+
+def disk_with_source(
+    connection: libvirt.virConnect, vm_id: str, disk: DiskSpec, context: TaskContext
+) -> DiskSpec:
+    """The disk with an absolute path; one that has none is made in the first pool, unless it was made before."""
+    if disk.source:
+        return msgspec.structs.replace(disk, source=resolved(connection, disk.source, context))
+    if disk.device == "cdrom":
+        return disk
+    pool = first_pool(connection, context)
+    pool.refresh(0)
+    name = f"{vm_id}-{disk.name}"
+    _check_name(name, f"disk {disk.name} cannot be made on host {context.host}")
+    volume = _volume_or_none(pool, name)
+    if volume is None:
+        request = CreateVolume(
+            pool=pool.name(), name=name, size_bytes=disk.size_bytes, format=disk.format, base=disk.base
+        )
+        volume = _make_volume(connection, pool, request, context)
+    return msgspec.structs.replace(disk, source=volume.path(), base="")
