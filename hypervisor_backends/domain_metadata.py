@@ -19,8 +19,7 @@ from olvm.model.errors import BadInput
 NAMESPACE = "urn:olvm:domain:1"
 PREFIX = "olvm"
 _MACHINE = f"{{{NAMESPACE}}}machine"
-# Without a namespace: libvirt's `setMetadata` gives one to the outer element alone.
-_SPEC = "spec"
+_SPEC = f"{{{NAMESPACE}}}spec"
 # Known here so that XML of libvirt that passes through keeps its own prefixes.
 ET.register_namespace(PREFIX, NAMESPACE)
 ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
@@ -59,9 +58,10 @@ def metadata_element(metadata: DomainMetadata) -> ET.Element:
 
 
 def metadata_text(metadata: DomainMetadata) -> str:
-    """The element alone, as libvirt's `setMetadata` takes it: it adds `PREFIX` and `NAMESPACE` itself."""
+    """The element alone, as libvirt's `setMetadata` takes it: it gives `NAMESPACE` to each element itself."""
     element = metadata_element(metadata)
-    element.tag = "machine"
+    for part in element.iter():
+        part.tag = part.tag.removeprefix(f"{{{NAMESPACE}}}")
     return ET.tostring(element, encoding="unicode")
 
 

@@ -40,16 +40,14 @@ def capabilities_of(
     Raises `libvirtError`, `OSError`.
     """
     root = ET.fromstring(connection.getCapabilities())  # noqa: S314  (libvirt's own words)
-    _, memory_mib, cpus, _, _, sockets, cores, threads = connection.getInfo()
+    _, _, cpus, _, _, sockets, cores, threads = connection.getInfo()
     chosen = accelerator_of(connection, root, settings)
     can = {*features, *task_features(connection, chosen.accelerator, settings)}
-    nodes = _numa_nodes(root)
     return Capabilities(
         cpus=cpus,
-        # MiB, rounded; the cells have it in KiB.
-        memory_bytes=sum(node.memory_bytes for node in nodes) or memory_mib * 1024**2,
+        memory_bytes=_memory_bytes(connection),
         cpu_model=root.findtext("host/cpu/model", default=""),
-        numa_nodes=nodes,
+        numa_nodes=_numa_nodes(root),
         hypervisor=connection.getType(),
         hypervisor_version=_version(connection),
         features=tuple(word for word in FEATURE_ORDER if word in can),
@@ -190,6 +188,14 @@ def _features_of_firmware(
 
 
 # ---------------------------------------------------------------- what the host is
+
+
+def _memory_bytes(connection: libvirt.virConnect) -> int:
+    """As the kernel counts it now: getInfo() and the NUMA nodes leave out what was plugged into a virtual host."""
+    if connection.getType() != "QEMU":
+        return int(connection.getInfo()[1]) * 1024**2
+    statistics = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS, 0)
+    return int(statistics["total"]) * 1024
 
 
 def _version(connection: libvirt.virConnect) -> str:

@@ -175,6 +175,9 @@ def prepare_start(
         layer_by_source=layers,
         seed_path=_write_seed(vm_id, spec, context),
     )
+    if spec.hardware.serial_console and context.xml.console_log_directory:
+        here = context.settings.path_here(context.xml.console_log_directory)
+        Path(here).mkdir(parents=True, exist_ok=True)
     if spec.leased and context.settings.lock_manager == "lockd":
         _make_lease_file(vm_id, context)
     return PreparedStart(spec=prepared, xml=xml)
