@@ -232,7 +232,7 @@ def _huge_pages(connection: libvirt.virConnect, capabilities: ET.Element) -> tup
     for kib, total in sorted(total_by_kib.items()):
         if not total:
             continue
-        free = sum(connection.getFreePages([kib], cell, 1, 0)[cell][kib] for cell in cells)
+        free = sum(connection.getFreePages([kib], cell, 1, 0).get(cell, {}).get(kib, 0) for cell in cells)
         found.append(HugePages(size_bytes=kib * 1024, total=total, free=free))
     return tuple(found)
 
