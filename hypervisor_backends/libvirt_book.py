@@ -55,13 +55,14 @@ class Life:
     __slots__ = (
         "arriving",
         "channel",
-        "doomed",
+        "doom_waiters",
         "ending",
         "epoch",
         "guest_heard",
         "incoming",
         "io_reason",
         "leased",
+        "look_wanted",
         "looking",
         "memory_bytes",
         "number",
@@ -98,7 +99,6 @@ class Life:
         self.started_ns: int | None = None
         self.guest_heard = False  # since the last boot
         self.responds = True  # its monitor
-        self.doomed = False  # to be destroyed as soon as the start that is under way lets it
         self.ending: End | None = None  # how it ends if it ends now, because we asked for it
         self.shutdown_asked = False
         self.under_way = False  # a start or restore whose worker has not come back
@@ -108,7 +108,10 @@ class Life:
         self.waiters: list[Done] = []
         self.timers: dict[str, Cancel] = {}
         self.touched = 0  # changes with each call that may change its state
-        self.looking = False
+        self.looking = False  # a look is under way
+        self.look_wanted = False  # something changed that no look has shown
+        # Not empty: it is to be destroyed as soon as the start that is under way lets it.
+        self.doom_waiters: list[Done] = []
         self.io_reason: PauseCode = "NONE"  # of the last I/O error that libvirt told of
         self.rebooted_ns = 0
         self.channel = ""
@@ -253,6 +256,18 @@ class Book:
             life.outgoing = outgoing
         self.on_ended(life)
 
+    def ask(self, life: Life, status: DomainStatus) -> None:
+        """The guest or libvirt was asked for what this status names; it may not obey."""
+        if life.status != status:
+            life.paused_from = life.status if life.status != "paused" else life.paused_from
+            life.status, life.pause_code = status, "NONE"
+
+    def stand_again(self, life: Life) -> None:
+        """What was asked for has not come: the machine is as it was, up if nobody knows better."""
+        if life.status in ("powering_down", "reboot_in_progress", "saving_state"):
+            life.shutdown_asked = False
+            life.status = "up" if life.guest_heard else "powering_up"
+
     # ------------------------------------------------------------ what was seen
 
     def apply(self, life: Life, seen: Seen) -> None:
@@ -309,8 +324,6 @@ class Book:
             life.outgoing = None  # whoever asks finds it as it was before; the call was answered
         if life.status == "paused":
             self.continued(life)
-        elif life.status == "saving_state" and life.ending is None:
-            life.status = life.paused_from
 
     def _seen_paused(self, life: Life, seen: Seen) -> None:
         if seen.cause == "post_copy_failed":

@@ -23,8 +23,9 @@ import libvirt
 import msgspec
 
 from hypervisor_backends.domain_metadata import metadata_of, with_epoch
+from hypervisor_backends.libvirt_domain import seen_of
 from hypervisor_backends.libvirt_errors import is_connection_lost
-from hypervisor_backends.libvirt_lifecycle import define, find, lookup
+from hypervisor_backends.libvirt_lifecycle import define, destroy, find, lookup
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import MigrateDomain, MigrationStatistics
 from olvm.model.errors import Conflict, OlvmError
@@ -59,6 +60,16 @@ def is_expected(connection: libvirt.virConnect, uuid: str, epoch: int) -> bool:
         return False
     metadata = metadata_of(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     return metadata is not None and metadata.epoch == epoch
+
+
+def end_unprepared(connection: libvirt.virConnect, uuid: str) -> None:
+    """End a machine of ours that arrives without having been expected, as long as it does not run."""
+    domain = find(connection, uuid)
+    if domain is None or metadata_of(domain.XMLDesc(0)) is None:
+        return
+    seen = seen_of(domain)
+    if seen.execution == "paused" and seen.cause in ("migration", "momentary"):
+        destroy(connection, uuid, "/", by_force=False)
 
 
 # ------------------------------------------------------------------------------------------------ the source

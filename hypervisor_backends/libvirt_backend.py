@@ -1,0 +1,329 @@
+"""A host's real hypervisor, through libvirt: the `HypervisorBackend` over libvirt and QEMU.
+
+Decides which part carries a request out. The owner's thread is never blocked: everything is answered from memory, and
+what blocks runs on workers (`libvirt_workers.py`) whose results come back by `post`. So all state has one thread, and
+nothing is locked.
+
+    libvirt_backend      the port: dispatch, refusals that need no machine
+      libvirt_session      connect, lose, come back; what a survey means
+      libvirt_calls        begin, run, end            libvirt_lifecycle     the calls themselves
+      libvirt_departures   migrations                 libvirt_migration     the calls themselves
+      libvirt_sampling     the rhythm of measuring    libvirt_statistics    numbers into oVirt's words
+        libvirt_host         lanes, looks, failures
+          libvirt_book         lives, statuses, events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import libvirt
+import msgspec
+
+from hypervisor_backends.libvirt_book import Life
+from hypervisor_backends.libvirt_calls import SUCCEEDED, Calls, LifeRequest
+from hypervisor_backends.libvirt_capabilities import task_context
+from hypervisor_backends.libvirt_connection import Link
+from hypervisor_backends.libvirt_departures import MIGRATION_REQUESTS, Departures
+from hypervisor_backends.libvirt_domain import pause_code_of_word
+from hypervisor_backends.libvirt_events import LibvirtEvent
+from hypervisor_backends.libvirt_features import capabilities_of_host
+from hypervisor_backends.libvirt_guests import Guests, NoGuests
+from hypervisor_backends.libvirt_host import LibvirtHost
+from hypervisor_backends.libvirt_host_statistics import read_host
+from hypervisor_backends.libvirt_lifecycle import forget, lookup
+from hypervisor_backends.libvirt_sampling import Sampling
+from hypervisor_backends.libvirt_session import FORGET_BUDGET_S, Session
+from hypervisor_backends.libvirt_settings import LibvirtSettings
+from hypervisor_backends.libvirt_tasks import run_domain_task, run_host_task, task_budget_s
+from hypervisor_backends.libvirt_workers import ThreadWorkers, Workers
+from hypervisor_backends.libvirt_xml import XmlMaker
+from hypervisor_backends.measurements import DomainStatistics, HostStatistics
+from hypervisor_backends.protocol import (
+    FEATURE_BY_REQUEST,
+    ArmWatchdog,
+    BulkStatistics,
+    CallFailed,
+    CallGuest,
+    CallResult,
+    CallSucceeded,
+    Capabilities,
+    DomainList,
+    DomainRequest,
+    DomainState,
+    DomainTask,
+    Done,
+    GetCapabilities,
+    HostTask,
+    HypervisorRequest,
+    ListDomains,
+    Listener,
+    PlugMemory,
+    PrepareIncoming,
+    RestoreDomain,
+    SetVcpus,
+    StartDomain,
+    UnplugMemory,
+)
+from hypervisor_backends.real_time import Post, RealTime
+from olvm.model.errors import OlvmError
+
+DOMAIN_TASKS: tuple[type[DomainRequest], ...] = get_args(DomainTask)
+HOST_TASKS = get_args(HostTask)
+UNREACHABLE = "kvm_not_running"  # of olvm.model.host_problems
+
+
+class LibvirtHypervisor:
+    """One host. `open` is how it is made; the constructor begins to connect and tells nobody when it has."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: LibvirtSettings,
+        post: Post,
+        clock_ns: Callable[[], int],
+        *,
+        workers: Workers | None = None,
+        timers: RealTime | None = None,
+    ) -> None:
+        """`post` runs a function on the owner's thread, from any thread; `clock_ns` is monotonic, in ns since 1970."""
+        self.name = name
+        self._clock_ns = clock_ns
+        self._timers = timers or RealTime(name, post, clock_ns)
+        self._workers = workers or ThreadWorkers(name, post, self._timers, settings.workers_lost_max)
+        self._host = LibvirtHost(name, settings, self._timers, self._workers)
+        self._book = self._host.book
+        self._guests: Guests = NoGuests()
+        self._xml = XmlMaker()
+        self._calls = Calls(self._host, self._xml, self._guests)
+        self._departures = Departures(self._host, self._calls, self._xml)
+        self._sampling = Sampling(self._host, self._guests)
+        self._session = Session(self._host, post, self._on_event)
+        self._session.on_connected = self._on_connected
+        self._session.measure_host = self._measure_host
+        self._book.on_started = self._on_started
+        self._book.on_booting = self._on_booting
+        self._book.on_ended = self._on_ended
+        self._closed = False
+        self._session.connect()
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        settings: LibvirtSettings,
+        post: Post,
+        clock_ns: Callable[[], int],
+        on_open: Callable[[LibvirtHypervisor | OlvmError], None],
+    ) -> LibvirtHypervisor:
+        """Connect in the background; `on_open` comes once, on the owner's thread, when it is known what runs here.
+
+        A host that cannot be reached is closed again: whoever wants it opens it anew. Later losses are survived.
+        """
+        hypervisor = cls(name, settings, post, clock_ns)
+
+        def on_first(error: OlvmError | None) -> None:
+            if error is None:
+                on_open(hypervisor)
+            else:
+                hypervisor.close()
+                on_open(error)
+
+        hypervisor._session.on_first = on_first
+        return hypervisor
+
+    # ------------------------------------------------------------ the port
+
+    @property
+    def capabilities(self) -> Capabilities:
+        have = self._host.capabilities
+        if self._session.is_unreachable() and UNREACHABLE not in have.problems:
+            return msgspec.structs.replace(have, problems=(*have.problems, UNREACHABLE))
+        return have
+
+    def submit(self, request: HypervisorRequest, done: Done) -> None:
+        self._dispatch(request, done)
+        self._host.outbox.drain()
+
+    def set_listener(self, listener: Listener | None) -> None:
+        self._host.outbox.listener = listener
+        if listener is not None:
+            untold, self._session.untold = self._session.untold, []
+            for event in untold:
+                self._host.outbox.tell(event)
+            self._host.outbox.drain()
+
+    def domains(self) -> list[DomainState]:
+        return self._book.states()
+
+    def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
+        """The newest sample; one is taken each `statistics_period_s`, and by `BulkStatistics`."""
+        return self._sampling.newest()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._host.outbox.listener = None
+        self._host.outbox.clear()
+        for life in self._book.lives.values():
+            for name in list(life.timers):
+                life.cancel_timer(name)
+        self._sampling.close()
+        self._session.close()
+        self._guests.close()
+        self._workers.close()
+        self._timers.close()
+
+    @property
+    def busy_count(self) -> int:
+        """Work that is under way: a test waits until there is none."""
+        return self._workers.busy_count
+
+    # ------------------------------------------------------------ dispatch
+
+    def _dispatch(self, request: HypervisorRequest, done: Done) -> None:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._host.answer(done, refusal)
+            return
+        match request:
+            case ListDomains():
+                self._host.answer(done, CallSucceeded(value=DomainList(domains=tuple(self.domains()))))
+            case GetCapabilities():
+                self._host.answer(done, CallSucceeded(value=self.capabilities))
+            case BulkStatistics():
+                self._sampling.ask(done)
+            case StartDomain() | RestoreDomain():
+                self._calls.begin(request, done)
+            case PrepareIncoming():
+                self._departures.prepare(request, done)
+            case ArmWatchdog():
+                self._host.answer(done, SUCCEEDED)
+            case _:
+                self._dispatch_further(request, done)
+
+    def _dispatch_further(self, request: HypervisorRequest, done: Done) -> None:
+        if isinstance(request, HOST_TASKS):
+            self._on_host_task(request, done)
+            return
+        assert isinstance(request, DomainRequest), request
+        life = self._book.lives.get(request.vm_id)
+        if life is None:
+            what = f"{type(request).__name__} found no domain {request.vm_id} on host {self.name}"
+            self._host.fail(done, "unknown_domain", f"{what}; list the domains")
+        elif isinstance(request, MIGRATION_REQUESTS):
+            self._departures.carry_out(request, life, done)
+        elif isinstance(request, CallGuest):
+            self._guests.call(request, done)
+        elif isinstance(request, DOMAIN_TASKS):
+            self._on_domain_task(request, life, done)  # type: ignore[arg-type]
+        else:
+            plain: LifeRequest = request  # type: ignore[assignment]
+            self._calls.carry_out(plain, life, done)
+
+    def _refusal(self, request: HypervisorRequest) -> CallFailed | None:
+        if self._closed:
+            message = f"host {self.name}: its backend was closed; open a new one"
+            return CallFailed(code="closed", message=message)
+        feature = FEATURE_BY_REQUEST.get(type(request))
+        if feature is not None and feature not in self._host.capabilities.features:
+            message = f"host {self.name} cannot do {type(request).__name__}: its hypervisor lacks {feature}"
+            return CallFailed(code="not_supported", message=message)
+        return None
+
+    # ------------------------------------------------------------ tasks
+
+    def _on_domain_task(self, request: DomainTask, life: Life, done: Done) -> None:
+        what = self._host.what(type(request).__name__, life)
+        if life.started_ns is None:
+            words = f"{what} is refused while its status is {life.shown()}; wait until it runs"
+            self._host.fail(done, "wrong_state", words, can_retry=True)
+            return
+        if not life.responds:
+            words = f"{what} was not begun: its QEMU does not answer; look at it, or destroy it"
+            self._host.fail(done, "monitor_hung", words, can_retry=True)
+            return
+        context = self._xml.task_context
+
+        def work(connection: libvirt.virConnect) -> CallResult:
+            return run_domain_task(lookup(connection, life.uuid), request, context)
+
+        def end(result: object) -> None:
+            if isinstance(result, CallSucceeded):
+                self._remember(request, life)
+            self._finish(result, what, done)
+
+        self._host.call(life, work, task_budget_s(request, self._host.settings), end)
+
+    def _remember(self, request: DomainTask, life: Life) -> None:
+        if isinstance(request, SetVcpus):
+            life.vcpus = request.vcpus
+        elif isinstance(request, PlugMemory | UnplugMemory):
+            self._host.measure(life)
+
+    def _on_host_task(self, request: HostTask, done: Done) -> None:
+        context = self._xml.task_context
+        what = f"{type(request).__name__} on host {self.name}"
+        work = self._host.bound(
+            lambda connection: run_host_task(connection, request, context), lambda link: link.calls
+        )
+
+        def end(result: object) -> None:
+            self._finish(result, what, done)
+            self._host.outbox.drain()
+
+        self._workers.run(work, task_budget_s(request, self._host.settings), end)
+
+    def _finish(self, result: object, what: str, done: Done) -> None:
+        if isinstance(result, CallSucceeded | CallFailed):
+            self._host.answer(done, result)
+        else:
+            self._host.answer(done, self._host.failure(result, what))
+
+    # ------------------------------------------------------------ what happens
+
+    def _on_connected(self, capabilities: Capabilities) -> None:
+        host = self._host
+        host.capabilities = capabilities
+        self._xml.task_context = task_context(self.name, host.settings, capabilities)
+        self._sampling.start(read_host(host.settings.root, self._clock_ns()))
+
+    def _measure_host(self, link: Link) -> Capabilities:
+        """On a worker."""
+        has_guests = not isinstance(self._guests, NoGuests)
+        return capabilities_of_host(
+            link, self._host.settings, self.name, has_guests=has_guests, has_watchdog=False
+        )
+
+    def _on_event(self, event: LibvirtEvent) -> None:
+        """An event is a reason to look; what it alone can tell is kept."""
+        life = self._book.by_uuid(event.uuid)
+        if life is None or self._closed:
+            if event.name == "lifecycle" and not self._closed:
+                self._session.meet(event)
+            return
+        if event.name == "reboot":
+            self._book.rebooted(life)
+        elif event.name == "io_error":
+            life.io_reason = pause_code_of_word(event.reason)
+        elif event.name in ("lifecycle", "watchdog"):
+            self._host.look(life)
+        self._host.outbox.drain()
+
+    def _on_started(self, life: Life) -> None:
+        self._guests.opened(life)
+
+    def _on_booting(self, life: Life) -> None:
+        self._guests.booting(life)
+        self._host.arm(
+            life, "guest_wait", self._host.settings.guest_wait_timeout_s, lambda: self._book.guest_up(life)
+        )
+
+    def _on_ended(self, life: Life) -> None:
+        self._guests.closed(life)
+        self._calls.answer_ended(life)
+        self._departures.answer_ended(life)
+        work = self._host.bound(lambda connection: forget(connection, life.uuid), lambda link: link.calls)
+        self._host.lanes.run(life.vm_id, work, FORGET_BUDGET_S, lambda _result: None)

@@ -1,0 +1,181 @@
+"""One sample of a host, from the files of its kernel below `root`.
+
+Decides which file says what in oVirt's words. Rates need two samples: the first tells the mean since the boot. Must not
+know libvirt or the machines, which are counted by whoever asks.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from hypervisor_backends.libvirt_processes import boot_id_of, boot_time_ns_of, read_text
+from hypervisor_backends.measurements import HostStatistics, NicStatistics
+from olvm.model.limits import NS_PER_S
+
+MIB_KIB = 1024
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# Cards of machines and the loop-back are no uplinks.
+_NOT_COUNTED = ("lo", "vnet", "tap", "virbr")
+NICS_MAX = 64
+
+
+class HostReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read at one instant, in the kernel's units; `cpu_ticks` are user, system and idle."""
+
+    at_ns: int
+    boot_id: str
+    boot_time_ns: int
+    cpu_ticks: tuple[int, int, int]
+    load: float
+    memory_kib: dict[str, int]
+    ksm_pages: int
+    ksm_runs: bool
+    ksm_ticks: int
+    nics: tuple[NicStatistics, ...]
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    vm_count: int
+    vm_active: int
+    incoming: int
+    outgoing: int
+
+
+def read_host(root: str, now_ns: int) -> HostReading:
+    ksm = f"{root}/sys/kernel/mm/ksm"
+    return HostReading(
+        at_ns=now_ns,
+        boot_id=boot_id_of(root),
+        boot_time_ns=boot_time_ns_of(root),
+        cpu_ticks=_cpu_ticks(read_text(f"{root}/proc/stat")),
+        load=_number(read_text(f"{root}/proc/loadavg").split()[1:2]),
+        memory_kib=_meminfo(read_text(f"{root}/proc/meminfo")),
+        ksm_pages=int(_number(read_text(f"{ksm}/pages_sharing").split())),
+        ksm_runs=read_text(f"{ksm}/run").strip() == "1",
+        ksm_ticks=_ksm_ticks(),
+        nics=_nics(f"{root}/sys/class/net"),
+    )
+
+
+def host_statistics(
+    name: str, now: HostReading, before: HostReading | None, counts: Counts
+) -> HostStatistics:
+    user, system, idle = _percents(now, before)
+    memory = now.memory_kib
+    total_kib = max(memory.get("MemTotal", 0), 1)
+    free_kib = memory.get("MemAvailable", memory.get("MemFree", 0))
+    return HostStatistics(
+        host=name,
+        sampled_ns=now.at_ns,
+        boot_id=now.boot_id,
+        boot_time_ns=now.boot_time_ns,
+        elapsed_time_s=max(now.at_ns - now.boot_time_ns, 0) // NS_PER_S,
+        cpu_user_percent=user,
+        cpu_sys_percent=system,
+        cpu_idle_percent=idle,
+        cpu_load=now.load,
+        mem_used_percent=100.0 * (total_kib - free_kib) / total_kib,
+        mem_free_mb=free_kib // MIB_KIB,
+        mem_shared_bytes=now.ksm_pages * PAGE_BYTES,
+        swap_total_mb=memory.get("SwapTotal", 0) // MIB_KIB,
+        swap_free_mb=memory.get("SwapFree", 0) // MIB_KIB,
+        anon_huge_pages_mb=memory.get("AnonHugePages", 0) // MIB_KIB,
+        ksm_state=now.ksm_runs,
+        ksm_pages=now.ksm_pages,
+        ksm_cpu_percent=_ksm_percent(now, before),
+        vm_count=counts.vm_count,
+        vm_active=counts.vm_active,
+        incoming_vm_migrations=counts.incoming,
+        outgoing_vm_migrations=counts.outgoing,
+        nics=now.nics,
+    )
+
+
+def _percents(now: HostReading, before: HostReading | None) -> tuple[float, float, float]:
+    """They sum to 100: what was measured of the time is divided by their own sum."""
+    then = before.cpu_ticks if before is not None else (0, 0, 0)
+    user, system, idle = (max(new - old, 0) for new, old in zip(now.cpu_ticks, then, strict=True))
+    whole = user + system + idle
+    if whole == 0:
+        return 0.0, 0.0, 100.0
+    return 100.0 * user / whole, 100.0 * system / whole, 100.0 * idle / whole
+
+
+def _ksm_percent(now: HostReading, before: HostReading | None) -> float:
+    if before is None or now.at_ns <= before.at_ns:
+        return 0.0
+    ticks = max(now.ksm_ticks - before.ksm_ticks, 0)
+    return 100.0 * ticks / _TICKS_PER_S / ((now.at_ns - before.at_ns) / NS_PER_S)
+
+
+def _cpu_ticks(stat: str) -> tuple[int, int, int]:
+    """Of all CPUs; a guest's time is part of user, waiting for I/O is idle, stolen time is system."""
+    for line in stat.splitlines():
+        if line.startswith("cpu "):
+            user, nice, system, idle, *more = [int(word) for word in line.split()[1:]]
+            waiting, interrupts, soft, stolen = [*more, 0, 0, 0, 0][:4]
+            return user + nice, system + interrupts + soft + stolen, idle + waiting
+    return 0, 0, 0
+
+
+def _meminfo(text: str) -> dict[str, int]:
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        found[name] = int(_number(value.split()))
+    return found
+
+
+def _number(words: list[str]) -> float:
+    try:
+        return float(words[0]) if words else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _ksm_ticks() -> int:
+    """CPU time of the kernel's merging thread, whose number is small; it serves all hosts of this kernel."""
+    for pid in _ksm_pids:
+        fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        if len(fields) > 12:
+            return int(fields[11]) + int(fields[12])
+    return 0
+
+
+def _find_ksmd() -> list[int]:
+    numbers = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) < 4096]
+    return [pid for pid in numbers if read_text(f"/proc/{pid}/comm").strip() == "ksmd"]
+
+
+_ksm_pids = _find_ksmd()
+
+
+def _nics(directory: str) -> tuple[NicStatistics, ...]:
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return ()
+    counted = [name for name in names if not name.startswith(_NOT_COUNTED)]
+    return tuple(_nic(directory, name) for name in counted[:NICS_MAX] if os.path.isdir(f"{directory}/{name}"))
+
+
+def _nic(directory: str, name: str) -> NicStatistics:
+    def counter(word: str) -> int:
+        return int(_number(read_text(f"{directory}/{name}/statistics/{word}").split()))
+
+    # A card without a link, and most virtual ones, give an error or -1 here.
+    speed_mbps = int(_number(read_text(f"{directory}/{name}/speed").split()))
+    return NicStatistics(
+        name=name,
+        rx_bytes=counter("rx_bytes"),
+        tx_bytes=counter("tx_bytes"),
+        rx_errors=counter("rx_errors"),
+        tx_errors=counter("tx_errors"),
+        rx_dropped=counter("rx_dropped"),
+        tx_dropped=counter("tx_dropped"),
+        speed_mbps=max(speed_mbps, 0),
+        state="down" if read_text(f"{directory}/{name}/operstate").strip() == "down" else "up",
+    )

@@ -1,0 +1,239 @@
+"""From one connection to libvirt to the next: connect, find out what runs, lose it, come back.
+
+Decides what a survey of all domains means for the book: what is adopted, what ended while nobody listened, and which
+definitions are left over. Owner's thread; what blocks runs on a worker.
+
+A definition that is off and whose reason libvirt does not know was left by a host that lost its power: nobody is told,
+as the protocol says. One whose reason is known ended while this backend was away; it is told when somebody listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import libvirt
+import msgspec
+
+from hypervisor_backends import libvirt_lifecycle as lifecycle
+from hypervisor_backends.libvirt_book import Life
+from hypervisor_backends.libvirt_connection import Link, open_link
+from hypervisor_backends.libvirt_domain import Found, Seen, end_of, survey
+from hypervisor_backends.libvirt_events import LibvirtEvent
+from hypervisor_backends.libvirt_host import LibvirtHost
+from hypervisor_backends.libvirt_migration import end_unprepared
+from hypervisor_backends.libvirt_workers import TIMED_OUT
+from hypervisor_backends.protocol import Cancel, Capabilities, DomainEvent
+from hypervisor_backends.real_time import Post
+from olvm.model.errors import OlvmError, OperationFailed
+from olvm.model.limits import NS_PER_S
+
+log = logging.getLogger("olvm.libvirt")
+
+RETRY_S_MIN = 0.2
+RETRY_S_MAX = 5.0
+# A restart of libvirtd takes a second; a host whose libvirt is away for longer is unfit for new machines.
+UNREACHABLE_S_MAX = 10.0
+FORGET_BUDGET_S = 30.0
+INTRUDER_BUDGET_S = 30.0
+
+
+class Connected(msgspec.Struct, frozen=True):
+    link: Link
+    found: list[Found]
+    capabilities: Capabilities
+
+
+class Session:
+    def __init__(self, host: LibvirtHost, post: Post, on_event: Callable[[LibvirtEvent], None]) -> None:
+        self._host = host
+        self._post = post
+        self._on_event = on_event
+        # Told on each connect, before what was found is applied; and once of how the first attempt went.
+        self.on_connected: Callable[[Capabilities], None] = lambda _capabilities: None
+        self.on_first: Callable[[OlvmError | None], None] = lambda _error: None
+        self.measure_host: Callable[[Link], Capabilities] = _not_set
+        self.untold: list[DomainEvent] = []  # ends of machines that this backend has not known alive
+        self._lost_ns: int | None = None
+        self._retry_s = RETRY_S_MIN
+        self._timer: Cancel | None = None
+        self._is_first = True
+        self._closed = False
+
+    # ------------------------------------------------------------ connect
+
+    def connect(self) -> None:
+        self._timer = None
+        self._host.workers.run(
+            self._open, 2 * self._host.settings.call_timeout_s, self._on_opened, self._on_opened_late
+        )
+
+    def _open(self) -> Connected:
+        """On a worker."""
+        settings = self._host.settings
+        link = open_link(settings, self._tell, self._tell_closed)
+        try:
+            found = survey(link.calls, settings.root)
+            capabilities = self.measure_host(link)
+        except (libvirt.libvirtError, OlvmError, OSError):
+            link.close()
+            raise
+        return Connected(link, found, capabilities)
+
+    def _tell(self, event: LibvirtEvent) -> None:
+        """On libvirt's event thread."""
+        self._post(partial(self._on_event, event))
+
+    def _tell_closed(self, link: Link) -> None:
+        """On libvirt's event thread."""
+        self._post(partial(self._on_closed, link))
+
+    def _on_opened(self, result: object) -> None:
+        if self._closed:
+            self._on_opened_late(result)
+        elif isinstance(result, Connected):
+            self._on_connected(result)
+        else:
+            self._on_refused(result)
+        self._host.outbox.drain()
+
+    def _on_opened_late(self, result: object) -> None:
+        if isinstance(result, Connected):  # another attempt has taken its place
+            result.link.close()
+
+    def _on_refused(self, result: object) -> None:
+        words = self._words(result)
+        if self._is_first:
+            self._is_first = False
+            self.on_first(OperationFailed(words))
+            if self._closed:
+                return
+        log.warning("%s", words)
+        self._lose()
+
+    def _words(self, result: object) -> str:
+        if isinstance(result, OlvmError):
+            return result.message
+        settings = self._host.settings
+        if result is TIMED_OUT:
+            return f"libvirt at {settings.uri} does not answer; look whether libvirtd hangs"
+        return f"libvirt at {settings.uri} failed while it was asked what runs: {result}; look at its log"
+
+    def _on_connected(self, connected: Connected) -> None:
+        host = self._host
+        host.link = connected.link
+        host.driver = connected.link.driver
+        self._lost_ns = None
+        self._retry_s = RETRY_S_MIN
+        self.on_connected(connected.capabilities)
+        self._reconcile(connected.found)
+        if self._is_first:
+            self._is_first = False
+            self.on_first(None)
+
+    # ------------------------------------------------------------ lose
+
+    def _on_closed(self, link: Link) -> None:
+        if self._closed or self._host.link is not link:
+            return
+        link.close()
+        self._lose()
+
+    def _lose(self) -> None:
+        host = self._host
+        host.link = None
+        if self._lost_ns is None:
+            self._lost_ns = host.timers.now_ns()
+        due_ns = host.timers.now_ns() + int(self._retry_s * NS_PER_S)
+        self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+        self._timer = host.timers.call_at(due_ns, self.connect)
+
+    def is_unreachable(self) -> bool:
+        """For so long that it is a problem of the host, and no restart."""
+        if self._lost_ns is None:
+            return False
+        return self._host.timers.now_ns() - self._lost_ns > UNREACHABLE_S_MAX * NS_PER_S
+
+    def close(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer()
+            self._timer = None
+        link, self._host.link = self._host.link, None
+        if link is not None:
+            link.close()
+
+    # ------------------------------------------------------------ what runs
+
+    def _reconcile(self, found: list[Found]) -> None:
+        book, lanes = self._host.book, self._host.lanes
+        listed = {one.metadata.vm_id for one in found}
+        for life in list(book.lives.values()):
+            if life.vm_id in listed:
+                continue
+            if lanes.is_busy(life.vm_id):
+                life.look_wanted = True  # when the call ends
+            else:
+                book.apply(life, Seen(uuid=life.uuid, execution="absent"))
+        for one in found:
+            life_there = book.lives.get(one.metadata.vm_id)
+            if life_there is None:
+                self._meet_stranger(one)
+            elif lanes.is_busy(life_there.vm_id):
+                life_there.look_wanted = True
+            elif life_there.epoch == one.metadata.epoch:
+                book.apply(life_there, one.seen)
+            else:
+                book.end(life_there, life_there.ending or end_of(-1))
+                self._meet_stranger(one)
+
+    def _meet_stranger(self, one: Found) -> None:
+        """A machine of ours that is not on the book: it runs, or it is what is left of one."""
+        metadata, seen = one.metadata, one.seen
+        if seen.execution == "off":
+            self._tell_end(one)
+            work = self._host.bound(
+                lambda connection: lifecycle.forget(connection, seen.uuid), lambda link: link.calls
+            )
+            self._host.lanes.run(metadata.vm_id, work, FORGET_BUDGET_S, lambda _result: None)
+            return
+        life = Life(metadata.vm_id, seen.uuid, metadata.epoch, metadata.spec, "up")
+        life.channel = one.channel
+        if seen.execution == "paused" and seen.cause in ("migration", "momentary"):
+            life.status, life.incoming, life.arriving, life.number = "migrating_to", True, True, seen.number
+            self._host.book.add(life)
+            return
+        self._host.book.adopt(life, one)
+
+    def meet(self, event: LibvirtEvent) -> None:
+        """Something of a machine that is not on the book: if it is one of ours, it came without being asked for."""
+        arrives = (event.event, event.detail) == (
+            libvirt.VIR_DOMAIN_EVENT_STARTED,
+            libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED,
+        )
+        if not arrives or self._host.link is None:
+            return
+        log.warning("machine %s arrives on host %s unprepared, and is ended", event.uuid, self._host.name)
+        work = self._host.bound(
+            lambda connection: end_unprepared(connection, event.uuid), lambda link: link.urgent
+        )
+        self._host.workers.run(work, INTRUDER_BUDGET_S, lambda _result: None)
+
+    def _tell_end(self, one: Found) -> None:
+        if one.seen.off_reason == libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN:
+            return
+        kind, reason, message = end_of(one.seen.off_reason)
+        event = DomainEvent(
+            vm_id=one.metadata.vm_id,
+            epoch=one.metadata.epoch,
+            kind=kind,
+            at_ns=self._host.timers.now_ns(),
+            exit_reason=reason,
+            message=f"{message}, while nobody listened",
+        )
+        self.untold.append(event)
+
+
+def _not_set(_link: Link) -> Capabilities:
+    raise AssertionError("measure_host is set before the first connect")
