@@ -66,7 +66,7 @@ from hypervisor_backends.protocol import (
     StartDomain,
     UnplugMemory,
 )
-from hypervisor_backends.real_time import Post, RealTime
+from hypervisor_backends.real_time import Post, RealTime, Timers
 from olvm.model.errors import OlvmError
 
 DOMAIN_TASKS: tuple[type[DomainRequest], ...] = get_args(DomainTask)
@@ -85,12 +85,12 @@ class LibvirtHypervisor:
         clock_ns: Callable[[], int],
         *,
         workers: Workers | None = None,
-        timers: RealTime | None = None,
+        timers: Timers | None = None,
     ) -> None:
         """`post` runs a function on the owner's thread, from any thread; `clock_ns` is monotonic, in ns since 1970."""
         self.name = name
         self._clock_ns = clock_ns
-        self._timers = timers or RealTime(name, post, clock_ns)
+        self._timers: Timers = timers or RealTime(name, post, clock_ns)
         self._workers = workers or ThreadWorkers(name, post, self._timers, settings.workers_lost_max)
         self._host = LibvirtHost(name, settings, self._timers, self._workers)
         self._book = self._host.book

@@ -8,12 +8,20 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from hypervisor_backends.protocol import Cancel
+from hypervisor_backends.protocol import Cancel, Scheduler
 from olvm.model.limits import NS_PER_S
 
 Post: TypeAlias = Callable[[Callable[[], None]], None]
+
+
+class Timers(Scheduler, Protocol):
+    """A `Scheduler` of somebody's own, let go of at the end."""
+
+    def close(self) -> None: ...
+
+
 SLEEP_S_MAX = 60.0  # the clock may be stepped while it sleeps
 
 

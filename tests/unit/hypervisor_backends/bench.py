@@ -1,9 +1,12 @@
-"""A backend on the bench: virtual time, what was answered, and what was told."""
+"""A backend on the bench: time that passes when asked to, what was answered, and what was told."""
 
 from __future__ import annotations
 
 import heapq
+import queue
+import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -31,6 +34,7 @@ from hypervisor_backends.simulated_fabric import Fabric, MemoryFabric
 from olvm.model.limits import NS_PER_S
 
 GIB = 1024**3
+DOMAIN_BYTES = 2 * GIB  # of a test that does not care
 
 
 class VirtualScheduler:
@@ -56,6 +60,12 @@ class VirtualScheduler:
     def waiting_count(self) -> int:
         return len(self._calls)
 
+    def wait_for(self, answers: list[CallResult]) -> None:
+        self.advance(0)
+
+    def close(self) -> None:
+        """Whoever made it goes on using it."""
+
     def advance(self, seconds: float) -> None:
         end_ns = self._now_ns + int(seconds * NS_PER_S)
         while self._queue and self._queue[0][0] <= end_ns:
@@ -66,19 +76,114 @@ class VirtualScheduler:
         self._now_ns = end_ns
 
 
-class Bench:
-    """`call` returns the list that the call's answers go to: empty until it is answered."""
+class BenchTime(Protocol):
+    @property
+    def waiting_count(self) -> int: ...
 
-    def __init__(self, backend: HypervisorBackend, scheduler: VirtualScheduler) -> None:
+    def now_ns(self) -> int: ...
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass; real time stops earlier, when nothing is under way any more."""
+
+    def wait_for(self, answers: list[CallResult]) -> None:
+        """Let time pass until there is one; as little as possible."""
+
+
+class RealClock:
+    """Real time, and the owner's thread: what is posted runs within `advance` and `wait_for`."""
+
+    def __init__(self) -> None:
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._began_ns = time.time_ns() - time.monotonic_ns()
+        self.is_quiet: Callable[[], bool] = lambda: True
+        self.waiting_count = 0  # what a backend leaves behind in real time is its threads' affair
+
+    def post(self, fn: Callable[[], None]) -> None:
+        self._posted.put(fn)
+
+    def now_ns(self) -> int:
+        return self._began_ns + time.monotonic_ns()
+
+    def advance(self, seconds: float, quiet_s: float = 0.15) -> None:
+        """A real hypervisor needs its time even where a virtual one needs none."""
+        end_s = time.monotonic() + max(seconds, 10.0)
+        quiet_since_s = time.monotonic()
+        while (now_s := time.monotonic()) < end_s and now_s - quiet_since_s < quiet_s:
+            if self._run_one(0.02) or not self.is_quiet():
+                quiet_since_s = time.monotonic()
+
+    def wait_for(self, answers: list[CallResult]) -> None:
+        self.run_until(lambda: bool(answers), 120.0)
+
+    def run_until(self, holds: Callable[[], object], timeout_s: float) -> bool:
+        end_s = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > end_s:
+                return False
+            self._run_one(0.02)
+        return True
+
+    def pass_s(self, seconds: float) -> None:
+        """So much time and not less."""
+        self.run_until(lambda: False, seconds)
+
+    def _run_one(self, wait_s: float) -> bool:
+        try:
+            fn = self._posted.get(timeout=wait_s)
+        except queue.Empty:
+            return False
+        fn()
+        return True
+
+
+class Bench:
+    """`call` returns the list that the call's answers go to: empty until it is answered.
+
+    `cpus` and `memory_bytes` are the host's; `domain_bytes` is what a domain gets where a test does not say. A bench
+    may dress the specs of the tests for its hypervisor. `measures`: its statistics are of something.
+    """
+
+    def __init__(
+        self,
+        backend: HypervisorBackend,
+        scheduler: BenchTime,
+        *,
+        cpus: int = 16,
+        memory_bytes: int = 64 * GIB,
+        domain_bytes: int = 2 * GIB,
+        measures: bool = True,
+    ) -> None:
         self.backend = backend
         self.scheduler = scheduler
+        self.cpus = cpus
+        self.memory_bytes = memory_bytes
+        self.domain_bytes = domain_bytes
+        self.measures = measures
+        self.willing_guest = False  # asked for by tests whose guest must obey
+        self.dress: Callable[[DomainSpec], DomainSpec] = lambda spec: spec
         self.events: list[DomainEvent] = []
         backend.set_listener(self.events.append)
 
     def call(self, request: HypervisorRequest) -> list[CallResult]:
         answers: list[CallResult] = []
-        self.backend.submit(request, answers.append)
+        self.backend.submit(self._dressed(request), answers.append)
         return answers
+
+    def _dressed(self, request: HypervisorRequest) -> HypervisorRequest:
+        if not isinstance(request, StartDomain | RestoreDomain | PrepareIncoming):
+            return request
+        spec = request.spec
+        if spec.memory_bytes == DOMAIN_BYTES:
+            spec = msgspec.structs.replace(spec, memory_bytes=self.domain_bytes)
+        return msgspec.structs.replace(request, spec=self.dress(spec))
+
+    def ask(self, request: HypervisorRequest) -> CallResult:
+        """Submit and return the answer; no more time passes than that takes."""
+        answers = self.call(request)
+        if not answers:
+            self.scheduler.wait_for(answers)
+        assert len(answers) == 1, f"{request} was answered {len(answers)} times: {answers}"
+        return answers[0]
 
     def settle(self, request: HypervisorRequest, seconds: float = 120.0) -> CallResult:
         """Submit, let time pass, and return the one answer."""
@@ -111,7 +216,7 @@ class Bench:
         return None if state is None else state.status
 
 
-def spec_of(vm_id: str, *, vcpus: int = 2, memory_bytes: int = 2 * GIB) -> DomainSpec:
+def spec_of(vm_id: str, *, vcpus: int = 2, memory_bytes: int = DOMAIN_BYTES) -> DomainSpec:
     return DomainSpec(name=f"vm-{vm_id}", vcpus=vcpus, memory_bytes=memory_bytes)
 
 
@@ -222,7 +327,7 @@ def migrate_of(
 
 def address_of(target: Bench, vm_id: str = "v1", epoch: int = 2, **spec: int) -> str:
     """Prepare the target and return where it waits; takes no time."""
-    (answer,) = target.call(prepare_of(vm_id, epoch, **spec))
+    answer = target.ask(prepare_of(vm_id, epoch, **spec))
     assert isinstance(answer, CallSucceeded), answer
     assert isinstance(answer.value, IncomingAddress)
     return answer.value.uri
