@@ -23,8 +23,6 @@ _TARGET_PREFIX: dict[DiskBus, str] = {"virtio": "vd", "scsi": "sd", "sata": "sd"
 _ALIAS_PREFIX = "ua-"
 # No spec can name a device so: its names are small letters.
 SEED_ALIAS = "ua-SEED"
-# As `olvm.model.hardware` holds those in a spec.
-DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _SERIAL = re.compile(r"[A-Za-z0-9_.+ -]{1,20}")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 KIB = 1024

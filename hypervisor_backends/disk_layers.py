@@ -17,8 +17,7 @@ from typing import Literal
 
 import msgspec
 
-SUFFIX = ".olvm-layers"
-MEMORY_SUFFIX = ".olvm-memory"
+from hypervisor_backends.task_rules import LAYERS_SUFFIX
 
 # pending: the layer is being made, and may not be there · kept: it is · pivoting: it was written back, and the disk is
 # being led back to what is beneath it
@@ -41,7 +40,7 @@ PathHere = Callable[[str], str]
 
 
 def record_path(disk: str) -> str:
-    return disk + SUFFIX
+    return disk + LAYERS_SUFFIX
 
 
 def read_layers(disk: str, path_here: PathHere) -> tuple[Layer, ...]:

@@ -10,20 +10,24 @@ from datetime import UTC, datetime
 import libvirt
 
 from hypervisor_backends.device_xml import text_of
-from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, live_xml, who
+from hypervisor_backends.libvirt_task_context import (
+    TaskContext,
+    TaskRefused,
+    bad_request_of,
+    live_xml,
+    who,
+)
 from hypervisor_backends.protocol import ConsoleAddress, SetConsoleTicket
+from hypervisor_backends.task_rules import check_ticket
 from olvm.model.limits import NS_PER_S
 
-# The protocol's own (RFC 6143, 7.2.2): what comes after is ignored, which would weaken a longer one in silence.
-VNC_PASSWORD_CHARS_MAX = 8
-VALID_S_MAX = 24 * 3600
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  (recognised, not listened on)
 
 
 def set_console_ticket(
     domain: libvirt.virDomain, request: SetConsoleTicket, context: TaskContext
 ) -> ConsoleAddress:
-    _check(request)
+    bad_request_of(lambda: check_ticket(request))
     what = who(domain, context)
     graphics = next(
         (each for each in live_xml(domain).findall("devices/graphics") if each.get("type") == "vnc"), None
@@ -40,16 +44,3 @@ def set_console_ticket(
     listen = graphics.get("listen", "")
     host = str(domain.connect().getHostname()) if listen in _EVERYWHERE else listen
     return ConsoleAddress(kind="vnc", host=host, port=int(graphics.get("port", "-1")), expires_ns=expires_ns)
-
-
-def _check(request: SetConsoleTicket) -> None:
-    """The message never holds the password."""
-    password = request.password
-    if not 1 <= len(password) <= VNC_PASSWORD_CHARS_MAX or not (
-        password.isascii() and password.isprintable()
-    ):
-        raise TaskRefused(
-            "bad_request", f"a VNC ticket has 1 to {VNC_PASSWORD_CHARS_MAX} printable characters of ASCII"
-        )
-    if not 1 <= request.valid_s <= VALID_S_MAX:
-        raise TaskRefused("bad_request", f"a ticket is valid for 1 to {VALID_S_MAX} s, not {request.valid_s}")

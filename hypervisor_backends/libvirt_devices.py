@@ -7,14 +7,12 @@ gone when it is gone from the live XML: libvirt's answer to a detach only says t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 from xml.etree import ElementTree as ET
 
 import libvirt
 import msgspec
 
 from hypervisor_backends.device_xml import (
-    DEVICE_NAME,
     KIB,
     DeviceKind,
     attributes_of,
@@ -35,6 +33,7 @@ from hypervisor_backends.libvirt_storage import disk_with_source, resolved
 from hypervisor_backends.libvirt_task_context import (
     TaskContext,
     TaskRefused,
+    bad_request_of,
     live_xml,
     remember,
     waited_for,
@@ -54,15 +53,12 @@ from hypervisor_backends.protocol import (
     SetVcpus,
     UnplugMemory,
 )
-from olvm.model.errors import BadInput
+from hypervisor_backends.task_rules import check_balloon, check_plugged_memory, check_quota, check_vcpus
 from olvm.model.hardware import DiskSpec, NicSpec, check_disk, check_nic
-from olvm.model.limits import DISKS_PER_VM_MAX, NICS_PER_VM_MAX, VM_MEMORY_BYTES_MIN
+from olvm.model.limits import DISKS_PER_VM_MAX, NICS_PER_VM_MAX
 
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
-# A guest of x86 takes memory in blocks of this size, and silently ignores what is no multiple of it.
-MEMORY_BLOCK_BYTES = 128 * 1024 * 1024
 
-T = TypeVar("T")
 _KIND_NAMES: dict[DeviceKind, str] = {"disk": "disk", "nic": "network card", "mem": "memory device"}
 
 
@@ -73,8 +69,7 @@ def set_vcpus(domain: libvirt.virDomain, request: SetVcpus, context: TaskContext
     count_max = domain.vcpusFlags(_LIVE | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
     count = domain.vcpusFlags(_LIVE)
     what = f"{who(domain, context)} cannot have {request.vcpus} vCPUs"
-    if not 1 <= request.vcpus <= count_max:
-        raise TaskRefused("bad_request", f"{what}: 1 to {count_max} fit; start it with a larger vcpus_max")
+    bad_request_of(lambda: check_vcpus(request.vcpus, count_max), what)
     if request.vcpus < count and "hot_unplug_vcpu" not in context.features:
         raise TaskRefused("not_supported", f"{what}: it has {count}, and this host cannot unplug; restart it")
     if request.vcpus == count:
@@ -86,10 +81,7 @@ def set_vcpus(domain: libvirt.virDomain, request: SetVcpus, context: TaskContext
 
 
 def set_cpu_quota(domain: libvirt.virDomain, request: SetCpuQuota, context: TaskContext) -> None:
-    if request.percent < 0:
-        raise TaskRefused(
-            "bad_request", f"a CPU quota of {request.percent} % makes no sense; 0 is no limit, 100 one CPU"
-        )
+    bad_request_of(lambda: check_quota(request), f"the CPU quota of {who(domain, context)}")
     limits = {"vcpu_period": QUOTA_PERIOD_US, "vcpu_quota": quota_us(request.percent)}
     domain.setSchedulerParametersFlags(limits, _LIVE)
     _remember_hardware(domain, context, cpu_quota_percent=request.percent)
@@ -101,12 +93,7 @@ def set_cpu_quota(domain: libvirt.virDomain, request: SetCpuQuota, context: Task
 def set_balloon(domain: libvirt.virDomain, request: SetBalloon, context: TaskContext) -> None:
     # The first number of info() counts plugged memory too: all that the guest could be given back.
     size_max = domain.info()[1] * KIB
-    if not VM_MEMORY_BYTES_MIN <= request.memory_bytes <= size_max:
-        raise TaskRefused(
-            "bad_request",
-            f"{who(domain, context)} cannot keep to {request.memory_bytes} bytes of memory: "
-            f"it has {size_max}, and {VM_MEMORY_BYTES_MIN} is the least",
-        )
+    bad_request_of(lambda: check_balloon(request, size_max), f"the balloon of {who(domain, context)}")
     domain.setMemoryFlags(request.memory_bytes // KIB, _LIVE)
 
 
@@ -117,23 +104,12 @@ def plug_memory(domain: libvirt.virDomain, request: PlugMemory, context: TaskCon
     if present is not None:
         _same_memory(present, request, what)
         return
-    if not DEVICE_NAME.fullmatch(request.name):
-        raise TaskRefused(
-            "bad_request", f"{what}: write its name as a small letter, then up to 31 of a-z, 0-9, _ and -"
-        )
-    room = root.find("maxMemory")
+    room = root.findtext("maxMemory")
     if room is None:
         raise TaskRefused("bad_request", f"{what}: it has no room; start it with a larger memory_bytes_max")
-    free_bytes = (int(room.text or "0") - int(root.findtext("memory", default="0"))) * KIB
-    if request.size_bytes <= 0 or request.size_bytes % MEMORY_BLOCK_BYTES:
-        raise TaskRefused(
-            "bad_request", f"{what}: its guest takes multiples of {MEMORY_BLOCK_BYTES} bytes alone"
-        )
-    if request.size_bytes > free_bytes:
-        raise TaskRefused("bad_request", f"{what}: {free_bytes} bytes are left of its memory_bytes_max")
+    free_bytes = (int(room) - int(root.findtext("memory", default="0"))) * KIB
     nodes = len(root.findall("cpu/numa/cell"))
-    if not 0 <= request.node < nodes:
-        raise TaskRefused("bad_request", f"{what}: there is no NUMA node {request.node}; it has {nodes}")
+    bad_request_of(lambda: check_plugged_memory(request, free_bytes, nodes), what)
     element = memory_element(request.name, request.size_bytes, request.node)
     domain.attachDeviceFlags(text_of(element), _LIVE)
 
@@ -156,7 +132,7 @@ def unplug_memory(domain: libvirt.virDomain, request: UnplugMemory, context: Tas
 
 def attach_disk(domain: libvirt.virDomain, request: AttachDisk, context: TaskContext) -> None:
     disk = request.disk
-    _checked(lambda: check_disk(disk))
+    bad_request_of(lambda: check_disk(disk))
     root = live_xml(domain)
     present = devices_of(root, "disk")
     what = f"disk {disk.name} cannot be attached to {who(domain, context)}"
@@ -172,7 +148,7 @@ def attach_disk(domain: libvirt.virDomain, request: AttachDisk, context: TaskCon
     disk = disk_with_source(domain.connect(), request.vm_id, disk, context)
     taken = [target.get("dev", "") for target in root.findall("devices/disk/target")]
     target = disk_targets([disk], taken)[disk.name]
-    xml = _checked(lambda: text_of(disk_element(disk, target, disk.source)))
+    xml = bad_request_of(lambda: text_of(disk_element(disk, target, disk.source)))
     try:
         domain.attachDeviceFlags(xml, _LIVE)
     except libvirt.libvirtError as error:
@@ -229,7 +205,7 @@ def change_medium(domain: libvirt.virDomain, request: ChangeMedium, context: Tas
 
 def attach_nic(domain: libvirt.virDomain, request: AttachNic, context: TaskContext) -> None:
     nic = request.nic
-    _checked(lambda: check_nic(nic))
+    bad_request_of(lambda: check_nic(nic))
     what = f"network card {nic.name} cannot be attached to {who(domain, context)}"
     element = nic_element(request.vm_id, nic, context.xml.default_bridge, network_names(domain.connect()))
     cards = devices_of(live_xml(domain), "nic")
@@ -313,13 +289,6 @@ def _detach(domain: libvirt.virDomain, kind: DeviceKind, name: str, context: Tas
             "unmount or offline it in the guest and try again",
             can_retry=True,
         )
-
-
-def _checked(make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except BadInput as error:
-        raise TaskRefused("bad_request", error.message) from error
 
 
 def _remember_hardware(domain: libvirt.virDomain, context: TaskContext, **changes: object) -> None:

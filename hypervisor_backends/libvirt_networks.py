@@ -6,26 +6,22 @@ request again succeeds, another one under its name is refused.
 
 from __future__ import annotations
 
-import ipaddress
-import re
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
 
 from hypervisor_backends.device_xml import child, text_of
-from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, live_xml
+from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, bad_request_of, live_xml
 from hypervisor_backends.protocol import CreateNetwork, DeleteNetwork, NetworkInfo, NetworkList
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-_BRIDGE = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9._-]{0,14}"
-)  # a network interface of Linux has 15 letters at most
+from hypervisor_backends.task_rules import check_network, host_interface
 
 
 def create_network(connection: libvirt.virConnect, request: CreateNetwork, context: TaskContext) -> None:
     what = f"network {request.name} cannot be made on host {context.host}"
-    root = network_xml(request, what)
+    bad_request_of(lambda: check_network(request), what)
+    root = network_xml(request)
     if request.kind == "bridge" and not _is_bridge(request.bridge, context):
         raise TaskRefused("not_found", f"{what}: the host has no bridge {request.bridge}; make it first")
     present = _network_or_none(connection, request.name)
@@ -39,9 +35,11 @@ def create_network(connection: libvirt.virConnect, request: CreateNetwork, conte
         network.setAutostart(1)
         if not network.isActive():
             network.create()
-    except libvirt.libvirtError:
+    except libvirt.libvirtError as error:
         if present is None:
             network.undefine()
+        if "already in use" in str(error):
+            raise TaskRefused("in_use", f"{what}: {error}; choose another address or bridge") from error
         raise
 
 
@@ -102,65 +100,35 @@ def _is_bridge(name: str, context: TaskContext) -> bool:
 # ---------------------------------------------------------------- XML
 
 
-def network_xml(request: CreateNetwork, what: str) -> ET.Element:
-    """Raises `TaskRefused`."""
-    if not _NAME.fullmatch(request.name):
-        raise TaskRefused("bad_request", f"{what}: use letters, digits, _, - and . in its name, 64 at most")
-    if request.bridge and not _BRIDGE.fullmatch(request.bridge):
-        raise TaskRefused(
-            "bad_request",
-            f"{what}: {request.bridge!r} is no name of a bridge, which has 15 characters at most",
-        )
+def network_xml(request: CreateNetwork) -> ET.Element:
+    """Of a request that `check_network` has passed."""
     root = ET.Element("network")
     child(root, "name", request.name)
     if request.kind == "bridge":
-        if not request.bridge or request.address:
-            raise TaskRefused(
-                "bad_request", f"{what}: a bridge network needs the name of a bridge, and takes no address"
-            )
         child(root, "forward", mode="bridge")
         child(root, "bridge", name=request.bridge)
         return root
     if request.kind == "nat":
-        if not request.address:
-            raise TaskRefused(
-                "bad_request", f"{what}: nat needs an address of the host in it, as 192.168.100.1/24"
-            )
         child(root, "forward", mode="nat")
     bridge = child(root, "bridge", stp="on", delay="0")
     if request.bridge:
         bridge.set("name", request.bridge)
     if request.address:
-        _add_address(root, request.address, what)
+        _add_address(root, host_interface(request.address))
     return root
 
 
-def _add_address(root: ET.Element, text: str, what: str) -> None:
-    """The host's own address, and DHCP for all the others."""
-    try:
-        own = ipaddress.ip_interface(text)
-    except ValueError as error:
-        raise TaskRefused(
-            "bad_request", f"{what}: address {text!r} is none; write it as 192.168.100.1/24"
-        ) from error
-    if isinstance(own, ipaddress.IPv6Interface):
+def _add_address(root: ET.Element, own: IPv4Interface | IPv6Interface) -> None:
+    """The host's own address, and DHCP for the others of IPv4."""
+    if isinstance(own, IPv6Interface):
         child(root, "ip", family="ipv6", address=str(own.ip), prefix=str(own.network.prefixlen))
         return
     first, last = int(own.network.network_address) + 1, int(own.network.broadcast_address) - 1
     number = int(own.ip)
-    if last - first < 1 or not first <= number <= last:
-        raise TaskRefused(
-            "bad_request", f"{what}: address {text} leaves no room for guests, or is not that of a host"
-        )
     element = child(root, "ip", address=str(own.ip), netmask=str(own.network.netmask))
     # The larger side of the host's own address: libvirt refuses a range that holds it.
     start, end = (first, number - 1) if number - first > last - number else (number + 1, last)
-    child(
-        child(element, "dhcp"),
-        "range",
-        start=str(ipaddress.IPv4Address(start)),
-        end=str(ipaddress.IPv4Address(end)),
-    )
+    child(child(element, "dhcp"), "range", start=str(IPv4Address(start)), end=str(IPv4Address(end)))
 
 
 def _facts(root: ET.Element) -> tuple[str, str, tuple[str, ...]]:

@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TypeAlias
 from xml.etree import ElementTree as ET
@@ -23,8 +22,6 @@ import msgspec
 
 from hypervisor_backends.device_xml import child, devices_of, source_of, text_of
 from hypervisor_backends.disk_layers import (
-    MEMORY_SUFFIX,
-    SUFFIX,
     Layer,
     read_layers,
     remove_file,
@@ -33,15 +30,16 @@ from hypervisor_backends.disk_layers import (
 from hypervisor_backends.libvirt_task_context import (
     TaskContext,
     TaskRefused,
+    bad_request_of,
     live_xml,
     metadata_of_domain,
     waited_for,
     who,
 )
 from hypervisor_backends.protocol import CommitSnapshot, CreateSnapshot, SnapshotInfo, SnapshotList
+from hypervisor_backends.task_rules import MEMORY_SUFFIX, check_snapshot_name
 from olvm.model.hardware import DiskSpec
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _AGENT_ERRORS = frozenset(
     {
         libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
@@ -97,10 +95,7 @@ def _check_new(
     request: CreateSnapshot, disks: Disks, layers: Layers, what: str, context: TaskContext
 ) -> None:
     name = request.name
-    if not _NAME.fullmatch(name) or f".{name}".endswith((SUFFIX, MEMORY_SUFFIX)):
-        raise TaskRefused(
-            "bad_request", f"{what}: use letters, digits, _, - and . in its name, 64 characters at most"
-        )
+    bad_request_of(lambda: check_snapshot_name(name), what)
     if not disks:
         raise TaskRefused("bad_request", f"{what}: it has no disk that it could write to")
     if any(layer.snapshot == name for kept in layers.values() for layer in kept):
@@ -125,13 +120,13 @@ def _layer_path(disk: WrittenDisk, snapshot: str, context: TaskContext) -> str:
 
 def _new_layers(request: CreateSnapshot, disks: Disks, context: TaskContext) -> dict[str, Layer]:
     first = next(iter(disks.values()))
-    memory_path = ""
+    created_ns, memory_path = context.now_ns(), ""
     if request.with_memory:
         memory_path = _layer_path(first, request.name, context) + MEMORY_SUFFIX
     return {
         name: Layer(
             snapshot=request.name,
-            created_ns=context.now_ns(),
+            created_ns=created_ns,
             path=_layer_path(disk, request.name, context),
             beneath=disk.active,
             disks=tuple(disks),

@@ -6,7 +6,6 @@ of a spec becomes an absolute path here; a disk without a source gets a volume o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -15,8 +14,8 @@ import libvirt
 import msgspec
 
 from hypervisor_backends.device_xml import child, source_of, sources_of, text_of
-from hypervisor_backends.disk_layers import SUFFIX, read_layers
-from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, live_xml
+from hypervisor_backends.disk_layers import read_layers
+from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, bad_request_of, live_xml
 from hypervisor_backends.protocol import (
     CloneVolume,
     CreatePool,
@@ -30,11 +29,16 @@ from hypervisor_backends.protocol import (
     VolumeInfo,
     VolumeList,
 )
+from hypervisor_backends.task_rules import (
+    LAYERS_SUFFIX,
+    check_growth,
+    check_pool,
+    check_volume_name,
+    check_volume_size,
+)
 from olvm.model.hardware import DiskFormat, DiskSpec
 
 DEFAULT_POOL = "default"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_ACTIVE = libvirt.VIR_STORAGE_POOL_RUNNING
 
 
 # ---------------------------------------------------------------- pools
@@ -42,9 +46,7 @@ _ACTIVE = libvirt.VIR_STORAGE_POOL_RUNNING
 
 def create_pool(connection: libvirt.virConnect, request: CreatePool, context: TaskContext) -> None:
     what = f"pool {request.name} cannot be made on host {context.host}"
-    _check_name(request.name, what)
-    if not request.path.startswith("/") or ".." in request.path.split("/") or "\n" in request.path:
-        raise TaskRefused("bad_request", f"{what}: {request.path!r} is no absolute path")
+    bad_request_of(lambda: check_pool(request), what)
     path = str(Path(request.path))
     for pool in connection.listAllStoragePools(0):
         same_name, same_path = pool.name() == request.name, _pool_path(pool) == path
@@ -142,7 +144,7 @@ def first_pool(connection: libvirt.virConnect, context: TaskContext) -> libvirt.
 def create_volume(connection: libvirt.virConnect, request: CreateVolume, context: TaskContext) -> None:
     pool = _fresh_pool(connection, request.pool, context)
     what = f"volume {request.pool}/{request.name} cannot be made on host {context.host}"
-    _check_name(request.name, what)
+    bad_request_of(lambda: check_volume_name(request.name), what)
     if _volume_or_none(pool, request.name) is not None:
         raise TaskRefused("exists", f"{what}: it is there; take another name, or delete it first")
     _make_volume(connection, pool, request, context)
@@ -158,15 +160,15 @@ def _make_volume(
             raise TaskRefused("bad_request", f"{what}: a raw volume has no base; use qcow2")
         base = _base_of(connection, request.base, context, what)
         size_bytes = size_bytes or base.size_bytes
-        if size_bytes < base.size_bytes:
-            raise TaskRefused(
-                "bad_request",
-                f"{what}: its base has {base.size_bytes} bytes, which is more than {size_bytes}",
-            )
-    if size_bytes < 1:
-        raise TaskRefused("bad_request", f"{what}: it needs a size of at least 1 byte, got {size_bytes}")
+    base_bytes = 0 if base is None else base.size_bytes
+    bad_request_of(lambda: check_volume_size(size_bytes, base_bytes), what)
     xml = _volume_xml(request.name, size_bytes, request.format, base)
-    return pool.createXML(xml, 0)
+    try:
+        return pool.createXML(xml, 0)
+    except libvirt.libvirtError as error:
+        if "too large" not in str(error):
+            raise
+        raise TaskRefused("bad_request", f"{what}: {size_bytes} bytes are more than it can have") from error
 
 
 class _Base(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +184,8 @@ def _volume_xml(name: str, size_bytes: int, format_: DiskFormat | str, base: _Ba
     child(root, "allocation", "0", unit="bytes")
     target = child(root, "target")
     child(target, "format", type=format_)
+    if format_ == "qcow2":
+        child(target, "compat", "1.1")  # libvirt's default is of 2010
     if base is not None:
         backing = child(root, "backingStore")
         child(backing, "path", base.path)
@@ -230,7 +234,7 @@ def _transient_pool(
 def clone_volume(connection: libvirt.virConnect, request: CloneVolume, context: TaskContext) -> None:
     pool = _fresh_pool(connection, request.pool, context)
     what = f"volume {request.source} of pool {request.pool} cannot be cloned on host {context.host}"
-    _check_name(request.name, what)
+    bad_request_of(lambda: check_volume_name(request.name), what)
     source = _volume(pool, request.source, context)
     if _volume_or_none(pool, request.name) is not None:
         raise TaskRefused("exists", f"{what}: {request.name} is there; take another name")
@@ -250,11 +254,7 @@ def resize_volume(connection: libvirt.virConnect, request: ResizeVolume, context
     volume = _volume(pool, request.name, context)
     size_bytes, path = volume.info()[1], volume.path()
     what = f"volume {request.pool}/{request.name} on host {context.host}"
-    if request.size_bytes < size_bytes:
-        raise TaskRefused(
-            "bad_request",
-            f"{what} cannot shrink from {size_bytes} to {request.size_bytes} bytes: data would be lost",
-        )
+    bad_request_of(lambda: check_growth(request.size_bytes, size_bytes), what)
     if request.size_bytes == size_bytes:
         return
     above = _standing_on(connection, path)
@@ -304,7 +304,9 @@ def list_volumes(connection: libvirt.virConnect, request: ListVolumes, context: 
     volumes = sorted(pool.listAllVolumes(0), key=lambda volume: volume.name())
     return VolumeList(
         volumes=tuple(
-            _volume_info(request.pool, volume) for volume in volumes if not volume.name().endswith(SUFFIX)
+            _volume_info(request.pool, volume)
+            for volume in volumes
+            if not volume.name().endswith(LAYERS_SUFFIX)
         )
     )
 
@@ -375,18 +377,11 @@ def _standing_on(connection: libvirt.virConnect, path: str) -> str:
 def _disk_layered_by(path: str, context: TaskContext) -> str:
     """The disk of which this file is a snapshot's layer; empty: it is none."""
     here = context.settings.path_here
-    for record in Path(here(str(Path(path).parent))).glob(f"*{SUFFIX}"):
-        disk = str(Path(path).parent / record.name.removesuffix(SUFFIX))
+    for record in Path(here(str(Path(path).parent))).glob(f"*{LAYERS_SUFFIX}"):
+        disk = str(Path(path).parent / record.name.removesuffix(LAYERS_SUFFIX))
         if any(layer.path == path for layer in read_layers(disk, here)):
             return disk
     return ""
-
-
-def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name) or name.endswith(SUFFIX):
-        raise TaskRefused(
-            "bad_request", f"{what}: {name!r} is no usable name; use letters, digits, _, - and ., 128 at most"
-        )
 
 
 # ---------------------------------------------------------------- the disks of a machine
@@ -414,7 +409,7 @@ def disk_with_source(
     pool = first_pool(connection, context)
     pool.refresh(0)
     name = f"{vm_id}-{disk.name}"
-    _check_name(name, f"disk {disk.name} cannot be made on host {context.host}")
+    bad_request_of(lambda: check_volume_name(name), f"disk {disk.name} cannot be made on host {context.host}")
     volume = _volume_or_none(pool, name)
     if volume is None:
         request = CreateVolume(

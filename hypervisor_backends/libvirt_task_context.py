@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -23,8 +24,10 @@ from hypervisor_backends.domain_metadata import (
 from hypervisor_backends.domain_xml import XmlContext
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import CallFailed, DomainSpec, FailureCode, Feature
+from olvm.model.errors import BadInput
 
 _LOOK_AGAIN_S = 0.1
+T = TypeVar("T")
 
 
 class TaskContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,14 @@ class TaskRefused(Exception):
     def __init__(self, code: FailureCode, message: str, *, can_retry: bool = False) -> None:
         super().__init__(message)
         self.failure = CallFailed(code=code, message=message, can_retry=can_retry)
+
+
+def bad_request_of(make: Callable[[], T], what: str = "") -> T:
+    """What `make` returns; its `BadInput` refuses the task, in a sentence that `what` begins."""
+    try:
+        return make()
+    except BadInput as error:
+        raise TaskRefused("bad_request", f"{what}: {error.message}" if what else error.message) from error
 
 
 def who(domain: libvirt.virDomain, context: TaskContext) -> str:
