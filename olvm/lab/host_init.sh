@@ -1,0 +1,98 @@
+#!/bin/bash
+# The first process of a laboratory host, in mount, uts, ipc, pid, network and cgroup namespaces of its own.
+# It makes the host's directories its own, starts libvirt's daemons and waits to be killed: that is the power failure.
+# Arguments: NAME UUID ADDRESS DIRECTORY; everything else is in DIRECTORY/settings.
+set -eu
+name=$1 uuid=$2 address=$3 directory=$4
+. "$directory/settings"
+export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+hostname "$name"
+mount --make-rprivate /
+mount -t proc proc /proc
+
+first_boot() {
+  mkdir -p "$directory"/{etc-libvirt,var-lib-libvirt,var-log-libvirt,var-cache-libvirt,run,tmp}
+  cp -a /etc/libvirt/. "$directory/etc-libvirt/"
+  cp -a /var/lib/libvirt/. "$directory/var-lib-libvirt/" 2>/dev/null || true
+  rm -rf "$directory"/etc-libvirt/qemu/*.xml "$directory"/etc-libvirt/qemu/autostart \
+    "$directory"/etc-libvirt/qemu/networks/autostart "$directory"/etc-libvirt/storage "$directory"/etc-libvirt/secrets \
+    "$directory"/var-lib-libvirt/qemu/* "$directory"/var-lib-libvirt/dnsmasq
+  cat > "$directory/etc-libvirt/libvirtd.conf" <<CONF
+host_uuid = "$uuid"
+listen_tls = 0
+listen_tcp = 1
+auth_tcp = "none"
+tcp_port = "16509"
+unix_sock_group = "root"
+unix_sock_rw_perms = "0700"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+keepalive_interval = 5
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+CONF
+  cat > "$directory/etc-libvirt/qemu.conf" <<CONF
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = [ ]
+stdio_handler = "logd"
+vnc_listen = "0.0.0.0"
+migration_address = "0.0.0.0"
+migration_host = "$address"
+keepalive_interval = 5
+CONF
+  if [ -n "$LOCK_MANAGER" ]; then
+    echo "lock_manager = \"$LOCK_MANAGER\"" >> "$directory/etc-libvirt/qemu.conf"
+    # auto_disk_leases must be 1, or virtlockd never registers the lockspace.
+    printf 'auto_disk_leases = 1\nfile_lockspace_dir = "%s"\n' "$LOCKSPACE" > "$directory/etc-libvirt/qemu-lockd.conf"
+  fi
+  printf '127.0.0.1 localhost\n%s\n' "$ALL_HOSTS" > "$directory/hosts"
+  touch "$directory/was-booted"
+}
+[ -e "$directory/was-booted" ] || first_boot
+
+# What a reboot loses.
+rm -rf "$directory"/run/* "$directory"/tmp/*
+mkdir -p "$directory"/run/libvirt "$directory"/run/lock "$directory"/dev
+chmod 1777 "$directory/tmp"
+
+# A /dev without kvm. Where the machine's own cannot run a guest, libvirt would offer it all the same, and would ask
+# QEMU for its capabilities anew at every start (84 s for one machine).
+dev=$directory/dev
+mount -t tmpfs -o mode=755 tmpfs "$dev"
+mkdir -p "$dev"/net "$dev"/pts "$dev"/shm
+for node in null zero full random urandom tty net/tun fuse; do [ ! -e "/dev/$node" ] || cp -a "/dev/$node" "$dev/$node"; done
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts "$dev/pts"
+ln -s pts/ptmx "$dev/ptmx"
+mount -t tmpfs -o mode=1777 tmpfs "$dev/shm"
+ln -s /proc/self/fd "$dev/fd"
+for stream in "stdin 0" "stdout 1" "stderr 2"; do ln -s "/proc/self/fd/${stream#* }" "$dev/${stream% *}"; done
+mount --move "$dev" /dev
+
+mount --bind "$directory/etc-libvirt" /etc/libvirt
+mount --bind "$directory/var-lib-libvirt" /var/lib/libvirt
+mount --bind "$directory/var-log-libvirt" /var/log/libvirt
+mount --bind "$directory/var-cache-libvirt" /var/cache/libvirt
+mount --bind "$directory/hosts" /etc/hosts
+mount --bind "$directory/run" /run
+mount --bind "$directory/tmp" /tmp
+mount -t sysfs sysfs /sys 2>/dev/null || true  # this namespace's network cards; a machine that forbids it shows its own
+if [ -n "$CGROUPS" ]; then
+  mount -t tmpfs cgroup /sys/fs/cgroup
+  for controller in $CGROUPS; do
+    mkdir -p "/sys/fs/cgroup/$controller"
+    mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+  done
+fi
+
+ip link set lo up
+virtlogd -d
+[ "$LOCK_MANAGER" != lockd ] || virtlockd -d
+libvirtd -l -d
+[ ! -x "$directory/boot" ] || "$directory/boot" > "$directory/boot.log" 2>&1 &
+echo ready > /run/ready
+trap 'exit 0' TERM
+while :; do sleep 3600 & wait $! || true; done
