@@ -1,1 +1,1 @@
-"""A laboratory: real libvirt hosts in namespaces of one machine, with power, network and storage that can be taken away."""
+"""A laboratory: real libvirt hosts in namespaces of one machine, whose power, network and storage can be taken away."""

@@ -1,0 +1,100 @@
+"""What Debian must bring for real hosts on this machine, in one list, and how it is brought."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+
+from olvm.lab.commands import run
+from olvm.model.errors import BadInput, OlvmError
+
+# By what is looked for, the package that has it: programs by name, files by path.
+PACKAGE_BY_FILE: dict[str, str] = {
+    "libvirtd": "libvirt-daemon-system",
+    "virtlockd": "libvirt-daemon-system",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "ip": "iproute2",
+    "dnsmasq": "dnsmasq-base",
+    "iptables": "iptables",
+    "busybox": "busybox-static",
+    "bindfs": "bindfs",
+    "mke2fs": "e2fsprogs",
+    "nsenter": "util-linux",
+    "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
+    "swtpm": "swtpm",
+    "swtpm_setup": "swtpm-tools",
+    "fence_redfish": "fence-agents",
+    "gcc": "gcc",
+    "pkg-config": "pkg-config",
+    "/usr/include/libvirt/libvirt.h": "libvirt-dev",
+}
+POLICY = Path("/usr/sbin/policy-rc.d")
+INSTALL_TIMEOUT_S = 900.0
+
+
+def missing() -> list[str]:
+    """Packages whose files are not here, sorted."""
+    lacking = {package for file, package in PACKAGE_BY_FILE.items() if not _is_there(file)}
+    return sorted(lacking)
+
+
+def _is_there(file: str) -> bool:
+    if file.startswith("/"):
+        return Path(file).exists()
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return shutil.which(file, path=path) is not None
+
+
+def install() -> None:
+    """Bring what is missing, by apt. No daemon is started: a laboratory starts its own.
+
+    Raises:
+        BadInput: not root, or no apt; the message names the packages.
+        OlvmError: apt failed.
+    """
+    packages = missing()
+    if not packages:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise BadInput(f"root and apt-get are needed to install {', '.join(packages)}; install them yourself")
+    with _no_daemons():
+        _apt("update", "-qq")
+        _apt("install", "-y", "-qq", "--no-install-recommends", *packages)
+    if still := missing():
+        raise OlvmError(
+            f"apt installed without an error, and these are missing all the same: {', '.join(still)}"
+        )
+
+
+def _apt(*words: str) -> None:
+    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    try:
+        run([*environment, "apt-get", *words], timeout_s=INSTALL_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise OlvmError(f"apt-get {words[0]} did not end within {INSTALL_TIMEOUT_S:g} s") from error
+
+
+def _no_daemons() -> AbstractContextManager[object]:
+    """Debian's packages start their daemons unless this file says no. One that is there already is left alone."""
+    return nullcontext() if POLICY.exists() else _Policy()
+
+
+class _Policy:
+    def __enter__(self) -> None:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(POLICY.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        POLICY.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    install()
