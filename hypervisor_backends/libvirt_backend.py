@@ -24,7 +24,6 @@ import msgspec
 from hypervisor_backends.libvirt_book import Life
 from hypervisor_backends.libvirt_calls import SUCCEEDED, Calls, LifeRequest
 from hypervisor_backends.libvirt_capabilities import task_context
-from hypervisor_backends.libvirt_connection import Link
 from hypervisor_backends.libvirt_departures import MIGRATION_REQUESTS, Departures
 from hypervisor_backends.libvirt_domain import pause_code_of_word
 from hypervisor_backends.libvirt_events import LibvirtEvent
@@ -266,9 +265,7 @@ class LibvirtHypervisor:
     def _on_host_task(self, request: HostTask, done: Done) -> None:
         context = self._xml.task_context
         what = f"{type(request).__name__} on host {self.name}"
-        work = self._host.bound(
-            lambda connection: run_host_task(connection, request, context), lambda link: link.calls
-        )
+        work = self._host.bound(lambda connection: run_host_task(connection, request, context))
 
         def end(result: object) -> None:
             self._finish(result, what, done)
@@ -290,11 +287,11 @@ class LibvirtHypervisor:
         self._xml.task_context = task_context(self.name, host.settings, capabilities)
         self._sampling.start(read_host(host.settings.root, self._clock_ns()))
 
-    def _measure_host(self, link: Link) -> Capabilities:
+    def _measure_host(self, connection: libvirt.virConnect) -> Capabilities:
         """On a worker."""
         has_guests = not isinstance(self._guests, NoGuests)
         return capabilities_of_host(
-            link, self._host.settings, self.name, has_guests=has_guests, has_watchdog=False
+            connection, self._host.settings, self.name, has_guests=has_guests, has_watchdog=False
         )
 
     def _on_event(self, event: LibvirtEvent) -> None:
@@ -309,6 +306,7 @@ class LibvirtHypervisor:
         elif event.name == "io_error":
             life.io_reason = pause_code_of_word(event.reason)
         elif event.name in ("lifecycle", "watchdog"):
+            life.panicked |= event.name == "lifecycle" and event.event == libvirt.VIR_DOMAIN_EVENT_CRASHED
             self._host.look(life)
         self._host.outbox.drain()
 
@@ -325,5 +323,5 @@ class LibvirtHypervisor:
         self._guests.closed(life)
         self._calls.answer_ended(life)
         self._departures.answer_ended(life)
-        work = self._host.bound(lambda connection: forget(connection, life.uuid), lambda link: link.calls)
+        work = self._host.bound(lambda connection: forget(connection, life.uuid))
         self._host.lanes.run(life.vm_id, work, FORGET_BUDGET_S, lambda _result: None)

@@ -67,6 +67,7 @@ class Life:
         "memory_bytes",
         "number",
         "outgoing",
+        "panicked",
         "pause_code",
         "paused_from",
         "rebooted_ns",
@@ -114,6 +115,7 @@ class Life:
         self.doom_waiters: list[Done] = []
         self.io_reason: PauseCode = "NONE"  # of the last I/O error that libvirt told of
         self.rebooted_ns = 0
+        self.panicked = False  # since the last boot
         self.channel = ""
 
     def shown(self) -> DomainStatus:
@@ -219,7 +221,7 @@ class Book:
         if life.started_ns is None or now_ns - life.rebooted_ns < REBOOT_ECHO_NS:
             return
         life.rebooted_ns = now_ns
-        life.guest_heard = life.shutdown_asked = False
+        life.guest_heard = life.shutdown_asked = life.panicked = False
         if life.status == "paused":
             life.paused_from = "reboot_in_progress"
         else:
@@ -290,6 +292,8 @@ class Book:
             self._seen_paused(life, seen)
 
     def _seen_off(self, life: Life, seen: Seen) -> None:
+        if life.outgoing is not None and not life.outgoing.unknown:
+            return  # its migration's call is about to say how it ended
         if life.started_ns is not None:
             self.end(life, self.end_as_seen(life, seen))
         elif life.incoming:
@@ -305,6 +309,8 @@ class Book:
         kind, reason, message = end_of(seen.off_reason if seen.execution == "off" else -1)
         if life.ending is not None and kind != "shut_down":
             return life.ending
+        if life.panicked and kind == "crashed":
+            return kind, ExitReason.GENERIC_ERROR, "the guest panicked"
         if reason == ExitReason.USER_SHUTDOWN and life.shutdown_asked:
             return "shut_down", ExitReason.ADMIN_SHUTDOWN, "the guest powered off as asked"
         return kind, reason, message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeAlias, assert_never
 
@@ -367,12 +368,13 @@ class Calls:
 
     def _destroy(self, life: Life) -> None:
         """Past the lane: a machine whose calls hang can be ended."""
-        link, root, by_force = self._host.link, self._host.settings.root, not life.responds
-        connection = None if link is None else link.urgent
+        root, by_force = self._host.settings.root, not life.responds
         life.touched += 1
 
         def work() -> None:
-            lifecycle.destroy(connection, life.uuid, root, by_force=by_force)
+            link = self._host.link
+            with nullcontext() if link is None else link.borrowed() as connection:
+                lifecycle.destroy(connection, life.uuid, root, by_force=by_force)
 
         def end(result: object) -> None:
             life.touched += 1

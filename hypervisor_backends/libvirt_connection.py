@@ -1,16 +1,18 @@
-"""The connections of one host to its libvirt.
+"""The connections of one host to its libvirt: one for events, and one for each call that is under way.
 
-Decides which calls share one. libvirtd serves five calls of a client at once and reads no sixth, so calls that hang
-behind stopped QEMUs would stop all others on their connection: machines' calls, urgent ones (an end must go through)
-and polls have one each, and the first and the last are replaced when too many hang there. A call that waits for its
-QEMU also holds one of libvirtd's own workers (20 by default); nothing here can help a host where so many hang.
+Decides that no two calls share a connection. A call that hangs behind a stopped QEMU would hold up the next one on its
+connection: until the server's keepalive wakes the client (measured: 5 s a call), and past five such calls for ever, for
+libvirtd reads no sixth of a client. A connection is opened in a few milliseconds and kept for the next call. A call
+that waits for its QEMU also holds one of libvirtd's own workers (20 by default); nothing here can help a host where so
+many hang.
 
-Runs on workers: every function here may block.
+Runs on workers: everything here may block.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,7 +24,7 @@ from olvm.model.errors import OperationFailed
 
 log = logging.getLogger("olvm.libvirt")
 
-STUCK_MAX = 3  # of libvirtd's max_client_requests = 5
+IDLE_MAX = 8
 
 
 class Link:
@@ -32,54 +34,71 @@ class Link:
         """Raises libvirt's error; what was opened by then is closed."""
         self._settings = settings
         self._on_closed: Callable[[Link], None] | None = on_closed
-        self._opened: list[libvirt.virConnect] = []
+        self._lock = threading.Lock()
+        self._idle: list[libvirt.virConnect] = []
+        self._is_open = True
+        self._events = self._open()
         try:
-            self.events = self._open()
             self._watch()
-            self.calls = self._open()
-            self.urgent = self._open()
-            self.polls = self._open()
-            self.subscription = Subscription(self.events, tell)
+            self._subscription = Subscription(self._events, tell)
+            self.driver: str = self._events.getType()
         except libvirt.libvirtError:
-            self.close()
+            _close(self._events)
             raise
-        self.driver: str = self.calls.getType()
 
-    def renew(self) -> None:
-        """Other connections for calls and polls; those that hang keep the old ones until they return."""
-        calls, polls = self._open(), self._open()
-        self.calls, self.polls = calls, polls
+    @contextmanager
+    def borrowed(self) -> Iterator[libvirt.virConnect]:
+        """A connection of the caller's own until it is done."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._open()
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    def _give_back(self, connection: libvirt.virConnect) -> None:
+        with self._lock:
+            is_kept = self._is_open and len(self._idle) < IDLE_MAX
+            if is_kept:
+                self._idle.append(connection)
+        if not is_kept:
+            _close(connection)
 
     def close(self) -> None:
-        """Never raises: what is closed may be lost already. Domains go on."""
+        """Never raises: what is closed may be lost already. Domains go on, and so do calls that are under way."""
         self._on_closed = None
-        subscription = getattr(self, "subscription", None)
-        if subscription is not None:
-            subscription.cancel()
-        for connection in self._opened:
-            try:
-                connection.close()
-            except libvirt.libvirtError as error:
-                log.debug("a connection to %s could not be closed: %s", self._settings.uri, error)
-        self._opened = []
+        with self._lock:
+            self._is_open = False
+            idle, self._idle = self._idle, []
+        self._subscription.cancel()
+        for connection in (*idle, self._events):
+            _close(connection)
 
     def _open(self) -> libvirt.virConnect:
         start_event_loop()
         connection = libvirt.open(self._settings.uri)
-        self._opened.append(connection)
         with _unless_not_supported():
             connection.setKeepAlive(self._settings.keepalive_interval_s, self._settings.keepalive_count)
         return connection
 
     def _watch(self) -> None:
         with _unless_not_supported():
-            self.events.registerCloseCallback(self._closed, None)
+            self._events.registerCloseCallback(self._closed, None)
 
     def _closed(self, _connection: object, reason: int, _opaque: object) -> None:
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is not None:
             log.warning("the connection to libvirt at %s was lost (reason %d)", self._settings.uri, reason)
             on_closed(self)
+
+
+def _close(connection: libvirt.virConnect) -> None:
+    try:
+        connection.close()
+    except libvirt.libvirtError as error:
+        log.debug("a connection to libvirt could not be closed: %s", error)
 
 
 @contextmanager

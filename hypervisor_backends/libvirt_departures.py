@@ -171,8 +171,7 @@ class Departures:
         life.touched += 1
         settings, accelerator = self._host.settings, self._host.capabilities.accelerator
         work = self._host.bound(
-            lambda connection: migration.migrate(connection, life.uuid, request, settings, accelerator),
-            lambda link: link.calls,
+            lambda connection: migration.migrate(connection, life.uuid, request, settings, accelerator)
         )
         # Hours may be right: whoever watches it cancels it.
         self._host.workers.run(work, None, partial(self._on_over, life, outgoing))
@@ -180,7 +179,7 @@ class Departures:
     def _beside(self, request: Request, life: Life, done: Done, work: Work) -> None:
         """A call about the migration under way; it must not wait for what else is asked of the machine."""
         outgoing = self._outgoing(life)
-        bound = self._host.bound(work, lambda link: link.urgent)
+        bound = self._host.bound(work)
 
         def end(result: object) -> None:
             what = self._host.what(type(request).__name__, life)
@@ -218,7 +217,7 @@ class Departures:
         return self._host.what("MigrateDomain", life)
 
     def _ask_source(self, life: Life, outgoing: Outgoing, failure: CallFailed) -> None:
-        work = self._host.bound(lambda connection: look(connection, life.uuid), lambda link: link.urgent)
+        work = self._host.bound(lambda connection: look(connection, life.uuid))
         self._host.workers.run(work, LOOK_BUDGET_S, partial(self._on_source, life, outgoing, failure))
 
     def _on_source(self, life: Life, outgoing: Outgoing, failure: CallFailed, result: object) -> None:

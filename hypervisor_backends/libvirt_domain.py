@@ -47,7 +47,8 @@ _OFF: dict[int, tuple[DomainEventKind, ExitReason, str]] = {
         "the guest powered off by itself",
     ),
     libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: ("stopped", ExitReason.ADMIN_SHUTDOWN, "destroyed in libvirt"),
-    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: ("crashed", ExitReason.GENERIC_ERROR, "the guest crashed"),
+    # Of a QEMU that died, whatever killed it; that a guest panicked is told by an event before (`Life.panicked`).
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: ("crashed", ExitReason.LOST_QEMU, "its QEMU process ended"),
     libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: (
         "stopped",
         ExitReason.MIGRATION_SUCCEEDED,

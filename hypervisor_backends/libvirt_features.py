@@ -6,10 +6,10 @@ Runs on a worker.
 
 from __future__ import annotations
 
+import libvirt
 import msgspec
 
 from hypervisor_backends.libvirt_capabilities import capabilities_of
-from hypervisor_backends.libvirt_connection import Link
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER
 from hypervisor_backends.libvirt_processes import boot_id_of
 from hypervisor_backends.libvirt_settings import LibvirtSettings
@@ -22,12 +22,17 @@ OF_MIGRATION: tuple[Feature, ...] = ("migration", "managed_migration", "post_cop
 
 
 def capabilities_of_host(
-    link: Link, settings: LibvirtSettings, host: str, *, has_guests: bool, has_watchdog: bool
+    connection: libvirt.virConnect,
+    settings: LibvirtSettings,
+    host: str,
+    *,
+    has_guests: bool,
+    has_watchdog: bool,
 ) -> Capabilities:
     features = list(OF_ANY_DRIVER)
-    if link.driver != TEST_DRIVER:
+    if connection.getType() != TEST_DRIVER:
         features += OF_GUESTS if has_guests else ()
         features += OF_MIGRATION if settings.migration_uri_of(host) else ()
         features += ("watchdog",) if has_watchdog else ()
-    have = capabilities_of(link.calls, settings, features)
+    have = capabilities_of(connection, settings, features)
     return msgspec.structs.replace(have, boot_id=boot_id_of(settings.root))

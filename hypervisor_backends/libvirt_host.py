@@ -13,7 +13,7 @@ from typing import TypeAlias
 import libvirt
 
 from hypervisor_backends.libvirt_book import Book, Life
-from hypervisor_backends.libvirt_connection import STUCK_MAX, Link
+from hypervisor_backends.libvirt_connection import Link
 from hypervisor_backends.libvirt_domain import Seen, look
 from hypervisor_backends.libvirt_errors import failure_of
 from hypervisor_backends.libvirt_lifecycle import lookup
@@ -52,7 +52,6 @@ class LibvirtHost:
         self.driver = ""
         # Told what a call brought that came back after its time: a start may have worked.
         self.on_late_start: Callable[[Life, object], None] = lambda _life, _result: None
-        self._stuck_count = 0
         self._suspects: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------ calls
@@ -64,41 +63,25 @@ class LibvirtHost:
         def end(result: object) -> None:
             life.touched += 1
             if result is TIMED_OUT:
-                self.stuck(life)
+                life.responds = False  # until that call returns
             then(result)
             if life.look_wanted:
                 self.look(life)
             self.outbox.drain()
 
-        self.lanes.run(life.vm_id, self.bound(work, lambda link: link.calls), budget_s, end)
+        self.lanes.run(life.vm_id, self.bound(work), budget_s, end)
 
-    def bound(self, work: Work, choose: Callable[[Link], libvirt.virConnect]) -> Callable[[], object]:
-        """`work` with the connection that stands when it is begun."""
+    def bound(self, work: Work) -> Callable[[], object]:
+        """`work` with a connection of its own, of the link that stands when it is begun."""
 
         def run() -> object:
             link = self.link
             if link is None:
                 raise NotConnected(f"libvirt of host {self.name} cannot be reached now; try again later")
-            return work(choose(link))
+            with link.borrowed() as connection:
+                return work(connection)
 
         return run
-
-    def stuck(self, life: Life) -> None:
-        """A call about this machine has not come back: it counts as hung until that call returns."""
-        life.responds = False
-        self.poll_stuck()
-
-    def poll_stuck(self) -> None:
-        self._stuck_count += 1
-        self._renew_if_stuck()
-
-    def poll_came_back(self) -> None:
-        self._stuck_count -= 1
-
-    def _renew_if_stuck(self) -> None:
-        link = self.link
-        if link is not None and self._stuck_count % STUCK_MAX == 0:
-            self.workers.run(link.renew, self.settings.call_timeout_s, lambda _result: None)
 
     def set_suspects(self, uuids: frozenset[str]) -> None:
         """Machines whose monitor has been seen not to answer, by whoever measures."""
@@ -110,7 +93,6 @@ class LibvirtHost:
         return life.uuid not in self._suspects and not self.lanes.is_blocked(life.vm_id)
 
     def _on_late(self, vm_id: str, result: object) -> None:
-        self._stuck_count -= 1
         life = self.book.lives.get(vm_id)
         if life is None:
             return
@@ -132,7 +114,7 @@ class LibvirtHost:
             return  # the look that comes back, the reconnect or the end of the call sees to it
         life.looking, life.look_wanted = True, False
         mark, uuid = life.touched, life.uuid
-        work = self.bound(lambda connection: look(connection, uuid), lambda link: link.polls)
+        work = self.bound(lambda connection: look(connection, uuid))
         self.workers.run(work, LOOK_BUDGET_S, lambda result: self._on_look(life, mark, result))
 
     def _on_look(self, life: Life, mark: int, result: object) -> None:
@@ -152,7 +134,7 @@ class LibvirtHost:
 
     def measure(self, life: Life) -> None:
         """Learn how much memory it has now."""
-        work = self.bound(lambda connection: lookup(connection, life.uuid).info()[1], lambda link: link.polls)
+        work = self.bound(lambda connection: lookup(connection, life.uuid).info()[1])
 
         def end(result: object) -> None:
             if isinstance(result, int):

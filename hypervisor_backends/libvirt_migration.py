@@ -15,6 +15,7 @@ passed on unless the migration may become post-copy, or the host's setting `thro
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 from xml.etree import ElementTree as ET
@@ -25,10 +26,12 @@ import msgspec
 from hypervisor_backends.domain_metadata import metadata_of, with_epoch
 from hypervisor_backends.libvirt_domain import seen_of
 from hypervisor_backends.libvirt_errors import is_connection_lost
-from hypervisor_backends.libvirt_lifecycle import define, destroy, find, lookup
+from hypervisor_backends.libvirt_lifecycle import define, destroy, find, forget, lookup
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import MigrateDomain, MigrationStatistics
 from olvm.model.errors import Conflict, OlvmError
+
+log = logging.getLogger("olvm.libvirt")
 
 MIB = 1024 * 1024
 PAGE_BYTES = 4096
@@ -93,10 +96,24 @@ def migrate(
             )
         if request.copy_storage:
             make_pools(target, domain)
-        _run(domain, target, request, parameters_of(domain, request, settings, accelerator))
+        parameters = parameters_of(domain, request, settings, accelerator)
+        try:
+            _run(domain, target, request, parameters)
+        except libvirt.libvirtError:
+            _withdraw(target, uuid, request.to_epoch)
+            raise
         return Handed(statistics=_last_statistics(target, uuid, request))
     finally:
         close_quietly(target)
+
+
+def _withdraw(target: libvirt.virConnect, uuid: str, epoch: int) -> None:
+    """Let the target know that nothing comes, if nothing has come: it would wait for its time otherwise."""
+    try:
+        if is_expected(target, uuid, epoch):
+            forget(target, uuid)
+    except libvirt.libvirtError as error:
+        log.info("the target of machine %s was not told that its migration failed: %s", uuid, error)
 
 
 def _run(

@@ -90,7 +90,7 @@ class Sampling:
             self._timer = None
         self._under_way = True
         left_out, root, now_ns = self._suspects, self._host.settings.root, self._host.timers.now_ns
-        read = self._host.bound(lambda connection: read_all(connection, left_out), lambda link: link.polls)
+        read = self._host.bound(lambda connection: read_all(connection, left_out))
         waiters, self._waiters = self._waiters, []
 
         def work() -> Raw:
@@ -98,17 +98,13 @@ class Sampling:
             assert isinstance(domains, dict)
             return Raw(read_host(root, now_ns()), domains)
 
-        def late(_result: object) -> None:
-            self._host.poll_came_back()
-
-        self._host.workers.run(work, BULK_BUDGET_S, lambda result: self._on_sample(waiters, result), late)
+        self._host.workers.run(work, BULK_BUDGET_S, lambda result: self._on_sample(waiters, result))
 
     def _on_sample(self, waiters: list[Done], result: object) -> None:
         self._under_way = False
         if isinstance(result, Raw):
             self._keep(result)
         if result is TIMED_OUT:
-            self._host.poll_stuck()
             self._find_suspects(waiters)
         else:
             self._answer(waiters)
@@ -152,7 +148,7 @@ class Sampling:
     # ------------------------------------------------------------ those that do not answer
 
     def _find_suspects(self, waiters: list[Done] | None = None) -> None:
-        work = self._host.bound(hung_uuids, lambda link: link.urgent)
+        work = self._host.bound(hung_uuids)
         self._suspects_timer = None
 
         def found(result: object) -> None:

@@ -53,7 +53,7 @@ class Session:
         # Told on each connect, before what was found is applied; and once of how the first attempt went.
         self.on_connected: Callable[[Capabilities], None] = lambda _capabilities: None
         self.on_first: Callable[[OlvmError | None], None] = lambda _error: None
-        self.measure_host: Callable[[Link], Capabilities] = _not_set
+        self.measure_host: Callable[[libvirt.virConnect], Capabilities] = _not_set
         self.untold: list[DomainEvent] = []  # ends of machines that this backend has not known alive
         self._lost_ns: int | None = None
         self._retry_s = RETRY_S_MIN
@@ -74,8 +74,9 @@ class Session:
         settings = self._host.settings
         link = open_link(settings, self._tell, self._tell_closed)
         try:
-            found = survey(link.calls, settings.root)
-            capabilities = self.measure_host(link)
+            with link.borrowed() as connection:
+                found = survey(connection, settings.root)
+                capabilities = self.measure_host(connection)
         except (libvirt.libvirtError, OlvmError, OSError):
             link.close()
             raise
@@ -193,9 +194,7 @@ class Session:
         metadata, seen = one.metadata, one.seen
         if seen.execution == "off":
             self._tell_end(one)
-            work = self._host.bound(
-                lambda connection: lifecycle.forget(connection, seen.uuid), lambda link: link.calls
-            )
+            work = self._host.bound(lambda connection: lifecycle.forget(connection, seen.uuid))
             self._host.lanes.run(metadata.vm_id, work, FORGET_BUDGET_S, lambda _result: None)
             return
         life = Life(metadata.vm_id, seen.uuid, metadata.epoch, metadata.spec, "up")
@@ -215,9 +214,7 @@ class Session:
         if not arrives or self._host.link is None:
             return
         log.warning("machine %s arrives on host %s unprepared, and is ended", event.uuid, self._host.name)
-        work = self._host.bound(
-            lambda connection: end_unprepared(connection, event.uuid), lambda link: link.urgent
-        )
+        work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid))
         self._host.workers.run(work, INTRUDER_BUDGET_S, lambda _result: None)
 
     def _tell_end(self, one: Found) -> None:
@@ -235,5 +232,5 @@ class Session:
         self.untold.append(event)
 
 
-def _not_set(_link: Link) -> Capabilities:
+def _not_set(_connection: libvirt.virConnect) -> Capabilities:
     raise AssertionError("measure_host is set before the first connect")
