@@ -23,12 +23,15 @@ from hypervisor_backends.protocol import (
     ContinueDomain,
     DestroyDomain,
     DomainList,
+    DomainSpec,
     DomainState,
     DomainStatus,
+    DomainTask,
     Done,
     ExitReason,
     FailureCode,
     GetCapabilities,
+    HostTask,
     HypervisorRequest,
     ListDomains,
     Listener,
@@ -51,12 +54,13 @@ from hypervisor_backends.simulated_host import SimulatedHost
 from hypervisor_backends.simulated_machine import SUCCEEDED, WITHOUT_FABRIC
 from hypervisor_backends.simulated_migration import MIGRATION_REQUESTS, MigrationRequest, Migrations
 from hypervisor_backends.simulated_observer import HypervisorObserver
+from hypervisor_backends.simulated_tasks import Tasks
 from olvm.model.limits import NS_PER_S
 
 PlainCommand: TypeAlias = (
     ShutdownDomain | DestroyDomain | RebootDomain | ResetDomain | SuspendDomain | PauseDomain | ContinueDomain
 )
-Command: TypeAlias = PlainCommand | MigrationRequest
+Command: TypeAlias = PlainCommand | MigrationRequest | DomainTask
 NewDomain: TypeAlias = StartDomain | RestoreDomain | PrepareIncoming
 
 
@@ -87,6 +91,7 @@ class SimulatedHypervisor:
             capabilities = msgspec.structs.replace(capabilities, features=features)
         self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
         self._migrations = Migrations(self._host, fabric)
+        self._tasks = Tasks(self._host)
         self._scheduler = scheduler
         self._features = frozenset(capabilities.features)
         self._memory_bytes_max = capabilities.memory_bytes * self._config.memory_overcommit_percent // 100
@@ -190,6 +195,8 @@ class SimulatedHypervisor:
                 self._host.outbox.answer(
                     done, CallSucceeded(value=StatisticsReport(host=host, domains=tuple(domains)))
                 )
+            case _ if isinstance(request, HostTask):
+                self._tasks.run_on_host(request, done)
             case _:
                 self._on_command(request, done)
 
@@ -202,10 +209,13 @@ class SimulatedHypervisor:
                 domain.waiters.append(done)
             return
         refusal = self._refusal(request)
-        if refusal is not None:
-            self._host.outbox.answer(done, refusal)
-            return
-        self._begin_start(request, done)
+        if refusal is None:
+            spec = self._tasks.prepared(request.vm_id, request.spec)
+            if isinstance(spec, DomainSpec):
+                self._begin_start(msgspec.structs.replace(request, spec=spec), done)
+                return
+            refusal = spec
+        self._host.outbox.answer(done, refusal)
 
     def _on_prepare(self, request: PrepareIncoming, done: Done) -> None:
         domain = self._host.domains.get(request.vm_id)
@@ -312,6 +322,9 @@ class SimulatedHypervisor:
         if refusal is not None:
             message = f"{what} is refused while {refusal}"
             self._host.fail(done, "wrong_state", message, can_retry=True)
+        elif isinstance(request, DomainTask):
+            self._observe(request, domain.epoch)
+            self._tasks.run(request, domain, done)
         elif isinstance(request, MIGRATION_REQUESTS):
             self._observe(request, domain.epoch)
             self._migrations.carry_out(request, domain, done)
@@ -337,6 +350,8 @@ class SimulatedHypervisor:
             return "another host runs it, as far as is known; find out there, then destroy this copy"
         if domain.outgoing is not None and isinstance(request, SuspendDomain):
             return "it migrates; cancel that first"
+        if isinstance(request, DomainTask):
+            return self._tasks.wrong_state(request, domain)
         holds = domain.status in ALREADY.get(type(request), ()) or (
             isinstance(request, SuspendDomain) and domain.status == "saving_state"
         )

@@ -50,6 +50,13 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     migration_repeat_s: float = 2.0  # how often a message that must be answered is sent again
     migration_silence_s: float = 20.0  # a side that hears nothing for so long holds the other for lost
     migration_confirm_timeout_s: float = 10.0  # all was sent: how long a source waits for the target's word
+    # Tasks: hot-plug, snapshots, storage.
+    task_time_s: float = 0.2  # a task that needs nobody's help
+    unplug_timeout_s: float = 20.0  # how long a guest that does not let go of a device is waited for
+    guest_timeout_s: float = 5.0  # how long a guest that says nothing is waited for
+    commit_time_s: float = 5.0  # to write a snapshot back
+    storage_bytes: int = 4 * 1024**4  # of all pools of the host together
+    guest_refuses_unplug_probability: float = 0.0  # of each device
     start_fails_probability: float = 0.0
     start_hangs_probability: float = 0.0
     start_times_out_probability: float = 0.0
@@ -93,6 +100,10 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
             save_bytes_per_s=0.0,
             restore_bytes_per_s=0.0,
             migration_bandwidth_bytes_per_s=0.0,
+            task_time_s=0.0,
+            unplug_timeout_s=0.0,
+            guest_timeout_s=0.0,
+            commit_time_s=0.0,
         )
 
 
@@ -124,5 +135,20 @@ def simulated_capabilities(*, cpus: int, memory_bytes: int) -> Capabilities:
             "migration",
             "post_copy",
             "watchdog",
+            "hot_plug_vcpu",
+            "hot_unplug_vcpu",
+            "hot_plug_memory",
+            "hot_unplug_memory",
+            "hot_plug_disk",
+            "hot_plug_nic",
+            "balloon",
+            "cpu_quota",
+            "snapshot",
+            "memory_snapshot",
+            "console_ticket",
+            "storage",
+            "networks",
+            "guest_channel",
+            "guest_agent",
         ),
     )

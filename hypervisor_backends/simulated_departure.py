@@ -242,6 +242,9 @@ class Departures:
             remaining_ns=domain.remaining_ns,
             guest_heard=domain.guest_since_ns is not None,
             ignores_shutdown=domain.guest_ignores_shutdown,
+            vcpus=domain.spec.vcpus,
+            plugged=dict(domain.plugged),
+            snapshots=self._host.snapshots_by_vm_id.get(domain.vm_id, ()),
         )
 
     def _move_due_ns(self, out: Outgoing) -> int | None:

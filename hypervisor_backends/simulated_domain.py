@@ -55,10 +55,13 @@ class SimulatedDomain:
     """Plain state; `simulated_host.py` and the two sides of a migration change it, apart from the methods here."""
 
     __slots__ = (
+        "balloon_bytes",
         "boot_ns",
+        "console_port",
         "due_ns",
         "epoch",
         "fault_timers",
+        "frozen",
         "guest_ignores_shutdown",
         "guest_since_ns",
         "hung",
@@ -67,6 +70,7 @@ class SimulatedDomain:
         "outgoing",
         "pause_code",
         "paused_from",
+        "plugged",
         "ran_elsewhere",
         "remaining_ns",
         "run_ns",
@@ -77,8 +81,11 @@ class SimulatedDomain:
         "step",
         "step_count",
         "stopped_ns",
+        "task_count",
+        "tasks",
         "timer",
         "used_core_ns",
+        "vcpus_max",
         "vm_id",
         "waiters",
         "waves_at_run",
@@ -110,6 +117,15 @@ class SimulatedDomain:
         self.identity: GuestIdentity | None = None
         self.run_ns: int | None = None  # since when the vCPUs run; None while they stand
         self.waves_at_run: float | None = None  # the load's wave integral at run_ns, once somebody asked
+        self.vcpus_max = max(spec.hardware.vcpus_max, spec.vcpus)
+        self.plugged: dict[
+            str, tuple[int, int]
+        ] = {}  # memory devices by name: bytes and node; beside spec.memory_bytes
+        self.balloon_bytes = 0  # what the guest was last asked to keep to; 0: never asked
+        self.frozen = False  # its file systems
+        self.console_port = 0  # 0 until somebody asked for a ticket
+        self.task_count = 0  # keys the draws and timers of tasks
+        self.tasks: dict[int, tuple[Cancel, Done]] = {}  # that are under way: their timer, and whom to answer
         self.stopped_ns = 0  # when the vCPUs last stopped; means nothing while they run
         self.used_core_ns = 0.0  # CPU time used before run_ns
 
@@ -120,12 +136,17 @@ class SimulatedDomain:
             name=self.spec.name,
             status=self.shown_status(),
             vcpus=self.spec.vcpus,
-            memory_bytes=self.spec.memory_bytes,
+            memory_bytes=self.memory_bytes,
             pause_code=self.pause_code,
             monitor_responds=monitor_responds,
             started_ns=self.started_ns,
             leased=self.spec.leased,
         )
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it was started with and what was plugged since."""
+        return self.spec.memory_bytes + sum(size_bytes for size_bytes, _ in self.plugged.values())
 
     def shown_status(self) -> DomainStatus:
         if self.outgoing is None:
@@ -141,6 +162,8 @@ class SimulatedDomain:
             self.timer()
             self.timer = None
         for cancel in self.fault_timers:
+            cancel()
+        for cancel, _ in self.tasks.values():
             cancel()
         self.fault_timers.clear()
 

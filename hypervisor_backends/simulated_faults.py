@@ -18,6 +18,7 @@ FaultKind = Literal[
     "call_hangs",  # never answered; a start leaves its domain in WaitForLaunch, other calls have no effect
     "call_times_out",  # takes effect, but is answered "outcome unknown"
     "guest_ignores_shutdown",  # does not obey ShutdownDomain and RebootDomain
+    "guest_refuses_unplug",  # of one device; it stays
     "monitor_hangs",  # calls but DestroyDomain time out without effect; stands until cleared
     "guest_crashes",
     "guest_shuts_down",  # of its own accord

@@ -135,6 +135,7 @@ class SimulatedHost(SimulatedMachine):
         domain.step, domain.remaining_ns = state.step, state.remaining_ns
         domain.stopped_ns = self.scheduler.now_ns()
         self.set_status(domain, state.status)
+        self._take_over(domain, state)
         self._begin_life(domain, "arrived by live migration")
         domain.guest_ignores_shutdown = state.ignores_shutdown
         if state.guest_heard:
@@ -144,6 +145,15 @@ class SimulatedHost(SimulatedMachine):
             self.tell(domain, "paused", "arrived paused")
             return
         self.thaw(domain)
+
+    def _take_over(self, domain: SimulatedDomain, state: GuestState) -> None:
+        """What was plugged and frozen at the source, which the spec of the arrival does not say."""
+        if state.vcpus != domain.spec.vcpus:
+            self.set_vcpus(domain, state.vcpus)
+        for name, device in state.plugged.items():
+            self.plug_memory(domain, name, device)
+        if state.snapshots:
+            self.snapshots_by_vm_id[domain.vm_id] = state.snapshots
 
     def _ended_by_failed_start(self, domain: SimulatedDomain) -> bool:
         if not domain.start_fails:
@@ -201,6 +211,7 @@ class SimulatedHost(SimulatedMachine):
         """The guest starts over; also the second half of a reboot."""
         self.set_status(domain, "reboot_in_progress")
         domain.guest_since_ns = None
+        domain.frozen = False
         self.tell(domain, "rebooted")
         config = self.config
         boot_ns = self.between_ns(domain, "boot", config.boot_time_s_min, config.boot_time_s_max)
@@ -266,6 +277,12 @@ class SimulatedHost(SimulatedMachine):
             text = f"{who} ended on host {self.name} during the call: {message}; start it again"
             self.fail(done, "domain_ended", text)
         domain.waiters.clear()
+        for _, done in domain.tasks.values():
+            text = f"domain {domain.spec.name} ({domain.vm_id}) ended on host {self.name} during the task: {message}"
+            self.fail(done, "domain_ended", text)
+        domain.tasks.clear()
+        if exit_reason == ExitReason.MIGRATION_SUCCEEDED:
+            self.snapshots_by_vm_id.pop(domain.vm_id, None)
         if domain.started_ns is not None or exit_reason == ExitReason.MIGRATION_FAILED:
             self.tell(domain, kind, message, exit_reason=exit_reason)
 

@@ -108,12 +108,31 @@ DEFAULT_NICS = (NicSpec(name="eth0"),)
 class GuestIdentity:
     """What stays the same in a guest's facts and statistics; made once, when first sampled."""
 
-    __slots__ = ("applications", "disks", "fqdn", "ips", "memory_kib", "nics", "profile", "users")
+    __slots__ = (
+        "applications",
+        "disk_share",
+        "disks",
+        "fqdn",
+        "idle_disks",
+        "idle_nics",
+        "ips",
+        "memory_kib",
+        "nic_share",
+        "nics",
+        "profile",
+        "users",
+    )
 
     def __init__(self, seed: int, vm_id: str, spec: DomainSpec, mean_percent: tuple[float, float]) -> None:
         self.profile: LoadProfile = load_profile(seed, vm_id, spec.vcpus, mean_percent)
         self.disks = spec.hardware.disks or DEFAULT_DISKS
         self.nics = spec.hardware.nics or DEFAULT_NICS
+        # Of the load, for each device that it was first seen with. One that is plugged later idles: counters of the
+        # others would go back if it took a share of what is past.
+        self.disk_share = 1.0 / len(self.disks)
+        self.nic_share = 1.0 / len(self.nics)
+        self.idle_disks: tuple[DiskSpec, ...] = ()
+        self.idle_nics: tuple[NicSpec, ...] = ()
         u = draws(seed, 5, "guest", vm_id)
         x, y, z = int(u[0] * 256), int(u[1] * 256), 1 + int(u[2] * 254)
         self.ips = tuple(f"10.{x}.{(y + n) % 256}.{z}" for n in range(len(self.nics)))
@@ -122,3 +141,19 @@ class GuestIdentity:
         self.applications = ("kernel-6.12.0", "olvm-guest-agent-1.0", server)
         self.users = ("root",) if u[4] < 0.125 else ()
         self.memory_kib = spec.memory_bytes // 1024
+
+    def set_vcpus(self, seed: int, vm_id: str, vcpus: int, mean_percent: tuple[float, float]) -> None:
+        self.profile = load_profile(seed, vm_id, vcpus, mean_percent)
+
+    def set_devices(self, spec: DomainSpec, memory_bytes: int) -> None:
+        """What it has now; the load stays with the devices that it was first seen with."""
+        self.memory_kib = memory_bytes // 1024
+        disks, nics = spec.hardware.disks, spec.hardware.nics
+        busy_disks = {disk.name for disk in self.disks}
+        if self.disks is not DEFAULT_DISKS:
+            self.disks = tuple(disk for disk in disks if disk.name in busy_disks)
+        self.idle_disks = tuple(disk for disk in disks if disk.name not in busy_disks)
+        busy_nics = {nic.name for nic in self.nics}
+        if self.nics is not DEFAULT_NICS:
+            self.nics = tuple(nic for nic in nics if nic.name in busy_nics)
+        self.idle_nics = tuple(nic for nic in nics if nic.name not in busy_nics)

@@ -31,6 +31,7 @@ from hypervisor_backends.protocol import (
     FailureCode,
     Feature,
     Scheduler,
+    SnapshotInfo,
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_domain import SimulatedDomain
@@ -66,6 +67,8 @@ class SimulatedMachine(ABC):
         self.memory_used_bytes = 0
         self.vcpus_used = 0
         self.saved_vm_ids: set[str] = set()
+        # On the storage: they outlive lives and boots, and go along with a migration.
+        self.snapshots_by_vm_id: dict[str, tuple[SnapshotInfo, ...]] = {}
         self.is_on = False
         self.boot_count = 0
         self._mean_percent = (config.cpu_load_percent_min, config.cpu_load_percent_max)
@@ -130,7 +133,7 @@ class SimulatedMachine(ABC):
         """Let the domain take its room; alone, this is a start that never gets anywhere."""
         self.domains[domain.vm_id] = domain
         self.vm_id_by_name[domain.spec.name] = domain.vm_id
-        self.memory_used_bytes += self.footprint_bytes(domain.spec.memory_bytes)
+        self.memory_used_bytes += self.footprint_bytes(domain.memory_bytes)
         self.vcpus_used += domain.spec.vcpus
         if self.observer is not None:
             self._observe_addition(self.observer, domain)
@@ -144,7 +147,7 @@ class SimulatedMachine(ABC):
                 self._tx_bytes_of_ended += nic.tx_bytes
         del self.domains[domain.vm_id]
         del self.vm_id_by_name[domain.spec.name]
-        self.memory_used_bytes -= self.footprint_bytes(domain.spec.memory_bytes)
+        self.memory_used_bytes -= self.footprint_bytes(domain.memory_bytes)
         self.vcpus_used -= domain.spec.vcpus
         if self.observer is not None:
             self._observe_removal(self.observer, domain)
@@ -152,6 +155,33 @@ class SimulatedMachine(ABC):
 
     def footprint_bytes(self, memory_bytes: int) -> int:
         return memory_bytes + self.config.memory_overhead_bytes
+
+    def set_vcpus(self, domain: SimulatedDomain, vcpus: int) -> None:
+        """From now on it has so many, and a load to match; what it has used stays."""
+        now_ns = self.scheduler.now_ns()
+        if domain.run_ns is not None:
+            domain.stop_vcpus(now_ns, self.identity_of(domain).profile)
+            domain.start_vcpus(now_ns)
+        self.vcpus_used += vcpus - domain.spec.vcpus
+        domain.spec = msgspec.structs.replace(domain.spec, vcpus=vcpus)
+        if domain.identity is not None:
+            domain.identity.set_vcpus(self.seed, domain.vm_id, vcpus, self._mean_percent)
+
+    def plug_memory(self, domain: SimulatedDomain, name: str, device: tuple[int, int]) -> None:
+        """The observer is told nothing: it counts what a domain was started with."""
+        domain.plugged[name] = device
+        self.memory_used_bytes += device[0]
+        self.devices_changed(domain)
+
+    def unplug_memory(self, domain: SimulatedDomain, name: str) -> None:
+        device = domain.plugged.pop(name, None)
+        if device is not None:
+            self.memory_used_bytes -= device[0]
+            self.devices_changed(domain)
+
+    def devices_changed(self, domain: SimulatedDomain) -> None:
+        if domain.identity is not None:
+            domain.identity.set_devices(domain.spec, domain.memory_bytes)
 
     # ------------------------------------------------------------ what changes in a domain
 

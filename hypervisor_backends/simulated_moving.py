@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from hypervisor_backends.protocol import Cancel, DomainStatus, Done, PauseCode
+from hypervisor_backends.protocol import Cancel, DomainStatus, Done, PauseCode, SnapshotInfo
 from hypervisor_backends.simulated_copying import Copying
 
 StepName = Literal["launched", "restored", "guest_up", "shut_down", "reset", "saved"]
@@ -36,6 +36,9 @@ class GuestState(msgspec.Struct, frozen=True, kw_only=True):
     remaining_ns: int
     guest_heard: bool
     ignores_shutdown: bool
+    vcpus: int
+    plugged: dict[str, tuple[int, int]] = {}
+    snapshots: tuple[SnapshotInfo, ...] = ()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):

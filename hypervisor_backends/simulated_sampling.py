@@ -18,6 +18,7 @@ from hypervisor_backends.protocol import Capabilities, DomainSpec
 from hypervisor_backends.simulated_config import MIB
 from hypervisor_backends.simulated_domain import SimulatedDomain
 from hypervisor_backends.simulated_load import GuestIdentity
+from olvm.model.hardware import DiskSpec
 from olvm.model.limits import NS_PER_S
 
 
@@ -92,6 +93,7 @@ def sample(
     memory_kib = identity.memory_kib
     used_share = profile.memory_share * (0.9 + 0.1 * cores / spec.vcpus)
     unused_kib = int(memory_kib * (1.0 - used_share))
+    target_kib = domain.balloon_bytes // 1024 or memory_kib
     started_ns = domain.started_ns
     assert started_ns is not None, f"domain {domain.vm_id} was sampled before it started"
     return DomainStatistics(
@@ -108,10 +110,10 @@ def sample(
         mem_usage_percent=100.0 * used_share,
         mem_total_kib=memory_kib,
         mem_unused_kib=unused_kib,
-        balloon_cur_kib=memory_kib,
+        balloon_cur_kib=memory_kib if heard_ns is None else target_kib,
         balloon_max_kib=memory_kib,
         balloon_min_kib=memory_kib,
-        balloon_target_kib=memory_kib,
+        balloon_target_kib=target_kib,
         disks=_disks(identity, cores, core_s),
         nics=_nics(identity, core_s),
         pause_code=domain.pause_code,
@@ -128,13 +130,13 @@ def nics_of(domain: SimulatedDomain, identity: GuestIdentity, now_ns: int) -> tu
 
 def _disks(identity: GuestIdentity, cores: float, core_s: float) -> tuple[DiskStatistics, ...]:
     profile = identity.profile
-    share = 1.0 / len(identity.disks)
+    share = identity.disk_share
     read_bytes = int(profile.read_bytes_per_core_s * core_s * share)
     written_bytes = int(profile.written_bytes_per_core_s * core_s * share)
     read_rate = profile.read_bytes_per_core_s * cores * share
     write_rate = profile.written_bytes_per_core_s * cores * share
     latency_ns = 200_000 + int(100_000 * cores)
-    return tuple(
+    busy = tuple(
         [
             DiskStatistics(
                 name=disk.name,
@@ -153,16 +155,37 @@ def _disks(identity: GuestIdentity, cores: float, core_s: float) -> tuple[DiskSt
             for disk in identity.disks
         ]
     )
+    return busy if not identity.idle_disks else busy + tuple(map(_idle_disk, identity.idle_disks))
+
+
+def _idle_disk(disk: DiskSpec) -> DiskStatistics:
+    return DiskStatistics(
+        name=disk.name,
+        read_rate_bytes_per_s=0.0,
+        write_rate_bytes_per_s=0.0,
+        read_ops=0,
+        write_ops=0,
+        read_bytes=0,
+        written_bytes=0,
+        read_latency_ns=0,
+        write_latency_ns=0,
+        flush_latency_ns=0,
+        true_size_bytes=0,
+        apparent_size_bytes=disk.size_bytes,
+    )
 
 
 def _nics(identity: GuestIdentity, core_s: float) -> tuple[NicStatistics, ...]:
     profile = identity.profile
-    share = 1.0 / len(identity.nics)
+    share = identity.nic_share
     rx_bytes = int(profile.rx_bytes_per_core_s * core_s * share)
     tx_bytes = int(profile.tx_bytes_per_core_s * core_s * share)
-    return tuple(
+    busy = tuple(
         [NicStatistics(name=nic.name, rx_bytes=rx_bytes, tx_bytes=tx_bytes) for nic in identity.nics]
     )
+    if not identity.idle_nics:
+        return busy
+    return busy + tuple(NicStatistics(name=nic.name, rx_bytes=0, tx_bytes=0) for nic in identity.idle_nics)
 
 
 def _facts(spec: DomainSpec, identity: GuestIdentity, free_kib: int, heard_ns: int) -> GuestFacts:
