@@ -179,7 +179,9 @@ def _add_programs(tree: Tree, packages: dict[str, Path]) -> None:
     _add(tree, packages["python3.11-minimal"], r"usr/bin/python3\.11")
     tree.link("usr/bin/python3", "python3.11")
     _add(tree, packages["libpython3.11-minimal"], rf"(?!.*/(_hashlib|_ssl)\.){PYTHON}/(?!ensurepip).*")
-    left_out = r"lib2to3|idlelib|turtledemo|distutils|ensurepip|pydoc_data|unittest|.*/_codecs_|.*/_test|.*test|.*curses"
+    left_out = (
+        r"lib2to3|idlelib|turtledemo|distutils|ensurepip|pydoc_data|unittest|.*/_codecs_|.*test|.*curses"
+    )
     _add(tree, packages["libpython3.11-stdlib"], rf"{PYTHON}/(?!{left_out}).*")
     _compile(tree)
     _add(tree, packages["qemu-guest-agent"], r"usr/sbin/qemu-ga")

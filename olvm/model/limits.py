@@ -78,6 +78,9 @@ EPOCHS_REMEMBERED_MAX = 100_000
 LEASE_CALLS_FAILED_MAX = 3
 LEASE_WRITES_LOST_MAX = 16
 
+# Calls of one host that wait for a storage of leases that hangs.
+LEASE_CALLS_WAITING_MAX = 1_000
+
 # Messages that wait in the shared plant's mailbox of one simulated host; more are lost.
 PLANT_MAIL_PER_HOST_MAX = 10_000
 
