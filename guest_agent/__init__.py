@@ -1,1 +1,1 @@
-"""The agent inside a guest. Empty until its issue."""
+"""The program inside guests: standard library only, Python 3.8 and newer. Host code imports its `protocol` alone."""
