@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from hypervisor_backends.task_rules import check_bridge_name
 from olvm.model.errors import BadInput
 from olvm.model.hardware import DiskBus, DiskSpec, NicSpec
 
@@ -175,9 +176,11 @@ def mac_of(vm_id: str, nic: NicSpec) -> str:
 
 
 def nic_element(vm_id: str, nic: NicSpec, default_bridge: str, networks: Iterable[str]) -> ET.Element:
-    """`networks`: the names of libvirt's own; any other name is that of a bridge."""
+    """`networks`: the names of libvirt's own; any other name is that of a bridge. Raises `BadInput`."""
     wanted = nic.network or default_bridge
     is_network = wanted in set(networks)
+    if not is_network:
+        check_bridge_name(wanted)
     element = ET.Element("interface", {"type": "network" if is_network else "bridge"})
     child(element, "mac", address=mac_of(vm_id, nic))
     child(element, "source", **({"network": wanted} if is_network else {"bridge": wanted}))

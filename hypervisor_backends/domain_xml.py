@@ -51,6 +51,7 @@ VOID_SINCE = "1970-01-01T00:00:01"
 _TCG_CACHE_MIB = 128
 # What TCG is quick with (a Nehalem takes twice as long to boot) and what guests find a random source in.
 TCG_CPU_MODEL = "EPYC"
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -101,7 +102,19 @@ def domain_xml(vm_id: str, epoch: int, spec: DomainSpec, context: XmlContext) ->
     _consoles(devices, vm_id, hardware, context)
     _small_devices(devices, hardware)
     _lease(devices, vm_id, spec, context)
+    _check_texts(root, spec.name)
     return ET.tostring(root, encoding="unicode")
+
+
+def _check_texts(root: ET.Element, name: str) -> None:
+    """XML has no way to write some characters, not even escaped."""
+    for element in root.iter():
+        for text in (element.text or "", *element.attrib.values()):
+            wrong = _NO_XML.search(text)
+            if wrong:
+                raise BadInput(
+                    f"domain {name!r}: {text[:40]!r} holds the character {wrong.group()!r}, which libvirt cannot be told"
+                )
 
 
 def vcpus_max_of(spec: DomainSpec) -> int:

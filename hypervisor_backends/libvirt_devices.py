@@ -207,7 +207,10 @@ def attach_nic(domain: libvirt.virDomain, request: AttachNic, context: TaskConte
     nic = request.nic
     bad_request_of(lambda: check_nic(nic))
     what = f"network card {nic.name} cannot be attached to {who(domain, context)}"
-    element = nic_element(request.vm_id, nic, context.xml.default_bridge, network_names(domain.connect()))
+    networks = network_names(domain.connect())
+    element = bad_request_of(
+        lambda: nic_element(request.vm_id, nic, context.xml.default_bridge, networks), what
+    )
     cards = devices_of(live_xml(domain), "nic")
     present = cards.get(nic.name)
     if present is not None:

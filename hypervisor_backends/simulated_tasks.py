@@ -57,6 +57,7 @@ from hypervisor_backends.simulated_machine import SUCCEEDED
 from hypervisor_backends.simulated_storage import SimulatedStorage, StorageRefused
 from hypervisor_backends.task_rules import (
     check_balloon,
+    check_bridge_name,
     check_plugged_memory,
     check_quota,
     check_snapshot_name,
@@ -340,6 +341,7 @@ class Tasks:
         if len(nics) >= NICS_PER_VM_MAX:
             raise TaskRefused("bad_request", f"{what}: {NICS_PER_VM_MAX} cards are the most that it can have")
         if not self.storage.has_network(nic.network):
+            check_bridge_name(nic.network)
             raise TaskRefused(
                 "not_found", f"{what}: the host has no network or bridge {nic.network}; make it first"
             )

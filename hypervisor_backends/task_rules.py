@@ -109,11 +109,16 @@ def check_growth(size_bytes: int, present_bytes: int) -> None:
         raise BadInput(f"it cannot shrink from {present_bytes} to {size_bytes} bytes: data would be lost")
 
 
+def check_bridge_name(name: str) -> None:
+    if not _BRIDGE.fullmatch(name):
+        raise BadInput(f"{name!r} is no name of a bridge; use letters, digits, _, - and ., 15 at most")
+
+
 def check_network(request: CreateNetwork) -> None:
     if not _NETWORK.fullmatch(request.name):
         raise BadInput("use letters, digits, _, - and . in its name, 64 at most")
-    if request.bridge and not _BRIDGE.fullmatch(request.bridge):
-        raise BadInput(f"{request.bridge!r} is no name of a bridge, which has 15 characters at most")
+    if request.bridge:
+        check_bridge_name(request.bridge)
     if request.kind == "bridge":
         if not request.bridge or request.address:
             raise BadInput("a bridge network needs the name of a bridge, and takes no address")

@@ -208,6 +208,8 @@ def test_network_card_on_a_network_that_is_not_there_is_refused(tasks: TaskBench
     nic = NicSpec(name="eth3", network="no-such-net")
 
     assert tasks.refused(AttachNic(vm_id=tasks.vm_id, nic=nic)) == "not_found"
+    odd = NicSpec(name="eth3", network="a <b>")
+    assert tasks.refused(AttachNic(vm_id=tasks.vm_id, nic=odd)) == "bad_request"
 
 
 # ---------------------------------------------------------------- snapshots, screens, freezing
