@@ -25,11 +25,11 @@ from hypervisor_backends.libvirt_book import Life
 from hypervisor_backends.libvirt_calls import SUCCEEDED, Calls, LifeRequest
 from hypervisor_backends.libvirt_capabilities import task_context
 from hypervisor_backends.libvirt_departures import MIGRATION_REQUESTS, Departures
-from hypervisor_backends.libvirt_domain import pause_code_of_word
+from hypervisor_backends.libvirt_domain import channel_of, pause_code_of_word
 from hypervisor_backends.libvirt_events import LibvirtEvent
 from hypervisor_backends.libvirt_features import capabilities_of_host
 from hypervisor_backends.libvirt_guests import Guests, NoGuests
-from hypervisor_backends.libvirt_host import LibvirtHost
+from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost
 from hypervisor_backends.libvirt_host_statistics import read_host
 from hypervisor_backends.libvirt_lifecycle import forget, lookup
 from hypervisor_backends.libvirt_sampling import Sampling
@@ -311,7 +311,18 @@ class LibvirtHypervisor:
         self._host.outbox.drain()
 
     def _on_started(self, life: Life) -> None:
-        self._guests.opened(life)
+        if life.channel:
+            self._guests.opened(life)
+            return
+        # It arrived, or its start was not answered: libvirt has chosen the path meanwhile.
+        work = self._host.bound(lambda connection: channel_of(lookup(connection, life.uuid).XMLDesc(0)))
+
+        def end(result: object) -> None:
+            if isinstance(result, str) and result and self._book.is_present(life):
+                life.channel = result
+                self._guests.opened(life)
+
+        self._workers.run(work, LOOK_BUDGET_S, end)
 
     def _on_booting(self, life: Life) -> None:
         self._guests.booting(life)

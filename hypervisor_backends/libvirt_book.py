@@ -38,13 +38,14 @@ REBOOT_ECHO_NS = 3_000_000_000
 class Outgoing:
     """A migration from here. `end` is the request's `done`."""
 
-    __slots__ = ("cancelled", "downtime_ms", "end", "post_copy", "request", "unknown")
+    __slots__ = ("cancelled", "downtime_ms", "end", "no_way_back", "post_copy", "request", "unknown")
 
     def __init__(self, request: MigrateDomain, end: Done) -> None:
         self.request = request
         self.end: Done | None = end  # None once it was answered
         self.downtime_ms = request.downtime_ms
-        self.post_copy = False  # the target runs
+        self.post_copy = False  # the target has been seen to run
+        self.no_way_back = False  # it was told to run
         self.cancelled = False  # asked to be given up
         self.unknown = False  # its call ended without an answer; the next look decides
 
@@ -345,7 +346,7 @@ class Book:
 
     def _seen_paused_while_it_leaves(self, life: Life, outgoing: Outgoing, seen: Seen) -> None:
         if seen.cause == "post_copy" and not outgoing.post_copy:
-            outgoing.post_copy = True
+            outgoing.post_copy = outgoing.no_way_back = True
             self.tell(life, "paused", "its target runs, and fetches memory from here")
         elif outgoing.unknown and seen.cause != "momentary":
             life.outgoing = None

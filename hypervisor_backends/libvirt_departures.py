@@ -136,6 +136,7 @@ class Departures:
                 work = partial(migration.set_downtime, uuid=life.uuid, downtime_ms=request.downtime_ms)
                 self._beside(request, life, done, work)
             case StartPostCopy():
+                self._outgoing(life).no_way_back = True
                 self._beside(request, life, done, partial(migration.start_post_copy, uuid=life.uuid))
             case CancelMigration():
                 self._outgoing(life).cancelled = True
@@ -160,8 +161,10 @@ class Departures:
             return None
         if life.outgoing is None or life.outgoing.end is None:
             return "no migration of it is under way"
-        if life.outgoing.post_copy and isinstance(request, CancelMigration | StartPostCopy):
+        if life.outgoing.no_way_back and isinstance(request, CancelMigration):
             return "its target runs already; wait for the end"
+        if isinstance(request, StartPostCopy) and life.outgoing.no_way_back:
+            return "its target runs already"
         if isinstance(request, StartPostCopy) and not life.outgoing.request.post_copy:
             return "its migration was begun without post-copy; begin it anew with it"
         return None
@@ -191,8 +194,9 @@ class Departures:
                 if isinstance(request, StartPostCopy):
                     self._host.look(life)
             else:
-                if isinstance(request, CancelMigration) and result is not TIMED_OUT:
-                    outgoing.cancelled = False
+                if result is not TIMED_OUT:
+                    outgoing.cancelled &= not isinstance(request, CancelMigration)
+                    outgoing.no_way_back &= not isinstance(request, StartPostCopy)
                 self._host.answer(done, self._host.failure(result, what))
             self._host.outbox.drain()
 

@@ -110,7 +110,7 @@ class Session:
             self.on_first(OperationFailed(words))
             if self._closed:
                 return
-        log.warning("%s", words)
+        log.log(logging.INFO if self._lost_ns is not None else logging.WARNING, "%s", words)
         self._lose()
 
     def _words(self, result: object) -> str:
