@@ -1,0 +1,191 @@
+"""What the host may have this guest do. Each action begins a program or writes a file, and never waits for long.
+
+An action returns an empty text, or why it could not be done: that goes back to a host that asked for an answer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+THAW_AFTER_S = 60.0  # a host that forgets a frozen guest does not keep it so
+CPU_DIRECTORY = "/sys/devices/system/cpu"
+HOOK_TIMEOUT_S = 8
+HOOK_DIRECTORIES = ("/etc/olvm-guest-agent/hooks.d", "/etc/ovirt-guest-agent/hooks.d")
+
+
+def begin(command: list[str]) -> str:
+    """Start a program and leave it."""
+    if shutil.which(command[0]) is None:
+        return f"{command[0]} is not installed"
+    try:
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def shutdown(message: str, delay_s: int, reboot: bool) -> str:
+    """`shutdown` counts in minutes; busybox has none and goes at once."""
+    when = "now" if delay_s < 60 else f"+{delay_s // 60}"
+    if shutil.which("shutdown"):
+        return begin(["shutdown", "-r" if reboot else "-h", when, message or "asked for by the host"])
+    return begin(["reboot" if reboot else "poweroff"])
+
+
+def hibernate(state: str) -> str:
+    if shutil.which("systemctl"):
+        return begin(["systemctl", "hibernate" if state == "disk" else "suspend"])
+    try:
+        with open("/sys/power/state", "w") as file:
+            file.write("disk" if state == "disk" else "mem")
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def notify(message: str) -> str:
+    """To everybody's terminal."""
+    if not shutil.which("wall"):
+        return "wall is not installed"
+    try:
+        subprocess.run(["wall"], input=message.encode(), timeout=5, check=True, stdout=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return ""
+
+
+def set_cpu_count(count: int) -> str:
+    """Switch CPUs on and off, the highest numbers first; CPU 0 stays."""
+    names = sorted(
+        (name for name in os.listdir(CPU_DIRECTORY) if name[3:].isdigit()), key=lambda one: int(one[3:])
+    )
+    if not 1 <= count <= len(names):
+        return f"this guest has {len(names)} CPUs, not {count}"
+    for number, name in enumerate(names):
+        path = os.path.join(CPU_DIRECTORY, name, "online")
+        if os.path.exists(path):
+            try:
+                with open(path, "r+") as file:
+                    wanted = "1" if number < count else "0"
+                    if file.read().strip() != wanted:
+                        file.seek(0)
+                        file.write(wanted)
+            except OSError as error:
+                return f"CPU {number}: {error}"
+    return ""
+
+
+def session_command(verb: str, session: str) -> str:
+    """lock-session or terminate-session, of one session by its terminal or of all."""
+    if shutil.which("loginctl"):
+        number = _session_number(session) if session else ""
+        if session and not number:
+            return f"nobody is logged on at {session}"
+        if not session and verb == "terminate-session":
+            return begin(["loginctl", "terminate-seat", "seat0"])
+        return begin(["loginctl", verb, number] if number else ["loginctl", "lock-sessions"])
+    if verb == "terminate-session":
+        return _hang_up(session)
+    return "loginctl is not installed"
+
+
+def _session_number(session: str) -> str:
+    try:
+        said = subprocess.run(
+            ["loginctl", "list-sessions", "--no-legend"], stdout=subprocess.PIPE, timeout=5, check=True
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return next((line.split()[0] for line in said.splitlines() if session in line.split()[1:]), "")
+
+
+def _hang_up(session: str) -> str:
+    """Without logind: end what reads that terminal, its session's leader first."""
+    if not session:
+        return "without loginctl a session must be named"
+    ended = 0
+    for name in os.listdir("/proc"):
+        try:
+            if (
+                name.isdigit()
+                and os.readlink(f"/proc/{name}/fd/0") == "/dev/" + session
+                and os.getsid(int(name)) == int(name)
+            ):
+                os.kill(int(name), signal.SIGHUP)
+                ended += 1
+        except (OSError, ValueError):
+            continue
+    return "" if ended else f"nobody is logged on at {session}"
+
+
+class Freezer:
+    """Stops file systems in a consistent state. What was frozen is thawed after `THAW_AFTER_S`, asked or not."""
+
+    def __init__(self, mounts: Callable[[], list[tuple[str, str]]], clock: Callable[[], float]) -> None:
+        self._mounts = mounts
+        self._clock = clock
+        self._frozen: list[int] = []
+        self.thaw_at_s: float | None = None
+
+    def freeze(self) -> str:
+        if self._frozen:
+            return ""
+        for path, _ in reversed(self._mounts()):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                self.thaw()
+                return f"{path}: {error}"
+            try:
+                fcntl.ioctl(descriptor, FIFREEZE, 0)
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno not in (95, 25):  # a file system that cannot be frozen holds nobody up
+                    self.thaw()
+                    return f"{path}: {error}"
+            else:
+                self._frozen.append(descriptor)
+        self.thaw_at_s = self._clock() + THAW_AFTER_S
+        return ""
+
+    def thaw(self) -> str:
+        reason = ""
+        while self._frozen:
+            descriptor = self._frozen.pop()
+            try:
+                fcntl.ioctl(descriptor, FITHAW, 0)
+            except OSError as error:
+                reason = str(error)
+            os.close(descriptor)
+        self.thaw_at_s = None
+        return reason
+
+
+def run_hooks(event: str, failure: str) -> str:
+    """Executable files of the event's directories, in the order of their names, each with a bound."""
+    failed = []
+    for directory in HOOK_DIRECTORIES:
+        place = os.path.join(directory, event)
+        for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
+            path = os.path.join(place, name)
+            if os.access(path, os.X_OK):
+                environment = dict(os.environ, OLVM_EVENT=event, OLVM_FAILURE=failure)
+                try:
+                    subprocess.run(
+                        [path], env=environment, timeout=HOOK_TIMEOUT_S, check=True, stdin=subprocess.DEVNULL
+                    )
+                except (OSError, subprocess.SubprocessError) as error:
+                    failed.append(f"{name}: {error}")
+    return "; ".join(failed)

@@ -1,0 +1,366 @@
+"""What this guest is and does, read from its own files: no fact is kept, none is guessed.
+
+`root` is where the file system begins, so that tests have one of their own. A file that is missing makes a fact empty,
+never an error: guests differ.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from typing import Any
+
+COMMAND_TIMEOUT_S = 5
+SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
+REAL_FILESYSTEMS = frozenset(
+    [
+        "ext2",
+        "ext3",
+        "ext4",
+        "xfs",
+        "btrfs",
+        "vfat",
+        "exfat",
+        "ntfs",
+        "ntfs3",
+        "f2fs",
+        "jfs",
+        "reiserfs",
+        "zfs",
+        "iso9660",
+        "udf",
+        "fuseblk",
+        "bcachefs",
+    ]
+)
+# struct utmp of Linux: type, pid, line, id, user, host, …
+UTMP = struct.Struct("<hxxi32s4s32s256s")
+UTMP_BYTES = 384
+USER_PROCESS = 7
+
+
+class Facts:
+    def __init__(self, root: str = "/") -> None:
+        self._root = root
+        self._vmstat: dict[str, int] = {}
+        self._vmstat_s = 0.0
+        self._packages: tuple[float, list[str]] = (0.0, [])
+
+    def _read(self, path: str) -> str:
+        try:
+            with open(os.path.join(self._root, path.lstrip("/")), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            return ""
+
+    def _list(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(os.path.join(self._root, path.lstrip("/"))))
+        except OSError:
+            return []
+
+    # ------------------------------------------------------------------ memory
+
+    def _meminfo(self) -> dict[str, int]:
+        """KiB."""
+        found = {}
+        for line in self._read("/proc/meminfo").splitlines():
+            key, _, value = line.partition(":")
+            words = value.split()
+            if words and words[0].isdigit():
+                found[key] = int(words[0])
+        return found
+
+    def memory(self) -> dict[str, int]:
+        """oVirt's memory-stat; sizes in KiB, swapping and faults a second since the last question."""
+        info = self._meminfo()
+        now_s = time.monotonic()
+        counters = {}
+        for line in self._read("/proc/vmstat").splitlines():
+            key, _, value = line.partition(" ")
+            if key in ("pswpin", "pswpout", "pgfault", "pgmajfault") and value.isdigit():
+                counters[key] = int(value)
+        before, passed_s = self._vmstat, now_s - self._vmstat_s
+        self._vmstat, self._vmstat_s = counters, now_s
+
+        def rate(key: str) -> int:
+            if key not in before or passed_s <= 0:
+                return 0
+            return max(0, int((counters.get(key, 0) - before[key]) / passed_s))
+
+        unused = info.get("MemFree", 0)
+        buffers, cached = info.get("Buffers", 0), info.get("Cached", 0)
+        return {
+            "mem_total": info.get("MemTotal", 0),
+            "mem_free": info.get("MemAvailable", unused + buffers + cached),
+            "mem_unused": unused,
+            "mem_buffers": buffers,
+            "mem_cached": cached,
+            "swap_total": info.get("SwapTotal", 0),
+            "swap_usage": info.get("SwapTotal", 0) - info.get("SwapFree", 0),
+            "swap_in": rate("pswpin"),
+            "swap_out": rate("pswpout"),
+            "pageflt": rate("pgfault"),
+            "majflt": rate("pgmajfault"),
+        }
+
+    # ------------------------------------------------------------------ who it is
+
+    def uptime_s(self) -> float:
+        words = self._read("/proc/uptime").split()
+        return float(words[0]) if words else 0.0
+
+    def boot_id(self) -> str:
+        return self._read("/proc/sys/kernel/random/boot_id").strip()
+
+    def host_name(self) -> str:
+        return self._read("/proc/sys/kernel/hostname").strip() or platform.node()
+
+    def fqdn(self) -> str:
+        """From /etc/hosts, as `hostname -f` finds it without asking a name server that may be away."""
+        name = self.host_name()
+        for line in self._read("/etc/hosts").splitlines():
+            words = line.split("#", 1)[0].split()[1:]
+            if name in words or any(word.split(".", 1)[0] == name for word in words):
+                full = next((word for word in words if "." in word and word.split(".", 1)[0] == name), "")
+                if full:
+                    return full
+        domain = self._read("/proc/sys/kernel/domainname").strip()
+        return f"{name}.{domain}" if domain not in ("", "(none)") else name
+
+    def os_release(self) -> dict[str, str]:
+        found = {}
+        for line in (self._read("/etc/os-release") or self._read("/usr/lib/os-release")).splitlines():
+            key, equals, value = line.partition("=")
+            if equals and not key.startswith("#"):
+                found[key.strip()] = value.strip().strip("\"'")
+        return found
+
+    def os_info(self) -> dict[str, str]:
+        release = self.os_release()
+        return {
+            "version": release.get("VERSION_ID", ""),
+            "distribution": release.get("NAME", "") or platform.system(),
+            "codename": release.get("VERSION_CODENAME", ""),
+            "arch": platform.machine(),
+            "type": "linux",
+            "kernel": self._read("/proc/sys/kernel/osrelease").strip() or platform.release(),
+        }
+
+    def timezone(self) -> tuple[str, int]:
+        """Name, and minutes east of Greenwich now."""
+        name = self._read("/etc/timezone").strip()
+        if not name:
+            try:
+                target = os.readlink(os.path.join(self._root, "etc/localtime"))
+                name = target.split("/zoneinfo/", 1)[1] if "/zoneinfo/" in target else ""
+            except OSError:
+                name = ""
+        return name or time.strftime("%Z") or "UTC", time.localtime().tm_gmtoff // 60
+
+    def cpu_count(self) -> int:
+        """Those that are online."""
+        total = 0
+        for part in self._read("/sys/devices/system/cpu/online").strip().split(","):
+            first, _, last = part.partition("-")
+            if first.isdigit():
+                total += int(last or first) - int(first) + 1
+        return total or os.cpu_count() or 1
+
+    # ------------------------------------------------------------------ network
+
+    def interfaces(self) -> list[dict[str, Any]]:
+        inet6: dict[str, list[str]] = {}
+        for line in self._read("/proc/net/if_inet6").splitlines():
+            words = line.split()
+            if len(words) == 6:
+                groups = [words[0][at : at + 4] for at in range(0, 32, 4)]
+                text = socket.inet_ntop(socket.AF_INET6, bytes.fromhex("".join(groups)))
+                inet6.setdefault(words[5], []).append(text)
+        inet = self._inet()
+        found = []
+        for name in self._list("/sys/class/net"):
+            address = self._read(f"/sys/class/net/{name}/address").strip()
+            if name != "lo":
+                found.append(
+                    {"name": name, "hw": address, "inet": inet.get(name, []), "inet6": inet6.get(name, [])}
+                )
+        return found
+
+    def _inet(self) -> dict[str, list[str]]:
+        """All IPv4 addresses: the local entries of the kernel's routing trie say them, and whose they are."""
+        local = set()
+        lines = self._read("/proc/net/fib_trie").splitlines()
+        for before, line in zip(lines, lines[1:]):  # noqa: B905, RUF007 - Python 3.8 has neither
+            if "host LOCAL" in line:
+                local.add(before.split()[-1])
+        routes = []  # (network, mask, card), of what is directly connected
+        for line in self._read("/proc/net/route").splitlines()[1:]:
+            words = line.split()
+            if len(words) > 7 and words[2] == "00000000":
+                network, mask = (struct.unpack("<I", bytes.fromhex(words[at]))[0] for at in (1, 7))
+                routes.append((socket.ntohl(network), socket.ntohl(mask), words[0]))
+        found: dict[str, list[str]] = {}
+        for address in sorted(local):
+            number = struct.unpack(">I", socket.inet_aton(address))[0]
+            fitting = [(mask, card) for network, mask, card in routes if mask and number & mask == network]
+            if fitting and not address.startswith("127."):
+                found.setdefault(max(fitting)[1], []).append(address)
+        for name in self._list("/sys/class/net"):
+            if name not in found and self._root == "/":
+                primary = _primary_address(name)
+                if primary and name != "lo":
+                    found[name] = [primary]
+        return found
+
+    # ------------------------------------------------------------------ users
+
+    def sessions(self) -> list[tuple[str, str]]:
+        """(user, line) of everybody who is logged on."""
+        try:
+            with open(os.path.join(self._root, "run/utmp"), "rb") as file:
+                data = file.read()
+        except OSError:
+            return []
+        found = []
+        for at in range(0, len(data) - UTMP_BYTES + 1, UTMP_BYTES):
+            kind, pid, line, _, user, _ = UTMP.unpack_from(data, at)
+            alive = self._root != "/" or os.path.exists(f"/proc/{pid}")
+            if kind == USER_PROCESS and alive:
+                texts = [one.split(b"\0", 1)[0].decode("utf-8", "replace") for one in (user, line)]
+                found.append((texts[0], texts[1]))
+        return found
+
+    def active_user(self) -> str:
+        """Of the console if somebody is there, else the first of those logged on; empty: nobody."""
+        sessions = self.sessions()
+        local = [user for user, line in sessions if not line.startswith("pts/")]
+        return (local or [user for user, _ in sessions] or [""])[0]
+
+    # ------------------------------------------------------------------ file systems
+
+    def mounts(self) -> list[tuple[str, str]]:
+        """(path, type) of file systems that hold data, each device once."""
+        found, seen = [], set()
+        for line in self._read("/proc/self/mounts").splitlines():
+            words = line.split(" ")
+            if len(words) > 3 and words[2] in REAL_FILESYSTEMS and words[0] not in seen:
+                seen.add(words[0])
+                found.append((words[1].encode().decode("unicode_escape"), words[2]))
+        return found
+
+    def disks_usage(self) -> list[dict[str, Any]]:
+        found = []
+        for path, kind in self.mounts():
+            try:
+                usage = os.statvfs(path)
+            except OSError:
+                continue
+            total = usage.f_blocks * usage.f_frsize
+            used = total - usage.f_bfree * usage.f_frsize
+            found.append({"path": path, "fs": kind, "total": str(total), "used": str(used)})
+        return found
+
+    def disk_mapping(self) -> dict[str, dict[str, str]]:
+        """By serial: what the disk is called here."""
+        found = {}
+        for name in self._list("/sys/block"):
+            serial = self._read(f"/sys/block/{name}/serial").strip()
+            serial = serial or self._read(f"/sys/block/{name}/device/serial").strip()
+            if serial:
+                found[serial] = {"name": "/dev/" + name}
+        return found
+
+    # ------------------------------------------------------------------ software
+
+    def applications(self) -> list[str]:
+        """name-version of what is installed, whichever manager this guest has; read again when its records changed."""
+        sources = (
+            "var/lib/dpkg/status",
+            "var/lib/rpm",
+            "usr/lib/sysimage/rpm",
+            "lib/apk/db/installed",
+            "var/lib/flatpak",
+        )
+        changed = max([self._changed_s(path) for path in sources] or [0.0])
+        if changed and self._packages[0] == changed:
+            return self._packages[1]
+        found = self._dpkg() + self._rpm() + self._apk() + self._flatpak()
+        self._packages = (changed, sorted(found))
+        return self._packages[1]
+
+    def _changed_s(self, path: str) -> float:
+        try:
+            return os.stat(os.path.join(self._root, path)).st_mtime
+        except OSError:
+            return 0.0
+
+    def _dpkg(self) -> list[str]:
+        found = []
+        for paragraph in self._read("/var/lib/dpkg/status").split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line[:40])
+            if fields.get("Status", "").endswith(" installed") and "Package" in fields:
+                found.append("{}-{}".format(fields["Package"], fields.get("Version", "")))
+        return found
+
+    def _rpm(self) -> list[str]:
+        if not (self._list("/var/lib/rpm") or self._list("/usr/lib/sysimage/rpm")):
+            return []
+        return run_lines(["rpm", "-qa", "--qf", "%{NAME}-%{VERSION}-%{RELEASE}\\n"])
+
+    def _apk(self) -> list[str]:
+        found = []
+        for paragraph in self._read("/lib/apk/db/installed").split("\n\n"):
+            fields = dict(line.split(":", 1) for line in paragraph.splitlines() if line[1:2] == ":")
+            if "P" in fields:
+                found.append("{}-{}".format(fields["P"], fields.get("V", "")))
+        return found
+
+    def _flatpak(self) -> list[str]:
+        return [f"{name}-flatpak" for name in self._list("/var/lib/flatpak/app")]
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Of Podman or Docker, if one is here and answers in time."""
+        shape = "{{.ID}}\t{{.Names}}\t{{.Command}}\t{{.Status}}\t{{.Image}}"
+        for program in ("podman", "docker"):
+            if shutil.which(program):
+                found = []
+                for line in run_lines([program, "ps", "--all", "--format", shape]):
+                    words = (line.split("\t") + [""] * 5)[:5]
+                    keys = ("id", "names", "command", "status", "image")
+                    one: dict[str, Any] = dict(zip(keys, words))  # noqa: B905 - Python 3.8 has no strict
+                    one["names"] = [name for name in words[1].split(",") if name]
+                    found.append(one)
+                return found
+        return []
+
+
+def _primary_address(name: str) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            said = fcntl.ioctl(asking.fileno(), SIOCGIFADDR, struct.pack("256s", name[:15].encode()))
+        except OSError:
+            return ""
+    return socket.inet_ntoa(said[20:24])
+
+
+def run_lines(command: list[str]) -> list[str]:
+    """What a program prints; nothing if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=COMMAND_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line]

@@ -1,0 +1,48 @@
+"""What pam_exec runs: asks the agent whether this user may have this session now. Exit code 0 lets PAM go on.
+
+PAM says who and where in the environment; the greeter has left the token in a file that only root can read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import syslog
+
+from guest_agent.credentials import SOCKET, ask
+
+TIMEOUT_S = 3.0
+TOKENS = "/run/olvm-tokens"
+
+
+def token_file(session: str) -> str:
+    return os.path.join(TOKENS, session.replace("/", "_"))
+
+
+def main(socket_path: str = SOCKET) -> int:
+    session = os.environ.get("PAM_TTY", "").replace("/dev/", "", 1)
+    user = os.environ.get("PAM_USER", "")
+    path = token_file(session)
+    try:
+        with open(path, encoding="ascii") as file:
+            token = file.read().strip()
+        os.unlink(path)  # whatever comes of it: one question
+    except OSError:
+        return 1  # an ordinary login, with a password
+    try:
+        answer = ask(
+            socket_path, {"verb": "check", "user": user, "session": session, "token": token}, TIMEOUT_S
+        )
+    except (OSError, ValueError) as error:
+        syslog.syslog(syslog.LOG_WARNING, f"logon of {user} on {session}: {error}")
+        return 1
+    if not answer.get("ok"):
+        syslog.syslog(
+            syslog.LOG_WARNING, "logon of {} on {} refused: {}".format(user, session, answer.get("reason"))
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
