@@ -113,7 +113,7 @@ def _check_texts(root: ET.Element, name: str) -> None:
             wrong = _NO_XML.search(text)
             if wrong:
                 raise BadInput(
-                    f"domain {name!r}: {text[:40]!r} holds the character {wrong.group()!r}, which libvirt cannot be told"
+                    f"domain {name!r}: {text[:40]!r} holds the character {wrong.group()!r}, which XML has not"
                 )
 
 
