@@ -1,0 +1,289 @@
+"""What is the simulated hypervisor's own about tasks: time, refusals, room, load, and what moves with a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypervisor_backends.protocol import (
+    AttachDisk,
+    AttachNic,
+    CallFailed,
+    CallGuest,
+    CallSucceeded,
+    ContinueDomain,
+    CreatePool,
+    CreateSnapshot,
+    CreateVolume,
+    DestroyDomain,
+    DetachDisk,
+    FreezeGuest,
+    GuestAnswer,
+    HypervisorRequest,
+    ListSnapshots,
+    ListVolumes,
+    PauseDomain,
+    PlugMemory,
+    ResizeVolume,
+    SetBalloon,
+    SetConsoleTicket,
+    SetVcpus,
+    SnapshotList,
+    StartDomain,
+    UnplugMemory,
+    VolumeList,
+)
+from hypervisor_backends.simulated_config import SimulatedConfig
+from hypervisor_backends.simulated_fabric import MemoryFabric
+from hypervisor_backends.simulated_faults import Fault
+from olvm.model.hardware import DiskSpec, NicSpec
+from tests.unit.hypervisor_backends.bench import (
+    GIB,
+    VirtualScheduler,
+    address_of,
+    migrate_of,
+    simulated_bench,
+)
+from tests.unit.hypervisor_backends.task_bench import MIB, VM, simulated_task_bench, spec_of
+
+BLOCK = 128 * MIB
+
+
+# ---------------------------------------------------------------- time and refusals
+
+
+def test_task_is_answered_when_its_time_is_over() -> None:
+    tasks, _ = simulated_task_bench(SimulatedConfig(task_time_s=0.5))
+    answers = tasks.bench.call(SetVcpus(vm_id=VM, vcpus=2))
+    tasks.bench.scheduler.advance(0.4)
+    early = list(answers)
+    tasks.bench.scheduler.advance(0.2)
+
+    assert (early, answers) == ([], [CallSucceeded()])
+
+
+def test_unwilling_guest_keeps_its_device_and_gives_it_at_the_next_try() -> None:
+    tasks, hypervisor = simulated_task_bench()
+    tasks.do(PlugMemory(vm_id=VM, name="m1", size_bytes=BLOCK))
+    hypervisor.inject(Fault(kind="guest_refuses_unplug", vm=VM))
+
+    failure = tasks.failure(UnplugMemory(vm_id=VM, name="m1"))
+    assert (failure.code, failure.can_retry) == ("guest_refused", True)
+    tasks.do(UnplugMemory(vm_id=VM, name="m1"))
+
+
+def test_refusals_of_guests_are_drawn_from_the_seed() -> None:
+    def refusals() -> list[bool]:
+        tasks, _ = simulated_task_bench(SimulatedConfig(guest_refuses_unplug_probability=0.5))
+        codes = []
+        for _ in range(20):
+            result = tasks.bench.settle(DetachDisk(vm_id=VM, name="vda"))
+            codes.append(isinstance(result, CallFailed))
+            if not codes[-1]:
+                tasks.do(AttachDisk(vm_id=VM, disk=DiskSpec(name="vda", size_bytes=64 * MIB)))
+        return codes
+
+    first = refusals()
+    assert first == refusals()
+    assert 3 < sum(first) < 17
+
+
+def test_paused_guest_lets_go_of_nothing_and_hears_nothing() -> None:
+    tasks, _ = simulated_task_bench()
+    tasks.do(PauseDomain(vm_id=VM))
+
+    assert tasks.refused(DetachDisk(vm_id=VM, name="vda")) == "guest_refused"
+    assert tasks.refused(FreezeGuest(vm_id=VM)) == "guest_silent"
+    assert tasks.refused(CallGuest(vm_id=VM, message="lock-screen")) == "guest_silent"
+    assert tasks.refused(CreateSnapshot(vm_id=VM, name="s", quiesce=True)) == "guest_refused"
+    tasks.do(CreateSnapshot(vm_id=VM, name="s"))
+    tasks.do(ContinueDomain(vm_id=VM))
+    assert tasks.do(CallGuest(vm_id=VM, message="lock-screen")) == GuestAnswer()
+
+
+def test_domain_that_ends_during_a_task_answers_it_and_leaves_no_timer() -> None:
+    tasks, _ = simulated_task_bench(SimulatedConfig(task_time_s=5))
+    answers = tasks.bench.call(SetVcpus(vm_id=VM, vcpus=2))
+    tasks.bench.succeed(DestroyDomain(vm_id=VM), seconds=0)
+
+    (answer,) = answers
+    assert isinstance(answer, CallFailed)
+    assert answer.code == "domain_ended"
+    tasks.bench.scheduler.advance(60)
+    assert len(answers) == 1
+
+
+def test_lost_host_answers_no_task() -> None:
+    tasks, hypervisor = simulated_task_bench(SimulatedConfig(task_time_s=5))
+    answers = tasks.bench.call(SetVcpus(vm_id=VM, vcpus=2))
+    hypervisor.power_off()
+    tasks.bench.scheduler.advance(60)
+
+    assert answers == []
+
+
+def test_task_before_the_launch_is_refused() -> None:
+    bench, _ = simulated_bench()
+    bench.call(StartDomain(vm_id=VM, epoch=1, spec=spec_of()))
+
+    assert bench.refuse(SetVcpus(vm_id=VM, vcpus=2), seconds=0).code == "wrong_state"
+
+
+@pytest.mark.parametrize("kind", ["call_fails", "call_times_out", "call_hangs"])
+def test_planted_faults_strike_tasks_as_other_calls(kind: str) -> None:
+    tasks, hypervisor = simulated_task_bench()
+    hypervisor.inject(Fault(kind=kind, request="SetVcpus"))  # type: ignore[arg-type]
+    answers = tasks.bench.call(SetVcpus(vm_id=VM, vcpus=2))
+    tasks.bench.scheduler.advance(120)
+
+    known = [answer.outcome_known for answer in answers if isinstance(answer, CallFailed)]
+    assert known == {"call_fails": [True], "call_times_out": [False], "call_hangs": []}[kind]
+    state = tasks.bench.state(VM)
+    assert state is not None
+    assert state.vcpus == (2 if kind == "call_times_out" else 1)
+
+
+# ---------------------------------------------------------------- room and load
+
+
+def test_plugged_memory_takes_the_hosts_room_until_the_machine_ends() -> None:
+    bench, _ = simulated_bench(memory_bytes=GIB)
+    big = spec_of("big")
+    bench.succeed(StartDomain(vm_id=VM, epoch=1, spec=big))
+    bench.succeed(PlugMemory(vm_id=VM, name="m1", size_bytes=5 * BLOCK))
+
+    state = bench.state(VM)
+    assert state is not None
+    assert state.memory_bytes == 256 * MIB + 5 * BLOCK
+    assert bench.refuse(StartDomain(vm_id="v2", epoch=1, spec=spec_of("two"))).code == "out_of_memory"
+    bench.succeed(DestroyDomain(vm_id=VM))
+    bench.succeed(StartDomain(vm_id="v2", epoch=1, spec=spec_of("two")))
+    assert bench.backend.statistics()[0].mem_used_percent < 30
+
+
+def test_memory_that_the_host_has_not_is_not_plugged() -> None:
+    bench, _ = simulated_bench(memory_bytes=512 * MIB)
+    bench.succeed(StartDomain(vm_id=VM, epoch=1, spec=spec_of()))
+
+    request = PlugMemory(vm_id=VM, name="m1", size_bytes=3 * BLOCK)
+    failure = bench.refuse(request)
+    assert (failure.code, failure.can_retry) == ("out_of_memory", True)
+
+
+def test_cpus_that_the_host_has_not_are_not_plugged_where_they_are_counted() -> None:
+    bench, _ = simulated_bench(SimulatedConfig(cpu_overcommit_percent=100), cpus=2)
+    bench.succeed(StartDomain(vm_id=VM, epoch=1, spec=spec_of()))
+
+    assert bench.refuse(SetVcpus(vm_id=VM, vcpus=3)).code == "out_of_cpus"
+    bench.succeed(SetVcpus(vm_id=VM, vcpus=2))
+    assert bench.refuse(StartDomain(vm_id="v2", epoch=1, spec=spec_of("two"))).code == "out_of_cpus"
+
+
+def test_counters_never_go_back_whatever_is_plugged() -> None:
+    tasks, _ = simulated_task_bench()
+    requests: list[HypervisorRequest] = [
+        SetVcpus(vm_id=VM, vcpus=3),
+        AttachDisk(vm_id=VM, disk=DiskSpec(name="vdb", size_bytes=MIB)),
+        AttachNic(vm_id=VM, nic=NicSpec(name="eth1")),
+        PlugMemory(vm_id=VM, name="m1", size_bytes=BLOCK),
+        SetVcpus(vm_id=VM, vcpus=1),
+        DetachDisk(vm_id=VM, name="vdb"),
+    ]
+    _, (before,) = tasks.bench.backend.statistics()
+    for request in requests:
+        tasks.do(request)
+        _, (after,) = tasks.bench.backend.statistics()
+        assert after.cpu_usage_ns > before.cpu_usage_ns
+        assert after.disks[0].written_bytes >= before.disks[0].written_bytes
+        assert after.nics[0].rx_bytes >= before.nics[0].rx_bytes
+        before = after
+    assert (before.vcpu_count, before.mem_total_kib) == (1, (256 * MIB + BLOCK) // 1024)
+    assert [nic.name for nic in before.nics] == ["eth0", "eth1"]
+    assert [disk.name for disk in before.disks] == ["vda", "cd"]
+
+
+def test_balloon_is_followed_by_a_guest_that_is_up() -> None:
+    tasks, _ = simulated_task_bench()
+    tasks.do(SetBalloon(vm_id=VM, memory_bytes=128 * MIB))
+    _, (sample,) = tasks.bench.backend.statistics()
+
+    assert (sample.balloon_cur_kib, sample.balloon_target_kib, sample.balloon_max_kib) == (
+        128 * 1024,
+        128 * 1024,
+        256 * 1024,
+    )
+
+
+def test_storage_that_is_full_takes_nothing_more() -> None:
+    tasks, _ = simulated_task_bench(SimulatedConfig(storage_bytes=200 * MIB))
+    tasks.do(CreatePool(name="p", path="/p"))
+    tasks.do(CreateVolume(pool="p", name="a", size_bytes=100 * MIB))
+
+    failure = tasks.failure(CreateVolume(pool="p", name="b", size_bytes=37 * MIB))
+    assert (failure.code, failure.can_retry) == ("no_space", True)
+    assert tasks.refused(ResizeVolume(pool="p", name="a", size_bytes=137 * MIB)) == "no_space"
+    tasks.do(ResizeVolume(pool="p", name="a", size_bytes=136 * MIB))
+    assert tasks.refused(AttachDisk(vm_id=VM, disk=DiskSpec(name="vdb", size_bytes=1))) == "no_space"
+
+
+def test_machine_whose_disk_cannot_be_made_does_not_start() -> None:
+    bench, _ = simulated_bench(SimulatedConfig(storage_bytes=10 * MIB))
+
+    assert bench.refuse(StartDomain(vm_id=VM, epoch=1, spec=spec_of())).code == "no_space"
+    assert bench.backend.domains() == []
+
+
+# ---------------------------------------------------------------- what stays and what moves
+
+
+def test_disks_and_snapshots_outlive_the_machine_and_the_hosts_boot() -> None:
+    tasks, hypervisor = simulated_task_bench()
+    tasks.do(CreateSnapshot(vm_id=VM, name="s1"))
+    hypervisor.power_off()
+    hypervisor.power_on()
+    tasks.do(StartDomain(vm_id=VM, epoch=2, spec=spec_of()))
+
+    assert tasks.snapshots() == ["s1"]
+    volumes = tasks.do(ListVolumes(pool="default"))
+    assert isinstance(volumes, VolumeList)
+    assert [volume.name for volume in volumes.volumes] == [f"{VM}-vda"]
+
+
+def test_what_was_plugged_and_frozen_goes_along_with_a_migration() -> None:
+    scheduler, fabric = VirtualScheduler(), MemoryFabric()
+    source, _ = simulated_bench(scheduler=scheduler, fabric=fabric)
+    target, _ = simulated_bench(name="h2", scheduler=scheduler, fabric=fabric)
+    source.start()
+    source.succeed(AttachDisk(vm_id="v1", disk=DiskSpec(name="vdb", size_bytes=MIB)))
+    source.succeed(CreateSnapshot(vm_id="v1", name="s1"))
+    source.succeed(migrate_of(address_of(target)), seconds=50)
+
+    value = target.succeed(ListSnapshots(vm_id="v1")).value
+    assert isinstance(value, SnapshotList)
+    assert [snapshot.name for snapshot in value.snapshots] == ["s1"]
+    source.start(epoch=3)
+    value = source.succeed(ListSnapshots(vm_id="v1")).value
+    assert value == SnapshotList(snapshots=())
+
+
+def test_machine_that_migrates_takes_no_tasks_but_may_be_asked() -> None:
+    scheduler, fabric = VirtualScheduler(), MemoryFabric()
+    source, _ = simulated_bench(scheduler=scheduler, fabric=fabric)
+    target, _ = simulated_bench(name="h2", scheduler=scheduler, fabric=fabric)
+    source.start()
+    source.call(migrate_of(address_of(target), bandwidth_bytes_per_s=1e6))
+    scheduler.advance(10)
+
+    assert source.refuse(SetVcpus(vm_id="v1", vcpus=2), seconds=0).code == "wrong_state"
+    source.succeed(ListSnapshots(vm_id="v1"), seconds=0)
+
+
+def test_screens_of_machines_have_ports_of_their_own() -> None:
+    tasks, _ = simulated_task_bench()
+    tasks.do(StartDomain(vm_id="v2", epoch=1, spec=spec_of("two")))
+    tasks.do(StartDomain(vm_id="v3", epoch=1, spec=spec_of("three", vnc=False)))
+    ports = [
+        getattr(tasks.do(SetConsoleTicket(vm_id=vm_id, password="x")), "port", 0) for vm_id in (VM, "v2", VM)
+    ]
+
+    assert ports == [5900, 5901, 5900]
+    assert tasks.refused(SetConsoleTicket(vm_id="v3", password="x")) == "not_found"
