@@ -7,17 +7,30 @@ name=$1 uuid=$2 address=$3 directory=$4
 . "$directory/settings"
 export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
+# Into cgroups of its own first: what it is in when it gets a cgroup namespace is the root of that.
+if [ -n "$CGROUPS" ] && [ -z "${in_cgroups:-}" ]; then
+  for hierarchy in $CGROUPS; do
+    parent=/sys/fs/cgroup/${hierarchy#v2}
+    mkdir -p "$parent/$CGROUP"
+    if [ "$hierarchy" = cpuset ]; then
+      for file in cpuset.cpus cpuset.mems; do cat "$parent/$file" > "$parent/$CGROUP/$file"; done
+    fi
+    echo $$ > "$parent/$CGROUP/cgroup.procs"
+  done
+  in_cgroups=1 exec unshare -C "$0" "$@"
+fi
+
 hostname "$name"
 mount --make-rprivate /
 mount -t proc proc /proc
 
 first_boot() {
-  mkdir -p "$directory"/{etc-libvirt,var-lib-libvirt,var-log-libvirt,var-cache-libvirt,run,tmp}
+  mkdir -p "$directory"/{etc-libvirt,var-lib-libvirt,var-log-libvirt/qemu,var-cache-libvirt,run,tmp}
+  # The distribution's own configuration; nothing of the machines, storage, secrets and hooks that this computer has.
   cp -a /etc/libvirt/. "$directory/etc-libvirt/"
-  cp -a /var/lib/libvirt/. "$directory/var-lib-libvirt/" 2>/dev/null || true
   rm -rf "$directory"/etc-libvirt/qemu/*.xml "$directory"/etc-libvirt/qemu/autostart \
-    "$directory"/etc-libvirt/qemu/networks/autostart "$directory"/etc-libvirt/storage "$directory"/etc-libvirt/secrets \
-    "$directory"/var-lib-libvirt/qemu/* "$directory"/var-lib-libvirt/dnsmasq
+    "$directory"/etc-libvirt/qemu/networks "$directory"/etc-libvirt/{storage,secrets,hooks,nwfilter-binding}
+  mkdir -p "$directory"/var-lib-libvirt/{qemu,images,boot,network,dnsmasq,filesystems,swtpm,lockd/files}
   cat > "$directory/etc-libvirt/libvirtd.conf" <<CONF
 host_uuid = "$uuid"
 listen_tls = 0
@@ -72,15 +85,31 @@ ln -s /proc/self/fd "$dev/fd"
 for stream in "stdin 0" "stdout 1" "stderr 2"; do ln -s "/proc/self/fd/${stream#* }" "$dev/${stream% *}"; done
 mount --move "$dev" /dev
 
-mount --bind "$directory/etc-libvirt" /etc/libvirt
-mount --bind "$directory/var-lib-libvirt" /var/lib/libvirt
-mount --bind "$directory/var-log-libvirt" /var/log/libvirt
-mount --bind "$directory/var-cache-libvirt" /var/cache/libvirt
+# One of the host's own directories in place of this computer's. The laboratory itself stays in sight.
+cover() {
+  case "$LAB/" in "$2"/*) mkdir -p "$1${LAB#"$2"}"; mount --rbind "$LAB" "$1${LAB#"$2"}";; esac
+  mount --rbind "$1" "$2"
+}
+cover "$directory/etc-libvirt" /etc/libvirt
+cover "$directory/var-lib-libvirt" /var/lib/libvirt
+cover "$directory/var-log-libvirt" /var/log/libvirt
+cover "$directory/var-cache-libvirt" /var/cache/libvirt
+cover "$directory/run" /run
+cover "$directory/tmp" /tmp
 mount --bind "$directory/hosts" /etc/hosts
-mount --bind "$directory/run" /run
-mount --bind "$directory/tmp" /tmp
-mount -t sysfs sysfs /sys 2>/dev/null || true  # this namespace's network cards; a machine that forbids it shows its own
-if [ -n "$CGROUPS" ]; then
+# The power switch's fence agent, as if a package had brought it.
+mount -t overlay -o "lowerdir=$FENCE_AGENTS:/usr/sbin" overlay /usr/sbin || echo "no fence agent in /usr/sbin"
+# This namespace's network cards; a computer that forbids it shows its own.
+mount -t sysfs sysfs /sys 2>/dev/null || true
+if [ "$CGROUPS" = v2 ]; then
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  # Controllers are given to children of a group that holds no process.
+  mkdir -p /sys/fs/cgroup/init
+  echo $$ > /sys/fs/cgroup/init/cgroup.procs
+  for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control || true
+  done
+elif [ -n "$CGROUPS" ]; then
   mount -t tmpfs cgroup /sys/fs/cgroup
   for controller in $CGROUPS; do
     mkdir -p "/sys/fs/cgroup/$controller"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -36,12 +35,51 @@ PACKAGE_BY_FILE: dict[str, str] = {
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 INSTALL_TIMEOUT_S = 900.0
+DEVICES = {
+    "/dev/net/tun": "give this container the device, or load the module tun",
+    "/dev/fuse": "give this container the device, or load the module fuse",
+}
+MEMORY_MIB_MIN = 2048
+# In namespaces of its own: nothing of it is left.
+PROBE = (
+    "mount --make-rprivate / && mount -t tmpfs probe /mnt && ip link add probe type bridge "
+    "&& ip link add probe0 type veth peer name probe1"
+)
 
 
 def missing() -> list[str]:
     """Packages whose files are not here, sorted."""
     lacking = {package for file, package in PACKAGE_BY_FILE.items() if not _is_there(file)}
     return sorted(lacking)
+
+
+def lacking() -> list[str]:
+    """Why no laboratory can be made here: sentences, each with what to do; empty when it can."""
+    if os.geteuid() != 0:
+        return ["hosts are made of namespaces, which only root may make here; run it as root"]
+    if packages := missing():
+        return [f"Debian packages are missing: {' '.join(packages)}; run make apt-libvirt"]
+    found = [
+        f"{device} is missing; {advice}" for device, advice in DEVICES.items() if not Path(device).exists()
+    ]
+    if (free_mib := _available_mib()) < MEMORY_MIB_MIN:
+        found.append(
+            f"{free_mib} MiB of memory are available and machines need {MEMORY_MIB_MIN}; stop something"
+        )
+    try:
+        run(["unshare", "-muipn", "--fork", "sh", "-c", PROBE])
+    except OlvmError as error:
+        found.append(
+            f"namespaces are refused ({error}); give this container the right to make them (CAP_SYS_ADMIN)"
+        )
+    return found
+
+
+def _available_mib() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
 
 
 def _is_there(file: str) -> bool:
@@ -74,10 +112,7 @@ def install() -> None:
 
 def _apt(*words: str) -> None:
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    try:
-        run([*environment, "apt-get", *words], timeout_s=INSTALL_TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        raise OlvmError(f"apt-get {words[0]} did not end within {INSTALL_TIMEOUT_S:g} s") from error
+    run([*environment, "apt-get", *words], timeout_s=INSTALL_TIMEOUT_S)
 
 
 def _no_daemons() -> AbstractContextManager[object]:
