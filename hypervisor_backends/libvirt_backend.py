@@ -22,8 +22,9 @@ import libvirt
 import msgspec
 
 from hypervisor_backends.libvirt_book import Life
-from hypervisor_backends.libvirt_calls import SUCCEEDED, Calls, LifeRequest
+from hypervisor_backends.libvirt_calls import Calls, LifeRequest
 from hypervisor_backends.libvirt_capabilities import task_context
+from hypervisor_backends.libvirt_channels import LibvirtGuests
 from hypervisor_backends.libvirt_departures import MIGRATION_REQUESTS, Departures
 from hypervisor_backends.libvirt_domain import channel_of, pause_code_of_word
 from hypervisor_backends.libvirt_events import LibvirtEvent
@@ -31,11 +32,12 @@ from hypervisor_backends.libvirt_features import capabilities_of_host
 from hypervisor_backends.libvirt_guests import Guests, NoGuests
 from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost
 from hypervisor_backends.libvirt_host_statistics import read_host
-from hypervisor_backends.libvirt_lifecycle import forget, lookup
+from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, forget, lookup
 from hypervisor_backends.libvirt_sampling import Sampling
 from hypervisor_backends.libvirt_session import FORGET_BUDGET_S, Session
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_tasks import run_domain_task, run_host_task, task_budget_s
+from hypervisor_backends.libvirt_watchdog import LeaseGuard
 from hypervisor_backends.libvirt_workers import ThreadWorkers, Workers
 from hypervisor_backends.libvirt_xml import XmlMaker
 from hypervisor_backends.measurements import DomainStatistics, HostStatistics
@@ -93,9 +95,10 @@ class LibvirtHypervisor:
         self._workers = workers or ThreadWorkers(name, post, self._timers, settings.workers_lost_max)
         self._host = LibvirtHost(name, settings, self._timers, self._workers)
         self._book = self._host.book
-        self._guests: Guests = NoGuests()
+        self._guests: Guests = NoGuests() if settings.uri.startswith("test:") else LibvirtGuests(self._host, post)
         self._xml = XmlMaker()
-        self._calls = Calls(self._host, self._xml, self._guests)
+        self._leases = LeaseGuard(self._host)
+        self._calls = Calls(self._host, self._xml, self._guests, self._leases)
         self._departures = Departures(self._host, self._calls, self._xml)
         self._sampling = Sampling(self._host, self._guests)
         self._session = Session(self._host, post, self._on_event)
@@ -104,6 +107,7 @@ class LibvirtHypervisor:
         self._book.on_started = self._on_started
         self._book.on_booting = self._on_booting
         self._book.on_ended = self._on_ended
+        self._book.was_killed = self._leases.has_killed
         self._closed = False
         self._session.connect()
 
@@ -180,6 +184,10 @@ class LibvirtHypervisor:
         """Work that is under way: a test waits until there is none."""
         return self._workers.busy_count
 
+    @property
+    def is_connected(self) -> bool:
+        return self._host.link is not None
+
     # ------------------------------------------------------------ dispatch
 
     def _dispatch(self, request: HypervisorRequest, done: Done) -> None:
@@ -199,7 +207,7 @@ class LibvirtHypervisor:
             case PrepareIncoming():
                 self._departures.prepare(request, done)
             case ArmWatchdog():
-                self._host.answer(done, SUCCEEDED)
+                self._leases.arm(request.deadline_ns, done)
             case _:
                 self._dispatch_further(request, done)
 
@@ -290,8 +298,11 @@ class LibvirtHypervisor:
     def _measure_host(self, connection: libvirt.virConnect) -> Capabilities:
         """On a worker."""
         has_guests = not isinstance(self._guests, NoGuests)
+        is_test = connection.getType() == TEST_DRIVER
+        if not is_test:
+            self._leases.open()
         return capabilities_of_host(
-            connection, self._host.settings, self.name, has_guests=has_guests, has_watchdog=False
+            connection, self._host.settings, self.name, has_guests=has_guests, has_watchdog=not is_test
         )
 
     def _on_event(self, event: LibvirtEvent) -> None:
@@ -311,6 +322,7 @@ class LibvirtHypervisor:
         self._host.outbox.drain()
 
     def _on_started(self, life: Life) -> None:
+        self._leases.guard(life)
         if life.channel:
             self._guests.opened(life)
             return
@@ -332,6 +344,7 @@ class LibvirtHypervisor:
 
     def _on_ended(self, life: Life) -> None:
         self._guests.closed(life)
+        self._leases.release(life)
         self._calls.answer_ended(life)
         self._departures.answer_ended(life)
         work = self._host.bound(lambda connection: forget(connection, life.uuid))

@@ -105,6 +105,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
     swap_out_pages_per_s: int = 0
     major_faults_pages_per_s: int = 0
     page_faults_per_s: int = 0
+    uptime_s: int = 0  # of the guest's own clock; goes on over a migration
+    boot_id: str = ""
     agents: tuple[str, ...] = ()  # who speaks for the guest, as in "olvm 3" and "qemu-ga 7.2.22"
     sources: dict[str, str] = {}
     lines_discarded: int = 0  # too long, no JSON, or no message of the protocol

@@ -56,6 +56,8 @@ GUEST_LINE_BYTES_MAX = 1024 * 1024
 GUEST_LINES_PER_S_MAX = 100
 GUEST_TEXT_CHARS_MAX = 4_096
 GUEST_LIST_ITEMS_MAX = 10_000
+GUEST_OUT_BYTES_MAX = 256 * 1024  # that a guest does not read
+GUEST_CALLS_MAX = 64  # questions to one guest that are open
 
 # Fence devices of one host (oVirt: a primary and a secondary), and members of one affinity group, of each kind.
 FENCE_DEVICES_MAX = 8
