@@ -61,6 +61,7 @@ GUEST_CALLS_MAX = 64  # questions to one guest that are open
 
 # Fence devices of one host (oVirt: a primary and a secondary), and members of one affinity group, of each kind.
 FENCE_DEVICES_MAX = 8
+FENCE_CALLS_MAX = 16  # agents of one proxy that run at once
 AFFINITY_MEMBERS_MAX = 1_000
 
 # Proxies through which one fence device is tried in one round, and how far the wait between failed flows grows.
