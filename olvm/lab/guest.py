@@ -38,8 +38,12 @@ PACKAGES = (
     "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libc6", "libexpat1", "zlib1g", "libffi8",
     "qemu-guest-agent", "libglib2.0-0", "libpcre2-8-0", "liburing2", "libudev1", "libnuma1",
 )  # fmt: skip
+COMPILE = ("-S", "-m", "compileall", "-q", "-b", "--invalidation-mode", "unchecked-hash")
+PASSWORD_HASH = "$5$olvm$dflQeHl8EKyncnO8fdXoCWU9GHt1YUTbPBjDqHgFAGB"  # noqa: S105 - of "lab"
 FILES = {
-    "etc/passwd": b"root::0:0:root:/root:/bin/sh\nalice::1000:1000:Alice:/home/alice:/bin/sh\n",
+    # busybox knows nobody whose second field is empty. The password of both is "lab".
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000:Alice:/home/alice:/bin/sh\n",
+    "etc/shadow": "".join(f"{name}:{PASSWORD_HASH}:19000:0:99999:7:::\n" for name in ("root", "alice")).encode(),
     "etc/group": b"root:x:0:\ntty:x:5:\nalice:x:1000:\n",
     "etc/os-release": b'ID=tiny\nNAME="Tiny"\nVERSION_ID=1\nVERSION="1"\nVERSION_CODENAME=bean\nPRETTY_NAME="Tiny 1"\n',
     "etc/hosts": b"127.0.0.1 localhost\n",
@@ -88,7 +92,7 @@ def build_guest(cache: Path) -> GuestImage:
         raise OlvmError(f"{BUSYBOX} is missing; install Debian's busybox-static")
     kernel = kernel_package()
     packages = fetch([kernel, *PACKAGES], cache / "packages")
-    agent = _agent()
+    agent = guest_agent()
     home = cache / f"guest-{_digest(packages, agent)}"
     image = GuestImage(kernel=home / "vmlinuz", initrd=home / "initrd", cmdline=CMDLINE)
     if image.kernel.exists() and image.initrd.exists():
@@ -103,13 +107,13 @@ def build_guest(cache: Path) -> GuestImage:
     return image
 
 
-def _agent() -> bytes:
-    """Our guest agent as one file."""
+def guest_agent() -> bytes:
+    """Our guest agent as one file, by its own builder: the same bytes for the same sources."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "agent.pyz"
-        subprocess.run(
-            [sys.executable, "-m", "guest_agent.build", str(file)], check=True, capture_output=True
-        )
+        here = str(Path(__file__).parents[2])
+        command = [sys.executable, "-m", "guest_agent.build", str(file)]
+        subprocess.run(command, check=True, capture_output=True, cwd=here)
         return file.read_bytes()
 
 
@@ -214,18 +218,8 @@ def _compile(tree: Tree) -> None:
         interpreter = root / "python"
         interpreter.write_bytes(tree.data("usr/bin/python3.11"))
         interpreter.chmod(0o755)
-        command = [
-            str(interpreter),
-            "-S",
-            "-m",
-            "compileall",
-            "-q",
-            "-b",
-            "--invalidation-mode",
-            "unchecked-hash",
-        ]
         subprocess.run(
-            [*command, "-s", directory, str(root / PYTHON)],
+            [str(interpreter), *COMPILE, "-s", directory, str(root / PYTHON)],
             check=False,  # a few files of the library are not meant to compile
             env={"PYTHONHOME": f"{directory}/usr", "PATH": os.environ.get("PATH", "")},
             capture_output=True,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +14,24 @@ from olvm.lab.commands import run
 from olvm.model.errors import OlvmError
 
 FETCH_TIMEOUT_S = 300.0
+KERNEL = "linux-image-cloud-amd64"
+_KERNEL_IMAGE = re.compile(r"Depends: (linux-image-[0-9]\S*cloud-amd64)")
 
 
 def kernel_package() -> str:
-    """The newest small kernel of this Debian: what `linux-image-cloud-amd64` depends on."""
-    said = run(["apt-cache", "depends", "linux-image-cloud-amd64"])
-    found = re.search(r"Depends: (linux-image-[0-9]\S*cloud-amd64)", said)
+    """The newest small kernel of this Debian: what `linux-image-cloud-amd64` depends on. Raises `OlvmError`."""
+    found = _KERNEL_IMAGE.search(run(["apt-cache", "depends", KERNEL], check=False))
     if found is None:
-        raise OlvmError(
-            "apt knows no linux-image-cloud-amd64; run apt-get update, and see that Debian is among its sources"
-        )
+        update()
+        found = _KERNEL_IMAGE.search(run(["apt-cache", "depends", KERNEL], check=False))
+    if found is None:
+        raise OlvmError(f"apt knows no {KERNEL}; see that Debian is among its sources")
     return found.group(1)
+
+
+def update() -> None:
+    """What apt knows may be old, or nothing at all in a container. Raises `OlvmError`."""
+    run(["apt-get", "update", "-qq"], timeout_s=FETCH_TIMEOUT_S)
 
 
 def fetch(names: list[str], directory: Path) -> dict[str, Path]:
@@ -30,14 +39,11 @@ def fetch(names: list[str], directory: Path) -> dict[str, Path]:
     directory.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in names if not _files(name, directory)]
     if wanted:
-        # Not as apt's own user: the directory may be root's alone.
-        command = [
-            "sh",
-            "-c",
-            'cd "$1" && shift && exec apt-get -o APT::Sandbox::User=root -qq download "$@"',
-            "sh",
-        ]
-        run([*command, str(directory), *wanted], timeout_s=FETCH_TIMEOUT_S)
+        try:
+            _download(wanted, directory)
+        except OlvmError:
+            update()  # a version that was replaced since is not to be had any more
+            _download(wanted, directory)
     found = {name: _files(name, directory) for name in names}
     lacking = [name for name, files in found.items() if not files]
     if lacking:
@@ -45,8 +51,19 @@ def fetch(names: list[str], directory: Path) -> dict[str, Path]:
     return {name: files[-1] for name, files in found.items()}
 
 
+def _download(names: list[str], directory: Path) -> None:
+    """Beside first: another process that looks for packages sees whole ones."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix="part-") as part:
+        # Not as apt's own user: the directory may be root's alone.
+        command = ["apt-get", "-o", "APT::Sandbox::User=root", "-qq", "download", *names]
+        run(["env", f"--chdir={part}", *command], timeout_s=FETCH_TIMEOUT_S)
+        for file in Path(part).glob("*.deb"):
+            os.replace(file, directory / file.name)
+
+
 def _files(name: str, directory: Path) -> list[Path]:
-    return sorted(directory.glob(f"{name}_*.deb"))
+    """Oldest first, by when they were fetched."""
+    return sorted(directory.glob(f"{name}_*.deb"), key=lambda file: (file.stat().st_mtime_ns, file.name))
 
 
 def members(package: Path, pattern: str) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
