@@ -1,138 +1,157 @@
-"""Fence devices of real computers: the distribution's fence agents, run as programs.
+"""Fence devices of real computers, by the distribution's fence agents: `fence_ipmilan`, `fence_redfish` and others.
 
-A device's settings are the agent's own options ("ip", "username", "plug", …) and "type", its name with or without
-`fence_`. Options go to the agent's standard input, never to its command line, where everybody could read a password.
-`password_file` is read here and given as `password`. An agent that does not end in time is killed, and what it did is
-not known. What it prints is told without the values of its secrets.
+Decides what an agent's end means. Rules:
+1. Power is "off" only when the agent says so twice: by the exit code of the fence agents' API (2) *and* in words. A
+   missing interpreter and a shell's usage error exit with 2 as well, and nobody may be taken for dead by those.
+2. An agent that does not end in time is killed, and the answer is that nothing is known.
+3. What an agent says is cut, cleaned, and stripped of every secret before it goes anywhere.
 
-The agents' interface: ClusterLabs' FenceAgentAPI; exit code of `status`: 0 on, 2 off, 1 failed.
+Settings of a device: `type` is the agent's name with or without `fence_`, `name` is for people, and everything else is
+an option of the agent (`fence_options.py`). Each call has a thread of its own, because agents take seconds; answers
+come by `post`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
-import subprocess
+import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
+from hypervisor_backends.fence_options import AGENTS, Prepared, Settings, prepare
+from hypervisor_backends.fence_process import Ended, run_agent
 from hypervisor_backends.fencing import FenceAction, FenceAnswer, FenceDone
-from hypervisor_backends.real_time import Post
 from olvm.model.errors import BadInput
-from olvm.model.limits import FENCE_CALLS_MAX
 
-TIMEOUT_S = 60.0
-PREFIX = "fence_"
-NAME = re.compile(r"fence_[a-z0-9][a-z0-9_]{0,40}")
-OPTION = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-SECRET = re.compile(r"passw|secret|token|key|community", re.IGNORECASE)
-OURS = frozenset({"type", "password_file", "agent_directory"})
-DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
-SAID_CHARS_MAX = 300
-STATUS_ON, STATUS_OFF = 0, 2
+__all__ = ["FenceAgents", "check_device"]
 
-Device = Mapping[str, str | int | float | bool]
+Post: TypeAlias = Callable[[Callable[[], None]], None]
+
+TIMEOUT_S = 60.0  # agents wait 20 s for a computer to go off, and log in before that
+CALLS_MAX = 32  # at once, of one host; each is a thread and a child
+MESSAGE_CHARS_MAX = 300
+OFF_CODE = 2
+STATUS = re.compile(r"^\s*status:\s*(on|off)\b", re.IGNORECASE | re.MULTILINE)
+LOG_PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ (ERROR|WARNING|INFO|DEBUG):\s*")
+NOISE = re.compile(r"^\s*$|Please use '-h' for usage|Warning: |^\s+from |^  ", re.IGNORECASE)
+
+
+def check_device(device: Settings, directory: Path = AGENTS) -> None:
+    """Whether the device could ever work: its agent, its options, and what the agent itself thinks of them.
+
+    Asks nothing of the device. Raises `BadInput`. Cost: half a second, twice; blocks.
+    """
+    prepared = prepare(device, directory)
+    if "validate-all" not in prepared.agent.actions:
+        return
+    ended = run_agent(prepared.agent.path, prepared.lines("validate-all"), TIMEOUT_S)
+    if ended.code != 0:
+        raise BadInput(
+            f"fence device {prepared.agent.name} refuses its options: {summary(ended, prepared.secrets)}"
+        )
 
 
 class FenceAgents:
-    """All agents that this host has. `post` runs answers on the owner's thread."""
+    """Implements `FenceDevices`."""
 
-    def __init__(self, post: Post, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, post: Post, directory: str | Path = AGENTS, timeout_s: float = TIMEOUT_S) -> None:
         self._post = post
+        self._directory = Path(directory)
         self._timeout_s = timeout_s
-        self._room = threading.BoundedSemaphore(FENCE_CALLS_MAX)
+        self._lock = threading.Lock()
+        self._groups: set[int] = set()  # of the agents that run
+        self._calls = 0
+        self._closed = False
 
-    def submit(self, device: Device, host: str, action: FenceAction, done: FenceDone) -> None:
-        try:
-            program, text, secrets = prepare(device, action)
-        except BadInput as error:
-            done(FenceAnswer(ok=False, message=f"host {host}: {error.message}"))
+    def submit(self, device: Settings, host: str, action: FenceAction, done: FenceDone) -> None:
+        with self._lock:
+            is_full = self._calls >= CALLS_MAX or self._closed
+            self._calls += not is_full
+        if is_full:
+            words = f"fence device of host {host}: {CALLS_MAX} calls wait for their devices; ask later"
+            self._post(lambda: done(FenceAnswer(ok=False, message=words)))
             return
-        if not self._room.acquire(blocking=False):
-            words = f"host {host}: {FENCE_CALLS_MAX} fence agents run here already; try again"
-            done(FenceAnswer(ok=False, message=words))
-            return
+        settings = dict(device)
 
         def work() -> None:
-            try:
-                answer = self._run(program, text, secrets, host, action)
-            finally:
-                self._room.release()
+            answer = self._answer(settings, host, action)
+            with self._lock:
+                self._calls -= 1
             self._post(lambda: done(answer))
 
         threading.Thread(target=work, name=f"fence-{host}", daemon=True).start()
 
-    def _run(
-        self, program: str, text: str, secrets: list[str], host: str, action: FenceAction
-    ) -> FenceAnswer:
-        what = f"{os.path.basename(program)} for {action} of host {host}"
+    def close(self) -> None:
+        """Agents that run are ended; what they had begun at their devices may still come to work."""
+        with self._lock:
+            self._closed = True
+            groups = list(self._groups)
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+    # ------------------------------------------------------------------ the call's own thread
+
+    def _answer(self, device: Settings, host: str, action: FenceAction) -> FenceAnswer:
         try:
-            ended = subprocess.run(
-                [program],
-                input=text.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=self._timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            words = f"{what} did not end within {self._timeout_s:g} s; it may have switched it"
-            return FenceAnswer(ok=False, message=words)
-        except OSError as error:
-            return FenceAnswer(ok=False, message=f"{what} could not be started: {error.strerror}")
-        if action == "status" and ended.returncode in (STATUS_ON, STATUS_OFF):
-            return FenceAnswer(ok=True, power="on" if ended.returncode == STATUS_ON else "off")
-        if action != "status" and ended.returncode == 0:
+            prepared = prepare(device, self._directory)
+        except BadInput as error:
+            return FenceAnswer(ok=False, message=f"host {host}: {error}")
+        ended = self._run(prepared, action)
+        if ended.timed_out:
+            words = f"did not answer within {self._timeout_s:g} s and was stopped; what it began may still come to work"
+            return _failed(prepared, host, action, words)
+        if action == "status":
+            return _status(ended, prepared, host)
+        if ended.code == 0:
             return FenceAnswer(ok=True)
-        said = _told(ended.stdout.decode(errors="replace"), secrets)
-        return FenceAnswer(ok=False, message=f"{what} failed with {ended.returncode}: {said}")
+        return _failed(prepared, host, action, f"failed: {summary(ended, prepared.secrets)}")
+
+    def _run(self, prepared: Prepared, action: FenceAction) -> Ended:
+        begun: list[int] = []
+
+        def started(group: int) -> None:
+            begun.append(group)
+            with self._lock:
+                self._groups.add(group)
+
+        ended = run_agent(prepared.agent.path, prepared.lines(action), self._timeout_s, started=started)
+        with self._lock:
+            self._groups.difference_update(begun)
+        return ended
 
 
-def prepare(device: Device, action: FenceAction) -> tuple[str, str, list[str]]:
-    """The agent's path, what it is given to read, and what must not be told. Raises `BadInput`."""
-    program = agent_path(device)
-    options = {key: value for key, value in device.items() if key not in OURS}
-    options["action"] = action
-    if "password_file" in device:
-        options["password"] = _password(str(device["password_file"]))
-    for key, value in options.items():
-        if not OPTION.fullmatch(key) or "\n" in str(value) or "\0" in str(value):
-            raise BadInput(f"fence device {device.get('type')}: option {key!r} cannot be given to an agent")
-    text = "".join(f"{key}={_option(value)}\n" for key, value in sorted(options.items()))
-    return program, text, [str(value) for key, value in options.items() if SECRET.search(key) and str(value)]
+def _status(ended: Ended, prepared: Prepared, host: str) -> FenceAnswer:
+    said = STATUS.search(ended.said)
+    word = said[1].lower() if said else ""
+    if ended.code == OFF_CODE and word == "off":
+        return FenceAnswer(ok=True, power="off")
+    if ended.code == 0 and word != "off":
+        return FenceAnswer(ok=True, power="on")
+    if ended.code in (0, OFF_CODE):
+        words = f"contradicts itself: exit code {ended.code} and {ended.said.strip()[:80]!r}"
+    else:
+        words = f"failed: {summary(ended, prepared.secrets)}"
+    return _failed(prepared, host, "status", words)
 
 
-def agent_path(device: Device) -> str:
-    """Raises `BadInput` when there is no such agent here."""
-    kind = str(device.get("type", ""))
-    name = kind if kind.startswith(PREFIX) else PREFIX + kind
-    if not NAME.fullmatch(name):
-        raise BadInput(f"fence device type {kind!r} is not the name of a fence agent, as in fence_ipmilan")
-    places = [str(device["agent_directory"])] if "agent_directory" in device else list(DIRECTORIES)
-    found = shutil.which(name, path=os.pathsep.join(places))
-    if found is None:
-        raise BadInput(
-            f"there is no {name} in {', '.join(places)}; install it (Debian: apt install fence-agents)"
-        )
-    return found
+def _failed(prepared: Prepared, host: str, action: FenceAction, words: str) -> FenceAnswer:
+    asked = "asked for the power of" if action == "status" else f"asked to switch {action}"
+    return FenceAnswer(ok=False, message=f"{prepared.agent.name}, {asked} host {host}, {words}")
 
 
-def _password(path: str) -> str:
-    try:
-        return Path(path).read_text().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"the fence device's password_file {path} cannot be read: {error}") from error
-
-
-def _option(value: str | float) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def _told(said: str, secrets: list[str]) -> str:
-    """The end of what it printed, on one line, without what must not be told."""
-    for secret in secrets:
-        said = said.replace(secret, "…")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " / ".join(lines)[-SAID_CHARS_MAX:] or "it said nothing"
+def summary(ended: Ended, secrets: tuple[str, ...]) -> str:
+    """The last thing that it said which means something, without secrets."""
+    text = ended.complained
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    lines = [LOG_PREFIX.sub("", line).strip() for line in text.splitlines()]
+    meant = [
+        line for line, raw in zip(lines, text.splitlines(), strict=True) if line and not NOISE.search(raw)
+    ]
+    last = meant[-1] if meant else f"it said nothing and ended with exit code {ended.code}"
+    return "".join(c if c.isprintable() else " " for c in last)[:MESSAGE_CHARS_MAX]

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hypervisor_backends.fence_agents import FenceAgents
 from hypervisor_backends.fencing import FenceAction, FenceAnswer, FenceDevices
 from hypervisor_backends.memory_fencing import MemoryFenceDevices
 from hypervisor_backends.shared_plant import SharedPlant
 from tests.unit.hypervisor_backends.bench import VirtualScheduler
+from tests.unit.hypervisor_backends.stand_in_agent import install
 
-DEVICE: dict[str, str | int | float | bool] = {"type": "simulated", "name": "ipmi-1"}
+ANSWER_WITHIN_S = 30.0
+
+
+def device_of(host: str) -> dict[str, str | int | float | bool]:
+    return {"type": "simulated", "name": "ipmi-1", "plug": host}
+
+
+def nothing_to_do() -> None:
+    return None
 
 
 class Plant:
     """Devices, the computers h1 and h2 that they switch, and time."""
 
-    def __init__(self, devices: FenceDevices, scheduler: VirtualScheduler, runs: dict[str, bool]) -> None:
+    def __init__(
+        self,
+        devices: FenceDevices,
+        scheduler: VirtualScheduler,
+        runs: dict[str, bool],
+        wait: Callable[[], None] = nothing_to_do,
+    ) -> None:
         self.devices = devices
         self.scheduler = scheduler
         self.runs = runs
+        self._wait = wait
 
     def ask(
-        self, action: FenceAction, host: str = "h1", device: dict[str, str | int | float | bool] = DEVICE
+        self,
+        action: FenceAction,
+        host: str = "h1",
+        device: dict[str, str | int | float | bool] | None = None,
     ) -> FenceAnswer:
         answers: list[FenceAnswer] = []
-        self.devices.submit(device, host, action, answers.append)
+        self.devices.submit(device_of(host) if device is None else device, host, action, answers.append)
         self.scheduler.advance(60)
+        self._wait()
         assert len(answers) == 1
         return answers[0]
 
@@ -55,7 +77,28 @@ def shared_plant(directory: Path) -> Iterator[Plant]:
     of_proxy.close()
 
 
-PLANTS: dict[str, Callable[[Path], Iterator[Plant]]] = {"memory": memory, "shared_plant": shared_plant}
+def fence_agents(directory: Path) -> Iterator[Plant]:
+    """A program in the place of the distribution's, which switches files on and off."""
+    posted: queue.Queue[Callable[[], None]] = queue.Queue()
+    runs = {"h1": True, "h2": True}
+    for host in runs:
+        (directory / host).write_text("on")
+    install(directory, "fence_simulated", directory)
+    devices = FenceAgents(posted.put, directory)
+
+    def wait() -> None:
+        posted.get(timeout=ANSWER_WITHIN_S)()
+        runs.update({host: (directory / host).read_text() == "on" for host in runs})
+
+    yield Plant(devices, VirtualScheduler(), runs, wait)
+    devices.close()
+
+
+PLANTS: dict[str, Callable[[Path], Iterator[Plant]]] = {
+    "memory": memory,
+    "shared_plant": shared_plant,
+    "fence_agents": fence_agents,
+}
 
 
 @pytest.fixture(params=sorted(PLANTS))
@@ -94,5 +137,6 @@ def test_unknown_type_is_answered_and_switches_nothing(
 ) -> None:
     answer = plant.ask("off", device=device)
     assert not answer.ok
-    assert "fence device of host h1 has the unknown type" in answer.message
+    assert "has the unknown type" in answer.message
+    assert "host h1" in answer.message
     assert plant.runs["h1"]

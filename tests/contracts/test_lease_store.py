@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from hypervisor_backends.file_leases import FileLeaseStore
 from hypervisor_backends.leases import (
     Holder,
     HostLease,
+    LeaseDone,
     LeaseFailed,
     LeaseRead,
     LeaseRequest,
@@ -25,6 +28,7 @@ from hypervisor_backends.memory_leases import MemoryLeases
 from hypervisor_backends.shared_plant import SharedPlant
 from tests.unit.hypervisor_backends.bench import VirtualScheduler
 
+ANSWER_WITHIN_S = 30.0
 StoreOf = Callable[[str], LeaseStore]
 
 
@@ -46,7 +50,36 @@ def shared_plant(directory: Path) -> Iterator[StoreOf]:
         plant.close()
 
 
-SITES: dict[str, Callable[[Path], Iterator[StoreOf]]] = {"memory": memory, "shared_plant": shared_plant}
+class PatientStore:
+    """A store that answers on another thread, as its owner hears of it: by waiting for what is posted."""
+
+    def __init__(self, directory: Path, host: str) -> None:
+        self._posted: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.store = FileLeaseStore(directory, host, self._posted.put)
+
+    def submit(self, request: LeaseRequest, done: LeaseDone) -> None:
+        self.store.submit(request, done)
+        self._posted.get(timeout=ANSWER_WITHIN_S)()
+
+
+def files(directory: Path) -> Iterator[StoreOf]:
+    stores: dict[str, PatientStore] = {}
+
+    def store_of(host: str) -> LeaseStore:
+        if host not in stores:
+            stores[host] = PatientStore(directory, host)
+        return stores[host]
+
+    yield store_of
+    for one in stores.values():
+        one.store.close()
+
+
+SITES: dict[str, Callable[[Path], Iterator[StoreOf]]] = {
+    "memory": memory,
+    "shared_plant": shared_plant,
+    "files": files,
+}
 
 
 @pytest.fixture(params=sorted(SITES))
