@@ -1,4 +1,4 @@
-"""olvm-guest-agent.pyz [agent [PORT] | console TERMINAL | pam | version]"""
+"""olvm-guest-agent.pyz [agent [PORT] | console TERMINAL | pam | uninstalled | version]"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 def main(words: list[str]) -> int:
     verb, rest = (words[0], words[1:]) if words else ("agent", [])
     if verb == "agent":
-        from guest_agent.agent import main as agent
+        from guest_agent.loop import main as agent
 
         return agent(*rest[:1])
     if verb == "console" and len(rest) == 1:
@@ -19,6 +19,10 @@ def main(words: list[str]) -> int:
         from guest_agent.pam import main as pam
 
         return pam()
+    if verb == "uninstalled":
+        from guest_agent.loop import say_uninstalled
+
+        return say_uninstalled()
     if verb == "version":
         from guest_agent.agent import VERSION
 

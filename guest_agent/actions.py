@@ -5,6 +5,7 @@ An action returns an empty text, or why it could not be done: that goes back to 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -12,10 +13,16 @@ import signal
 import subprocess
 from collections.abc import Callable
 
+from guest_agent import protocol as p
+from guest_agent.sessions import read_sessions
+
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 THAW_AFTER_S = 60.0  # a host that forgets a frozen guest does not keep it so
 CPU_DIRECTORY = "/sys/devices/system/cpu"
+COMMAND_TIMEOUT_S = 5
 HOOK_TIMEOUT_S = 8
+MESSAGE_CHARS_MAX = 1000
+FROZEN_MARK = "/run/olvm-guest-agent.frozen"  # an agent that is started again thaws what the last one froze
 HOOK_DIRECTORIES = ("/etc/olvm-guest-agent/hooks.d", "/etc/ovirt-guest-agent/hooks.d")
 
 
@@ -37,10 +44,11 @@ def begin(command: list[str]) -> str:
 
 
 def shutdown(message: str, delay_s: int, reboot: bool) -> str:
-    """`shutdown` counts in minutes; busybox has none and goes at once."""
+    """`shutdown` counts in minutes, and a delay below one is none; where there is none, busybox goes at once."""
     when = "now" if delay_s < 60 else f"+{delay_s // 60}"
     if shutil.which("shutdown"):
-        return begin(["shutdown", "-r" if reboot else "-h", when, message or "asked for by the host"])
+        said = p.clean(message, MESSAGE_CHARS_MAX).lstrip("-") or "asked for by the host"
+        return begin(["shutdown", "-r" if reboot else "-h", when, said])
     return begin(["reboot" if reboot else "poweroff"])
 
 
@@ -57,13 +65,7 @@ def hibernate(state: str) -> str:
 
 def notify(message: str) -> str:
     """To everybody's terminal."""
-    if not shutil.which("wall"):
-        return "wall is not installed"
-    try:
-        subprocess.run(["wall"], input=message.encode(), timeout=5, check=True, stdout=subprocess.DEVNULL)
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return ""
+    return finish(["wall"], message.encode())
 
 
 def set_cpu_count(count: int) -> str:
@@ -88,27 +90,38 @@ def set_cpu_count(count: int) -> str:
 
 
 def session_command(verb: str, session: str) -> str:
-    """lock-session or terminate-session, of one session by its terminal or of all."""
-    if shutil.which("loginctl"):
-        number = _session_number(session) if session else ""
-        if session and not number:
-            return f"nobody is logged on at {session}"
-        if not session and verb == "terminate-session":
-            return begin(["loginctl", "terminate-seat", "seat0"])
-        return begin(["loginctl", verb, number] if number else ["loginctl", "lock-sessions"])
+    """lock-session, unlock-session or terminate-session of one session by its terminal; empty: of the console."""
+    found = [
+        one
+        for one in read_sessions()
+        if one.line == session or (not session and not one.line.startswith("pts/"))
+    ]
+    if not found:
+        return f"nobody is logged on at {session or 'the console'}"
+    if found[0].number and shutil.which("loginctl"):
+        return finish(["loginctl", verb, *(one.number for one in found)])
     if verb == "terminate-session":
-        return _hang_up(session)
-    return "loginctl is not installed"
+        return _hang_up(found[0].line)
+    return "this guest has no logind, which alone can lock a screen"
 
 
-def _session_number(session: str) -> str:
+def finish(command: list[str], data: bytes = b"") -> str:
+    """Run a program to its end; empty if it was content, else what it complained of."""
+    if shutil.which(command[0]) is None:
+        return f"{command[0]} is not installed"
     try:
-        said = subprocess.run(
-            ["loginctl", "list-sessions", "--no-legend"], stdout=subprocess.PIPE, timeout=5, check=True
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return next((line.split()[0] for line in said.splitlines() if session in line.split()[1:]), "")
+        done = subprocess.run(
+            command,
+            input=data,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    said = done.stderr.decode("utf-8", "replace").strip()
+    return "" if not done.returncode else said or f"{command[0]} ended with {done.returncode}"
 
 
 def _hang_up(session: str) -> str:
@@ -133,8 +146,11 @@ def _hang_up(session: str) -> str:
 class Freezer:
     """Stops file systems in a consistent state. What was frozen is thawed after `THAW_AFTER_S`, asked or not."""
 
-    def __init__(self, mounts: Callable[[], list[tuple[str, str]]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, mounts: Callable[[], list[tuple[str, str]]], clock: Callable[[], float], mark: str = FROZEN_MARK
+    ) -> None:
         self._mounts = mounts
+        self._mark = mark
         self._clock = clock
         self._frozen: list[int] = []
         self.thaw_at_s: float | None = None
@@ -142,6 +158,8 @@ class Freezer:
     def freeze(self) -> str:
         if self._frozen:
             return ""
+        with contextlib.suppress(OSError), open(self._mark, "w"):
+            pass
         for path, _ in reversed(self._mounts()):
             try:
                 descriptor = os.open(path, os.O_RDONLY)
@@ -160,6 +178,18 @@ class Freezer:
         self.thaw_at_s = self._clock() + THAW_AFTER_S
         return ""
 
+    def recover(self) -> None:
+        """Thaw what an agent before this one left frozen."""
+        if os.path.exists(self._mark):
+            for path, _ in self._mounts():
+                with contextlib.suppress(OSError):  # it is not frozen
+                    descriptor = os.open(path, os.O_RDONLY)
+                    try:
+                        fcntl.ioctl(descriptor, FITHAW, 0)
+                    finally:
+                        os.close(descriptor)
+            self.thaw()
+
     def thaw(self) -> str:
         reason = ""
         while self._frozen:
@@ -170,13 +200,15 @@ class Freezer:
                 reason = str(error)
             os.close(descriptor)
         self.thaw_at_s = None
+        with contextlib.suppress(OSError):
+            os.unlink(self._mark)
         return reason
 
 
-def run_hooks(event: str, failure: str) -> str:
+def run_hooks(event: str, failure: str, directories: tuple[str, ...] = HOOK_DIRECTORIES) -> str:
     """Executable files of the event's directories, in the order of their names, each with a bound."""
     failed = []
-    for directory in HOOK_DIRECTORIES:
+    for directory in directories:
         place = os.path.join(directory, event)
         for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
             path = os.path.join(place, name)

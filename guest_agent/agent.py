@@ -6,22 +6,20 @@ second, a host that does not read costs what is said meanwhile. Nothing is kept 
 
 from __future__ import annotations
 
-import os
-import select
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from guest_agent import actions
 from guest_agent import protocol as p
-from guest_agent.credentials import SOCKET, Desk, Tokens
+from guest_agent.credentials import Desk
+from guest_agent.errands import Errands
 from guest_agent.facts import Facts
 
 VERSION = "1"
 OLVM_PROTOCOL = 1
-READ_BYTES = 4096
-OUT_BYTES_MAX = 256 * 1024
-ABSENT_S = 1.0
+ERRAND_S = 10.0
 # Seconds between two tellings of a fact, and the least API version that has it.
 INTERVALS = {
     "heartbeat": 5.0,
@@ -37,7 +35,10 @@ INTERVALS = {
     "containers": 120.0,
     "disks-usage": 300.0,
 }
-SPARING = ("ALL", "NONE")
+SESSION_VERBS = {"lock-screen": "lock-session", "log-off": "terminate-session"}
+USER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")  # it goes to a terminal and to `login`
+# Facts that other programs may have to be asked for.
+SLOW = ("applications", "containers", "disks-usage")
 
 
 class Agent:
@@ -55,22 +56,29 @@ class Agent:
         self._desk = desk
         self._clock = clock
         self._freezer = actions.Freezer(facts.mounts, clock)
+        self.errands = Errands(clock)
         self._due: dict[str, float] = {}
-        self._told: dict[str, object] = {}
         self.version = p.API_VERSION_UNTOLD
-        self._offered = (
+        self._is_offered = (
             False  # the first heartbeat says version 0: an old host must not meet what it does not know
         )
-        self._sessions = set(facts.sessions())
-        self._user = ""
+        self._sessions = self._look_at_sessions()
+        self._applications: tuple[float, list[str]] = (-1.0, [])  # when their records were written, and they
+        self._freezer.recover()
 
     # ------------------------------------------------------------------ telling
 
     def connected(self) -> None:
         """A host listens, perhaps another one than before."""
-        self._due = {name: self._clock() for name in INTERVALS}
-        self._offered = False
+        self._due = dict.fromkeys(INTERVALS, self._clock())
+        self._is_offered = False
+        self.version = p.API_VERSION_UNTOLD
         self._tell("session-startup", {})
+
+    def stopping(self) -> None:
+        """This agent is told to end: what it froze must not stay so."""
+        self._freezer.thaw()
+        self._tell("session-shutdown", {})
 
     def tick(self) -> float:
         """Say what is due; returns seconds until something is."""
@@ -79,16 +87,25 @@ class Agent:
             if self._due.get(name, now_s) <= now_s:
                 self._due[name] = now_s + interval_s
                 self._tell_fact(name)
-        if self._freezer.thaw_at_s is not None and self._freezer.thaw_at_s <= now_s:
+        return self.look()
+
+    def look(self) -> float:
+        """What goes on whether a host listens or not: errands, and a thaw that is due."""
+        self.errands.look()
+        if self._freezer.thaw_at_s is not None and self._freezer.thaw_at_s <= self._clock():
             self._freezer.thaw()
-        waits = list(self._due.values())
-        if self._freezer.thaw_at_s is not None:
-            waits.append(self._freezer.thaw_at_s)
-        return max(0.0, min(waits) - self._clock())
+        waits = [*self._due.values(), self._freezer.thaw_at_s, self.errands.due_s()]
+        return max(
+            0.0,
+            min((one for one in waits if one is not None), default=INTERVALS["heartbeat"]) - self._clock(),
+        )
 
     def _tell(self, name: str, arguments: dict[str, Any]) -> None:
         if p.FROM_GUEST[name] <= self.version or not p.FROM_GUEST[name]:
-            self._say(p.encode(name, arguments))
+            self._write(name, arguments)
+
+    def _write(self, name: str, arguments: dict[str, Any]) -> None:
+        self._say(p.encode(name, {p.clean(key): p.cleaned(value) for key, value in arguments.items()}))
 
     def _tell_fact(self, name: str) -> None:
         facts = self._facts
@@ -98,8 +115,15 @@ class Agent:
             self._tell_heartbeat()
         elif name == "active-user":
             self._tell_users()
-        elif name == "disks-usage":
-            self._tell(name, {"disks": facts.disks_usage(), "mapping": facts.disk_mapping()})
+        elif name == "applications" and self._applications[0] == facts.applications_changed_s():
+            self._tell(name, {"applications": self._applications[1]})
+        elif name in SLOW:
+            self.errands.start(
+                name,
+                lambda: self._slow_fact(name),
+                lambda value, error: self._tell_slow(name, value, error),
+                ERRAND_S,
+            )
         elif name == "os-info":
             self._tell(name, dict(facts.os_info()))
         elif name == "timezone":
@@ -107,6 +131,22 @@ class Agent:
             self._tell(name, {"zone": zone, "offset": offset})
         else:
             self._tell(name, self._plain_fact(name))
+
+    def _slow_fact(self, name: str) -> dict[str, Any]:
+        if name == "disks-usage":
+            return {"disks": self._facts.disks_usage(), "mapping": self._facts.disk_mapping()}
+        if name == "applications":
+            changed_s = (
+                self._facts.applications_changed_s()
+            )  # before it is read: what changes meanwhile is read again
+            return {"applications": self._facts.applications(), "changed_s": changed_s}
+        return {"list": self._facts.containers()}
+
+    def _tell_slow(self, name: str, value: dict[str, Any] | None, error: str) -> None:
+        if not error and value is not None:
+            if name == "applications":
+                self._applications = (value.pop("changed_s"), value["applications"])
+            self._tell(name, value)
 
     def _plain_fact(self, name: str) -> dict[str, Any]:
         facts = self._facts
@@ -117,201 +157,123 @@ class Agent:
             return {"version": ("{} {}".format(info["distribution"], info["version"])).strip()}
         if name == "network-interfaces":
             return {"interfaces": facts.interfaces()}
-        if name == "applications":
-            return {"applications": facts.applications()}
         if name == "fqdn":
             return {"fqdn": facts.fqdn()}
-        if name == "number-of-cpus":
-            return {"count": facts.cpu_count()}
-        return {"list": facts.containers()}
+        assert name == "number-of-cpus", name
+        return {"count": facts.cpu_count()}
 
     def _tell_heartbeat(self) -> None:
         memory = self._facts.memory()
         arguments = {
             "free-ram": str(memory["mem_free"] // 1024),
             "memory-stat": memory,
-            "apiVersion": p.API_VERSION_MAX if self._offered else p.API_VERSION_UNTOLD,
+            "apiVersion": p.API_VERSION_MAX if self._is_offered else p.API_VERSION_UNTOLD,
             "olvm": OLVM_PROTOCOL,
             "agentVersion": VERSION,
             "uptime": int(self._facts.uptime_s()),
             "bootId": self._facts.boot_id(),
         }
-        self._offered = True
-        self._say(p.encode("heartbeat", arguments))
+        self._is_offered = True
+        self._write("heartbeat", arguments)
+
+    def _look_at_sessions(self) -> dict[tuple[str, str], bool]:
+        """By user and terminal: whether it is locked."""
+        return {(one.user, one.line): one.is_locked for one in self._facts.sessions()}
 
     def _tell_users(self) -> None:
-        """Who is there; and who came and went since the last look."""
-        sessions = set(self._facts.sessions())
-        for user, line in sorted(sessions - self._sessions):
-            self._tell("session-logon", {"user": user, "session": line})
-        for user, line in sorted(self._sessions - sessions):
-            self._tell("session-logoff", {"user": user, "session": line})
-        self._sessions = sessions
-        users = sorted({user for user, _ in sessions})
+        """Who is there; and who came, went, locked and unlocked since the last look."""
+        before, now = self._sessions, self._look_at_sessions()
+        self._sessions = now
+        for key in sorted(set(before) | set(now)):
+            said = {"user": key[0], "session": key[1]}
+            if key not in before:
+                self._tell("session-logon", said)
+            if before.get(key, False) != now.get(key, False) and key in now:
+                self._tell("session-lock" if now[key] else "session-unlock", said)
+            if key not in now:
+                self._tell("session-logoff", said)
+        users = sorted({user for user, _ in now})
         self._tell("active-user", {"name": self._facts.active_user(), "users": users})
 
     # ------------------------------------------------------------------ orders
 
     def on_message(self, name: str, arguments: dict[str, Any]) -> None:
         """An order that is unknown, or whose arguments are wrong, is answered if an answer was asked for."""
-        try:
-            reason = self._obey(name, arguments)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{name}: wrong argument {error}"
         reply_id = arguments.get("reply_id")
-        if reply_id is not None and name != "echo":
-            said = {"reply_id": reply_id, "ok": not reason, "reason": reason}
-            self._say(p.encode("completion", said))
+
+        def answer(reason: object, error: str = "") -> None:
+            if reply_id is not None and name != "echo":
+                said = str(error or reason or "")
+                self._write("completion", {"reply_id": reply_id, "ok": not said, "reason": said})
+
+        try:
+            work = self._slow_order(name, arguments)
+            reason = (
+                self._obey(name, arguments)
+                if work is None
+                else self.errands.start(name, work, answer, ERRAND_S)
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            work, reason = None, f"{name}: wrong argument: {error}"
+        if work is None or reason:
+            answer(reason)
+
+    def _slow_order(self, name: str, arguments: dict[str, Any]) -> Callable[[], str] | None:
+        """What a child does, if the order is one that other programs carry out."""
+        session = str(arguments.get("session", ""))
+        if name == "shutdown":
+            reboot = str(arguments.get("reboot", "False")).lower() == "true"
+            message, delay_s = str(arguments.get("message", "")), int(arguments.get("timeout", 0))
+            return lambda: actions.shutdown(message, delay_s, reboot)
+        if name == "hibernate":
+            state = str(arguments.get("state", "disk"))
+            return lambda: actions.hibernate(state)
+        if name in SESSION_VERBS:
+            return lambda: actions.session_command(SESSION_VERBS[name], session)
+        if name == "lifecycle-event":
+            event, failure = str(arguments["type"]), str(arguments.get("failure", ""))
+            if event not in p.LIFECYCLE_EVENTS:
+                raise ValueError(f"there is no event {event}")
+            return lambda: actions.run_hooks(event, failure)
+        if name == "notify":
+            message = p.clean(str(arguments["message"]), actions.MESSAGE_CHARS_MAX)
+            return lambda: actions.notify(message)
+        return None
 
     def _obey(self, name: str, arguments: dict[str, Any]) -> str:
-        session = str(arguments.get("session", ""))
         if name in ("refresh", "api-version"):
             return self._negotiate(name, arguments)
         if name == "echo":
-            self._say(p.encode("echo", arguments))
+            self._write("echo", arguments)
             return ""
-        if name == "shutdown":
-            reboot = str(arguments.get("reboot", "False")).lower() == "true"
-            return actions.shutdown(
-                str(arguments.get("message", "")), int(arguments.get("timeout", 0)), reboot
-            )
-        if name == "hibernate":
-            return actions.hibernate(str(arguments.get("state", "disk")))
         if name == "login":
-            return self._log_on(str(arguments["username"]), session)
-        if name == "lock-screen":
-            reason = actions.session_command("lock-session", session)
-            if not reason:
-                self._tell("session-lock", {"session": session})
-            return reason
-        if name == "log-off":
-            return actions.session_command("terminate-session", session)
-        return self._obey_more(name, arguments)
-
-    def _obey_more(self, name: str, arguments: dict[str, Any]) -> str:
+            return self._log_on(str(arguments["username"]), str(arguments.get("session", "")))
         if name == "set-number-of-cpus":
             reason = actions.set_cpu_count(int(arguments["count"]))
             self._tell_fact("number-of-cpus")
             return reason
-        if name == "lifecycle-event":
-            event = str(arguments["type"])
-            if event not in p.LIFECYCLE_EVENTS:
-                return f"unknown event {event}"
-            return actions.run_hooks(event, str(arguments.get("failure", "")))
-        if name == "notify":
-            return actions.notify(p.clean(str(arguments["message"]), 1000))
         if name == "freeze":
             return self._freezer.freeze()
         if name == "thaw":
             return self._freezer.thaw()
-        return f"unknown message {name}"
+        return f"this agent does not know the message {name}"
 
     def _negotiate(self, name: str, arguments: dict[str, Any]) -> str:
+        """Facts that the version before had no message for are due at once."""
         theirs = int(arguments.get("apiVersion", p.API_VERSION_UNTOLD))
-        self.version = p.effective_version(p.API_VERSION_MAX, theirs)
+        before, self.version = self.version, p.effective_version(p.API_VERSION_MAX, theirs)
+        for fact in INTERVALS:
+            if name == "refresh" or before < p.FROM_GUEST[fact] <= self.version:
+                self._due[fact] = self._clock()
         if name == "refresh":
-            now_s = self._clock()
-            self._due = dict.fromkeys(INTERVALS, now_s)
+            self._tell("memory-stats", dict(self._facts.memory()))
         return ""
 
     def _log_on(self, username: str, session: str) -> str:
         """A password that comes with it, as from VDSM, is not looked at: the host's word is what counts."""
         user = username.split("@", 1)[0]
+        if not USER_NAME.fullmatch(user):
+            return "that is not a user's name"
         if self._desk is None:
             return "this guest has no desk for logons"
         return self._desk.log_on(user, session)
-
-
-class Line:
-    """The virtio-serial port: never blocks, drops what nobody reads."""
-
-    def __init__(self, path: str) -> None:
-        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-        self._out = b""
-        self.decoder = p.LineDecoder()
-
-    def say(self, line: bytes) -> None:
-        if len(self._out) + len(line) > OUT_BYTES_MAX:
-            return
-        self._out += line
-        self.flush()
-
-    def flush(self) -> None:
-        try:
-            while self._out:
-                self._out = self._out[os.write(self.fd, self._out) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._out = b""
-
-    @property
-    def has_more(self) -> bool:
-        return bool(self._out)
-
-    def forget(self) -> None:
-        self._out = b""
-        self.decoder.reset()
-
-
-def port_path() -> str:
-    legacy = "/dev/virtio-ports/" + p.PORT_LEGACY
-    return legacy if os.path.exists(legacy) else "/dev/virtio-ports/" + p.PORT
-
-
-def owner_of(session: str) -> str:
-    """Who is logged on at a terminal."""
-    return next((user for user, line in Facts().sessions() if line == session), "")
-
-
-def main(path: str = "", socket_path: str = SOCKET) -> int:
-    desk = Desk(Tokens(owner_of), socket_path) if os.geteuid() == 0 else None
-    while True:
-        try:
-            line = Line(path or port_path())
-        except OSError:
-            time.sleep(ABSENT_S)  # no port: it may be plugged in
-            continue
-        try:
-            talk(line, Agent(Facts(), line.say, desk), desk)
-        except OSError:
-            time.sleep(ABSENT_S)
-        finally:
-            os.close(line.fd)
-
-
-def talk(line: Line, agent: Agent, desk: Desk | None) -> None:
-    """Until the port breaks."""
-    is_connected = False
-    while True:
-        wait_s = agent.tick() if is_connected else ABSENT_S
-        poll = select.poll()
-        poll.register(line.fd, select.POLLIN | (select.POLLOUT if line.has_more else 0))
-        others = [] if desk is None else [desk.socket, *desk.callers]
-        for one in others:
-            poll.register(one, select.POLLIN)
-        ready = dict(poll.poll(min(wait_s, 60.0) * 1000))
-        events = ready.get(line.fd, 0)
-        if events & select.POLLHUP:  # nobody listens at the other end
-            is_connected = False
-            line.forget()
-            if not (set(ready) - {line.fd}):
-                time.sleep(ABSENT_S)
-        elif not is_connected:
-            is_connected = True
-            agent.connected()
-        if events & select.POLLOUT:
-            line.flush()
-        if events & select.POLLIN:
-            for name, arguments in line.decoder.feed(os.read(line.fd, READ_BYTES)):
-                agent.on_message(name, arguments)
-        if desk is not None:
-            _serve(desk, ready)
-
-
-def _serve(desk: Desk, ready: dict[int, int]) -> None:
-    for caller in list(desk.callers):
-        if caller.fileno() in ready:
-            desk.serve(caller)
-    if desk.socket.fileno() in ready:
-        desk.accept()

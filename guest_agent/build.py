@@ -1,18 +1,40 @@
-"""python -m guest_agent.build OUT.pyz: the agent as one file, the same bytes for the same sources."""
+"""python -m guest_agent.build OUT.pyz: the agent as one file, the same bytes for the same sources.
+
+An existing directory in place of OUT.pyz gets the file and what installs it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import zipfile
 
-MODULES = ("__init__", "__main__", "actions", "agent", "console", "credentials", "facts", "pam", "protocol")
+MODULES = (
+    "__init__",
+    "__main__",
+    "actions",
+    "agent",
+    "console",
+    "credentials",
+    "errands",
+    "facts",
+    "loop",
+    "pam",
+    "protocol",
+    "sessions",
+)
+BESIDE = ("install.sh", "olvm-guest-agent.service", "olvm-console.conf")
 WHEN = (1980, 1, 1, 0, 0, 0)
 ENTRY = "from guest_agent.__main__ import main\nimport sys\nsys.exit(main(sys.argv[1:]))\n"
 
 
 def build(out: str) -> None:
     here = os.path.dirname(os.path.abspath(__file__))
+    if os.path.isdir(out):
+        for name in BESIDE:
+            shutil.copy(os.path.join(here, name), out)
+        out = os.path.join(out, "olvm-guest-agent.pyz")
     part = out + ".part"
     with open(part, "wb") as file:
         file.write(b"#!/usr/bin/env python3\n")

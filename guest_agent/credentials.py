@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import struct
+import syslog
 import time
 from collections.abc import Callable
 
@@ -65,14 +66,12 @@ class Tokens:
         return reason
 
     def _why_not(self, token: str, user: str, session: str) -> str:
-        if hmac.compare_digest(self._used.get(session, ""), token) and token:
+        if any(_same(used, token) for used in self._used.values()):
             return "replayed"
-        if session not in self._live:
-            known = any(hmac.compare_digest(one, token) for one, _, _ in self._live.values())
+        expected, owner, made_s = self._live.get(session, ("", "", 0.0))
+        if not _same(expected, token):
+            known = any(_same(one, token) for one, _, _ in self._live.values())
             return "other session" if known else "no token"
-        expected, owner, made_s = self._live[session]
-        if not hmac.compare_digest(expected, token):
-            return "no token"
         if self._clock() - made_s > self._life_s:
             del self._live[session]
             return "late"
@@ -82,6 +81,10 @@ class Tokens:
         if self._owner_of(session) not in ("", user):
             return "locked by another"
         return ""
+
+
+def _same(one: str, other: str) -> bool:
+    return bool(one) and hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
 class Desk:
@@ -112,6 +115,7 @@ class Desk:
         caller.setblocking(False)
         if _peer_uid(caller) != self._uid:
             self._tokens.refused["wrong peer"] += 1
+            syslog.syslog(syslog.LOG_WARNING, f"logon refused: wrong peer, uid {_peer_uid(caller)}")
             _answer(caller, {"ok": False, "reason": "wrong peer"})
             caller.close()
         elif len(self.callers) >= 64:
@@ -142,8 +146,16 @@ class Desk:
             if before is not None:
                 self._drop(before)
             self.waiting[session] = caller
+        elif verb == "refused":
+            _answer(caller, dict(self._tokens.refused))
+            self._drop(caller)
         else:
-            reason = self._tokens.check(str(request.get("token", "")), str(request.get("user", "")), session)
+            user = str(request.get("user", ""))
+            reason = self._tokens.check(str(request.get("token", "")), user, session)
+            said = f"refused: {reason}" if reason else "granted"
+            syslog.syslog(
+                syslog.LOG_WARNING if reason else syslog.LOG_INFO, f"logon of {user!r} on {session!r} {said}"
+            )
             _answer(caller, {"ok": not reason, "reason": reason})
             self._drop(caller)
 

@@ -16,6 +16,8 @@ import subprocess
 import time
 from typing import Any
 
+from guest_agent.sessions import Session, read_sessions
+
 COMMAND_TIMEOUT_S = 5
 SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
 REAL_FILESYSTEMS = frozenset(
@@ -39,10 +41,6 @@ REAL_FILESYSTEMS = frozenset(
         "bcachefs",
     ]
 )
-# struct utmp of Linux: type, pid, line, id, user, host, …
-UTMP = struct.Struct("<hxxi32s4s32s256s")
-UTMP_BYTES = 384
-USER_PROCESS = 7
 
 
 class Facts:
@@ -50,7 +48,6 @@ class Facts:
         self._root = root
         self._vmstat: dict[str, int] = {}
         self._vmstat_s = 0.0
-        self._packages: tuple[float, list[str]] = (0.0, [])
 
     def _read(self, path: str) -> str:
         try:
@@ -221,27 +218,15 @@ class Facts:
 
     # ------------------------------------------------------------------ users
 
-    def sessions(self) -> list[tuple[str, str]]:
-        """(user, line) of everybody who is logged on."""
-        try:
-            with open(os.path.join(self._root, "run/utmp"), "rb") as file:
-                data = file.read()
-        except OSError:
-            return []
-        found = []
-        for at in range(0, len(data) - UTMP_BYTES + 1, UTMP_BYTES):
-            kind, pid, line, _, user, _ = UTMP.unpack_from(data, at)
-            alive = self._root != "/" or os.path.exists(f"/proc/{pid}")
-            if kind == USER_PROCESS and alive:
-                texts = [one.split(b"\0", 1)[0].decode("utf-8", "replace") for one in (user, line)]
-                found.append((texts[0], texts[1]))
-        return found
+    def sessions(self) -> list[Session]:
+        """Everybody who is logged on."""
+        return read_sessions(self._root)
 
     def active_user(self) -> str:
         """Of the console if somebody is there, else the first of those logged on; empty: nobody."""
         sessions = self.sessions()
-        local = [user for user, line in sessions if not line.startswith("pts/")]
-        return (local or [user for user, _ in sessions] or [""])[0]
+        local = [one.user for one in sessions if not one.line.startswith("pts/")]
+        return (local or [one.user for one in sessions] or [""])[0]
 
     # ------------------------------------------------------------------ file systems
 
@@ -279,8 +264,8 @@ class Facts:
 
     # ------------------------------------------------------------------ software
 
-    def applications(self) -> list[str]:
-        """name-version of what is installed, whichever manager this guest has; read again when its records changed."""
+    def applications_changed_s(self) -> float:
+        """When the records of what is installed were last written; 0: there are none."""
         sources = (
             "var/lib/dpkg/status",
             "var/lib/rpm",
@@ -288,12 +273,11 @@ class Facts:
             "lib/apk/db/installed",
             "var/lib/flatpak",
         )
-        changed = max([self._changed_s(path) for path in sources] or [0.0])
-        if changed and self._packages[0] == changed:
-            return self._packages[1]
-        found = self._dpkg() + self._rpm() + self._apk() + self._flatpak()
-        self._packages = (changed, sorted(found))
-        return self._packages[1]
+        return max(self._changed_s(path) for path in sources)
+
+    def applications(self) -> list[str]:
+        """name-version of what is installed, whichever manager this guest has. Slow: ask when the records changed."""
+        return sorted(self._dpkg() + self._rpm() + self._apk() + self._flatpak())
 
     def _changed_s(self, path: str) -> float:
         try:

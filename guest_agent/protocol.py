@@ -72,6 +72,17 @@ def clean(text: str, chars_max: int | None = None) -> str:
     return _UNCLEAN.sub("\ufffd", cut)
 
 
+def cleaned(value: object) -> object:
+    """The same value with every text in it clean."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): cleaned(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [cleaned(one) for one in value]
+    return value
+
+
 def effective_version(mine: int, theirs: int) -> int:
     """What both speak: the lower of the two, within what there is."""
     return max(API_VERSION_UNTOLD, min(mine, theirs, API_VERSION_MAX))

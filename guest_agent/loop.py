@@ -1,0 +1,154 @@
+"""The process: the port to the host, the desk for logons, and one wait for all of them.
+
+A host that does not listen costs a look a second; what a host does not read is dropped. Decides nothing about messages.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from guest_agent import protocol as p
+from guest_agent.agent import Agent
+from guest_agent.credentials import SOCKET, Desk, Tokens
+from guest_agent.facts import Facts
+from guest_agent.sessions import owner_of
+
+READ_BYTES = 4096
+OUT_BYTES_MAX = 256 * 1024
+ABSENT_S = 1.0
+WAIT_S_MAX = 60.0
+
+
+class Line:
+    """The virtio-serial port: never blocks, drops what nobody reads."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
+        self._out = b""
+        self.decoder = p.LineDecoder()
+
+    def say(self, line: bytes) -> None:
+        """Whole lines are dropped, never half of one: what waits was begun and will be ended."""
+        if len(self._out) + len(line) <= OUT_BYTES_MAX:
+            self._out += line
+            self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._out:
+                self._out = self._out[os.write(self.fd, self._out) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._out = b""
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._out)
+
+    def read(self) -> bytes:
+        try:
+            return os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def forget(self) -> None:
+        """The other end is gone: half a line must not meet the next one."""
+        self._out = b""
+        self.decoder.reset()
+
+
+class _Ending(Exception):
+    """SIGTERM has come."""
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise _Ending
+
+
+def port_path() -> str:
+    legacy = "/dev/virtio-ports/" + p.PORT_LEGACY
+    return legacy if os.path.exists(legacy) else "/dev/virtio-ports/" + p.PORT
+
+
+def main(path: str = "", socket_path: str = SOCKET) -> int:
+    signal.signal(signal.SIGTERM, _end)
+    desk = Desk(Tokens(owner_of), socket_path) if os.geteuid() == 0 else None
+    try:
+        while True:
+            _one_port(path, desk)
+            time.sleep(ABSENT_S)  # no port, or it broke: it may be plugged in again
+    except (_Ending, KeyboardInterrupt):
+        return 0
+    finally:
+        if desk is not None:
+            desk.close()
+
+
+def _one_port(path: str, desk: Desk | None) -> None:
+    try:
+        line = Line(path or port_path())
+    except OSError:
+        return
+    agent = Agent(Facts(), line.say, desk)
+    try:
+        talk(line, agent, desk)
+    except (_Ending, KeyboardInterrupt):
+        agent.stopping()
+        raise
+    except OSError:
+        return
+    finally:
+        os.close(line.fd)
+
+
+def talk(line: Line, agent: Agent, desk: Desk | None) -> None:
+    """Until the port breaks."""
+    is_connected = False
+    look_at_s = 0.0  # while nobody listens the port is always "ready": it is looked at once a second
+    while True:
+        now_s = time.monotonic()
+        wait_s = agent.tick() if is_connected else min(agent.look(), max(0.0, look_at_s - now_s))
+        poll = select.poll()
+        if is_connected or look_at_s <= now_s:
+            poll.register(line.fd, select.POLLIN | (select.POLLOUT if line.has_more else 0))
+        others = [] if desk is None else [desk.socket.fileno(), *(one.fileno() for one in desk.callers)]
+        for one in [*agent.errands.pipes(), *others]:
+            poll.register(one, select.POLLIN)
+        ready = dict(poll.poll(min(wait_s, WAIT_S_MAX) * 1000))
+        events = ready.get(line.fd, 0)
+        if events & select.POLLOUT:
+            line.flush()
+        data = line.read() if events & select.POLLIN else b""
+        if events & select.POLLHUP and not data:  # nobody listens at the other end
+            is_connected, look_at_s = False, now_s + ABSENT_S
+            line.forget()
+        elif not is_connected and look_at_s <= now_s:
+            is_connected = True
+            agent.connected()
+        for name, arguments in line.decoder.feed(data):
+            agent.on_message(name, arguments)
+        if desk is not None:
+            _serve(desk, ready)
+
+
+def _serve(desk: Desk, ready: dict[int, int]) -> None:
+    for caller in list(desk.callers):
+        if caller.fileno() in ready:
+            desk.serve(caller)
+    if desk.socket.fileno() in ready:
+        desk.accept()
+
+
+def say_uninstalled(path: str = "") -> int:
+    """The last word of an agent that is taken away. The host need not listen."""
+    try:
+        line = Line(path or port_path())
+    except OSError:
+        return 0
+    line.say(p.encode("uninstalled"))
+    os.close(line.fd)
+    return 0
