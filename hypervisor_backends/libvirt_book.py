@@ -156,6 +156,7 @@ class Book:
         self.on_started: Callable[[Life], None] = _ignore
         self.on_ended: Callable[[Life], None] = _ignore
         self.on_booting: Callable[[Life], None] = _ignore
+        self.was_killed: Callable[[Life], bool] = lambda _life: False  # by the host's watchdog
         self.on_lost_in_post_copy: Callable[[Life], None] = _ignore
 
     def states(self) -> list[DomainState]:
@@ -310,6 +311,8 @@ class Book:
         kind, reason, message = end_of(seen.off_reason if seen.execution == "off" else -1)
         if life.ending is not None and kind != "shut_down":
             return life.ending
+        if kind == "crashed" and self.was_killed(life):
+            return kind, ExitReason.GENERIC_ERROR, "its lease expired"
         if life.panicked and kind == "crashed":
             return kind, ExitReason.GENERIC_ERROR, "the guest panicked"
         if reason == ExitReason.USER_SHUTDOWN and life.shutdown_asked:

@@ -20,6 +20,7 @@ from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched
 from hypervisor_backends.libvirt_processes import kill_qemu, qemu_pids
+from hypervisor_backends.libvirt_watchdog import LeaseGuard
 from hypervisor_backends.libvirt_workers import TIMED_OUT
 from hypervisor_backends.libvirt_xml import StartRefused, XmlMaker
 from hypervisor_backends.protocol import (
@@ -71,14 +72,12 @@ KILL_WAIT_S = 5.0
 
 
 class Calls:
-    def __init__(self, host: LibvirtHost, xml: XmlMaker, guests: Guests) -> None:
+    def __init__(self, host: LibvirtHost, xml: XmlMaker, guests: Guests, leases: LeaseGuard) -> None:
         self._host = host
         self._book = host.book
         self._xml = xml
         self._guests = guests
-        # Whether leased machines may begin now, and who is told of those that do; see `libvirt_watchdog`.
-        self.may_lease: Callable[[], bool] = lambda: False
-        self.guard: Callable[[Life], None] = lambda _life: None
+        self._leases = leases
         host.on_late_start = self._on_begun
 
     # ------------------------------------------------------------ begin
@@ -99,8 +98,6 @@ class Calls:
         life = self.new_life(request, "restoring_state" if is_restore else "wait_for_launch")
         life.under_way = True
         life.waiters.append(done)
-        if life.leased:
-            self.guard(life)
         settings = self._host.settings
         if is_restore:
             work = partial(lifecycle.restore, uuid=life.uuid, epoch=life.epoch, settings=settings)
@@ -111,8 +108,10 @@ class Calls:
         self._host.call(life, work, budget_s, partial(self._on_begun, life))
 
     def new_life(self, request: NewDomain, status: DomainStatus) -> Life:
+        """On the book, and guarded before anything of it is begun."""
         life = Life(request.vm_id, domain_uuid(request.vm_id), request.epoch, request.spec, status)
         self._book.add(life)
+        self._leases.guard(life)
         return life
 
     def _launch(self, life: Life, connection: object) -> Launched:
@@ -177,7 +176,7 @@ class Calls:
         if other is not None:
             words = f"{what}: domain {other.vm_id} has that name; rename one"
             return CallFailed(code="duplicate_domain", message=words)
-        if spec.leased and not isinstance(request, PrepareIncoming) and not self.may_lease():
+        if spec.leased and not isinstance(request, PrepareIncoming) and not self._leases.may_begin():
             words = f"{what}: it needs a lease and the host's watchdog is not armed; renew the host's lease"
             return CallFailed(code="lease_expired", message=words, can_retry=True)
         return self._refusal_of_room(request, what)

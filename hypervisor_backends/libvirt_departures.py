@@ -73,8 +73,6 @@ class Departures:
         life = self._calls.new_life(request, "migrating_to")
         life.incoming = life.under_way = True
         life.waiters.append(done)
-        if life.leased:
-            self._calls.guard(life)
         self._host.call(
             life,
             partial(self._define, life),

@@ -304,8 +304,10 @@ def test_paused_domain_uses_no_cpu(bench: Bench) -> None:
     bench.scheduler.advance(60)
     after = sample_of(bench)
 
-    assert after.cpu_usage_ns == before.cpu_usage_ns > 0
-    assert after.cpu_user_percent == after.cpu_sys_percent == 0
+    # A real emulator still answers questions: that is little, and none of it is the guest's.
+    slack_ns = 0 if isinstance(bench.scheduler, VirtualScheduler) else NS_PER_S // 20
+    assert 0 < before.cpu_usage_ns <= after.cpu_usage_ns <= before.cpu_usage_ns + slack_ns
+    assert after.cpu_user_percent + after.cpu_sys_percent <= 100 * slack_ns / NS_PER_S * 10
 
 
 def test_suspend_then_restore_brings_the_guest_back_without_boot(bench: Bench) -> None:
@@ -473,11 +475,12 @@ def test_leased_domain_runs_only_while_the_watchdog_is_armed(bench: Bench) -> No
     request = start_of()
     request = msgspec.structs.replace(request, spec=msgspec.structs.replace(request.spec, leased=True))
     assert bench.refuse(request, seconds=0).code == "lease_expired"
-    bench.succeed(ArmWatchdog(deadline_ns=bench.scheduler.now_ns() + 300 * NS_PER_S), seconds=0)
+    deadline_ns = bench.scheduler.now_ns() + bench.lease_s * NS_PER_S
+    bench.succeed(ArmWatchdog(deadline_ns=deadline_ns), seconds=0)
     bench.succeed(request)
     bench.start("v2")
     assert bench.status() == "up"
-    bench.scheduler.advance(301)
+    bench.scheduler.pass_s(bench.lease_s + 1)
 
     assert bench.status() is None
     assert (bench.events[-1].kind, bench.events[-1].exit_reason) == ("crashed", ExitReason.GENERIC_ERROR)

@@ -1,0 +1,233 @@
+"""A real libvirt host on the bench: real time, a machine that is up in a second, and one with a guest that obeys.
+
+Most tests need no operating system: their machine boots a sector that writes to its disk at each tick of the clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+import libvirt_qemu
+import msgspec
+
+from hypervisor_backends.domain_metadata import domain_uuid, metadata_of
+from hypervisor_backends.libvirt_backend import LibvirtHypervisor
+from hypervisor_backends.libvirt_settings import libvirt_settings_from
+from hypervisor_backends.protocol import (
+    CallFailed,
+    CallResult,
+    CallSucceeded,
+    DomainSpec,
+    GetMigrationStatistics,
+    MigrationStatistics,
+)
+from olvm.lab.guest import GuestImage
+from olvm.lab.hosts import Lab, LabHost
+from olvm.model.errors import OlvmError
+from olvm.model.hardware import DiskSpec, Hardware, NicSpec
+from tests.unit.hypervisor_backends.bench import Bench, RealClock, address_of, migrate_of
+
+MIB = 1024 * 1024
+SECTOR = 512
+# sti; xor ax,ax; mov es,ax; again: hlt; mov ax,0x301; mov bx,0x7c00; mov cx,2; mov dh,0; int 0x13; jmp again
+BOOT_CODE = bytes.fromhex("FB31C08EC0F4B80103BB007CB90200B600CD13EBF0")
+IN_TRANSIT = frozenset(
+    {
+        "wait_for_launch",
+        "powering_up",
+        "powering_down",
+        "reboot_in_progress",
+        "saving_state",
+        "restoring_state",
+        "migrating_to",
+    }
+)
+
+
+def make_boot_disk(path: Path) -> None:
+    if not path.exists():
+        path.write_bytes(BOOT_CODE.ljust(SECTOR - 2, b"\0") + b"\x55\xaa" + bytes(MIB - SECTOR))
+
+
+class LabBench(Bench):
+    def __init__(
+        self, lab: Lab, host: LabHost, guest: GuestImage, clock: RealClock, **settings: object
+    ) -> None:
+        self.lab = lab
+        self.host = host
+        self.guest = guest
+        self.clock = clock
+        self.settings = libvirt_settings_from(
+            {
+                **host.settings,
+                "watchdog_directory": str(lab.directory / "watchdog"),
+                "seed_directory": str(lab.shared / "images"),
+                "guest_wait_timeout_s": 0.3,
+                "statistics_period_s": 2.0,
+                "incoming_timeout_s": 3.0,
+                "call_timeout_s": 30.0,
+                **settings,
+            }
+        )
+        backend = self._open()
+        have = backend.capabilities
+        super().__init__(
+            backend, clock, cpus=have.cpus, memory_bytes=have.memory_bytes, domain_bytes=64 * MIB
+        )
+        self.lease_s = 6
+        self.dress_more: Callable[[Hardware], Hardware] = lambda hardware: hardware
+        self.dress = self._dress
+
+    def _open(self) -> LibvirtHypervisor:
+        opened: list[LibvirtHypervisor | OlvmError] = []
+        clock = self.clock
+        LibvirtHypervisor.open(self.host.name, self.settings, clock.post, clock.now_ns, opened.append)
+        assert clock.run_until(lambda: opened, 60)
+        assert isinstance(opened[0], LibvirtHypervisor), opened
+        self.hypervisor = opened[0]
+        return opened[0]
+
+    def reopen(self) -> None:
+        """As an agent that was killed and comes back."""
+        self.backend.close()
+        self.backend = self._open()
+        self.backend.set_listener(self.events.append)
+
+    def is_quiet(self) -> bool:
+        if not self.hypervisor.is_connected:
+            return True
+        states = self.backend.domains()
+        return not self.hypervisor.busy_count and not any(state.status in IN_TRANSIT for state in states)
+
+    def _dress(self, spec: DomainSpec) -> DomainSpec:
+        name = spec.name
+        nics = (NicSpec(name="nic0"),)
+        if self.willing_guest:
+            hardware = Hardware(
+                kernel=str(self.guest.kernel),
+                initrd=str(self.guest.initrd),
+                cmdline=f"{self.guest.cmdline} ip4=10.99.7.77/24",
+                nics=nics,
+            )
+            memory_bytes = 192 * MIB if spec.memory_bytes == self.domain_bytes else spec.memory_bytes
+            hardware = self.dress_more(hardware)
+            return msgspec.structs.replace(spec, hardware=hardware, memory_bytes=memory_bytes)
+        disk = self.lab.shared / "images" / f"{name}.raw"
+        make_boot_disk(disk)
+        hardware = Hardware(disks=(DiskSpec(name="vda", source=str(disk), format="raw"),), nics=nics)
+        return msgspec.structs.replace(spec, hardware=hardware)
+
+    def start(self, vm_id: str = "v1", epoch: int = 1, **spec: int) -> CallSucceeded:
+        """A guest that is to obey has booted when this returns: one that boots does not hear a power button."""
+        answer = super().start(vm_id, epoch, **spec)
+        if self.willing_guest:
+            InGuest(self, vm_id).wait_for_agent()
+        return answer
+
+    # ------------------------------------------------------------ what a test looks at
+
+    def wait(self, kind: str, vm_id: str = "v1", timeout_s: float = 30.0) -> None:
+        """Until the last event of the machine is of this kind."""
+        assert self.clock.run_until(lambda: self.kinds(vm_id)[-1:] == [kind], timeout_s), self.events[-5:]
+
+    def wait_connected(self) -> None:
+        """After a restart of libvirtd."""
+        assert self.clock.run_until(lambda: self.hypervisor.is_connected, 30)
+        self.clock.advance(1)
+
+    def qemu_pid(self, vm_id: str = "v1") -> int:
+        return self.host.qemu_pid(domain_uuid(vm_id))
+
+    @contextmanager
+    def connection(self) -> Iterator[libvirt.virConnect]:
+        """Somebody else's."""
+        connection = libvirt.open(self.host.uri)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def remove_all(self) -> None:
+        with self.connection() as connection:
+            for domain in connection.listAllDomains(0):
+                if metadata_of(domain.XMLDesc(0)) is None:
+                    continue
+                if domain.isActive():
+                    domain.destroy()
+                if domain.isPersistent():
+                    domain.undefine()
+
+
+class InGuest:
+    """Programs inside the guest, by QEMU's own agent: a way beside everything that is tested."""
+
+    def __init__(self, bench: LabBench, vm_id: str = "v1") -> None:
+        self.bench = bench
+        self.uuid = domain_uuid(vm_id)
+
+    def run(self, *command: str) -> str:
+        with self.bench.connection() as connection:
+            domain = connection.lookupByUUIDString(self.uuid)
+            arguments = {"path": command[0], "arg": list(command[1:]), "capture-output": True}
+            pid = self._ask(domain, "guest-exec", arguments)["pid"]
+            for _ in range(400):
+                status = self._ask(domain, "guest-exec-status", {"pid": pid})
+                if status["exited"]:
+                    return base64.b64decode(status.get("out-data", "")).decode(errors="replace")
+                self.bench.clock.pass_s(0.02)
+        raise AssertionError(f"{command} did not end in the guest")
+
+    def _ask(self, domain: libvirt.virDomain, name: str, arguments: dict[str, object]) -> dict[str, object]:
+        asked = json.dumps({"execute": name, "arguments": arguments})
+        return dict(json.loads(libvirt_qemu.qemuAgentCommand(domain, asked, 10, 0))["return"])
+
+    def wait_for_agent(self) -> None:
+        def speaks() -> bool:
+            try:
+                self.boot_id()
+            except libvirt.libvirtError:
+                return False
+            return True
+
+        assert self.bench.clock.run_until(speaks, 60), "QEMU's agent in the guest was not heard"
+
+    def boot_id(self) -> str:
+        return self.run("/bin/cat", "/proc/sys/kernel/random/boot_id").strip()
+
+    def ticks(self) -> list[int]:
+        """One a second, as the guest has counted them since its boot."""
+        lines = self.run("/bin/cat", "/run/ticks").splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith("TICK ")]
+
+
+def migrate(
+    source: LabBench, target: LabBench, *, during: object = None, **how: float
+) -> CallSucceeded | CallFailed:
+    """To the next epoch; `during` is called once memory flows."""
+    state = source.state()
+    assert state is not None
+    to_epoch = max([event.epoch for event in (*source.events, *target.events)] + [state.epoch]) + 1
+    settings = {"bandwidth_bytes_per_s": 0, **how}
+    request = migrate_of(address_of(target, epoch=to_epoch), epoch=state.epoch, to_epoch=to_epoch, **settings)
+    answers: list[CallResult] = source.call(request)
+    if callable(during):
+        wait_until_memory_flows(source)
+        during()
+    source.clock.wait_for(answers)
+    source.clock.advance(1)
+    return answers[0]
+
+
+def wait_until_memory_flows(source: LabBench) -> MigrationStatistics:
+    for _ in range(1000):
+        result = source.ask(GetMigrationStatistics(vm_id="v1"))
+        value = result.value if isinstance(result, CallSucceeded) else None
+        if isinstance(value, MigrationStatistics) and value.data_processed_bytes > 0:
+            return value
+        source.clock.pass_s(0.01)
+    raise AssertionError("no memory has flown")
