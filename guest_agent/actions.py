@@ -1,5 +1,6 @@
 """What the host may have this guest do. Each action begins a program or writes a file, and never waits for long.
 
+What asks other programs is done in a child (`errands`), and imports what it needs only there.
 An action returns an empty text, or why it could not be done: that goes back to a host that asked for an answer.
 """
 
@@ -8,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 
 from guest_agent import protocol as p
@@ -19,42 +18,28 @@ from guest_agent.sessions import read_sessions
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 THAW_AFTER_S = 60.0  # a host that forgets a frozen guest does not keep it so
 CPU_DIRECTORY = "/sys/devices/system/cpu"
-COMMAND_TIMEOUT_S = 5
 HOOK_TIMEOUT_S = 8
 MESSAGE_CHARS_MAX = 1000
 FROZEN_MARK = "/run/olvm-guest-agent.frozen"  # an agent that is started again thaws what the last one froze
 HOOK_DIRECTORIES = ("/etc/olvm-guest-agent/hooks.d", "/etc/ovirt-guest-agent/hooks.d")
 
 
-def begin(command: list[str]) -> str:
-    """Start a program and leave it."""
-    if shutil.which(command[0]) is None:
-        return f"{command[0]} is not installed"
-    try:
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return str(error)
-    return ""
-
-
 def shutdown(message: str, delay_s: int, reboot: bool) -> str:
     """`shutdown` counts in minutes, and a delay below one is none; where there is none, busybox goes at once."""
+    from guest_agent import programs
+
     when = "now" if delay_s < 60 else f"+{delay_s // 60}"
-    if shutil.which("shutdown"):
+    if programs.is_here("shutdown"):
         said = p.clean(message, MESSAGE_CHARS_MAX).lstrip("-") or "asked for by the host"
-        return begin(["shutdown", "-r" if reboot else "-h", when, said])
-    return begin(["reboot" if reboot else "poweroff"])
+        return programs.begin(["shutdown", "-r" if reboot else "-h", when, said])
+    return programs.begin(["reboot" if reboot else "poweroff"])
 
 
 def hibernate(state: str) -> str:
-    if shutil.which("systemctl"):
-        return begin(["systemctl", "hibernate" if state == "disk" else "suspend"])
+    from guest_agent import programs
+
+    if programs.is_here("systemctl"):
+        return programs.begin(["systemctl", "hibernate" if state == "disk" else "suspend"])
     try:
         with open("/sys/power/state", "w") as file:
             file.write("disk" if state == "disk" else "mem")
@@ -65,7 +50,9 @@ def hibernate(state: str) -> str:
 
 def notify(message: str) -> str:
     """To everybody's terminal."""
-    return finish(["wall"], message.encode())
+    from guest_agent import programs
+
+    return programs.finish(["wall"], message.encode())
 
 
 def set_cpu_count(count: int) -> str:
@@ -91,6 +78,8 @@ def set_cpu_count(count: int) -> str:
 
 def session_command(verb: str, session: str) -> str:
     """lock-session, unlock-session or terminate-session of one session by its terminal; empty: of the console."""
+    from guest_agent import programs
+
     found = [
         one
         for one in read_sessions()
@@ -98,30 +87,11 @@ def session_command(verb: str, session: str) -> str:
     ]
     if not found:
         return f"nobody is logged on at {session or 'the console'}"
-    if found[0].number and shutil.which("loginctl"):
-        return finish(["loginctl", verb, *(one.number for one in found)])
+    if found[0].number and programs.is_here("loginctl"):
+        return programs.finish(["loginctl", verb, *(one.number for one in found)])
     if verb == "terminate-session":
         return _hang_up(found[0].line)
     return "this guest has no logind, which alone can lock a screen"
-
-
-def finish(command: list[str], data: bytes = b"") -> str:
-    """Run a program to its end; empty if it was content, else what it complained of."""
-    if shutil.which(command[0]) is None:
-        return f"{command[0]} is not installed"
-    try:
-        done = subprocess.run(
-            command,
-            input=data,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    said = done.stderr.decode("utf-8", "replace").strip()
-    return "" if not done.returncode else said or f"{command[0]} ended with {done.returncode}"
 
 
 def _hang_up(session: str) -> str:
@@ -207,17 +177,16 @@ class Freezer:
 
 def run_hooks(event: str, failure: str, directories: tuple[str, ...] = HOOK_DIRECTORIES) -> str:
     """Executable files of the event's directories, in the order of their names, each with a bound."""
+    from guest_agent import programs
+
     failed = []
     for directory in directories:
         place = os.path.join(directory, event)
         for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
             path = os.path.join(place, name)
             if os.access(path, os.X_OK):
-                environment = dict(os.environ, OLVM_EVENT=event, OLVM_FAILURE=failure)
-                try:
-                    subprocess.run(
-                        [path], env=environment, timeout=HOOK_TIMEOUT_S, check=True, stdin=subprocess.DEVNULL
-                    )
-                except (OSError, subprocess.SubprocessError) as error:
-                    failed.append(f"{name}: {error}")
+                said = {"OLVM_EVENT": event, "OLVM_FAILURE": failure}
+                reason = programs.finish([path], more=said, timeout_s=HOOK_TIMEOUT_S)
+                if reason:
+                    failed.append(f"{name}: {reason}")
     return "; ".join(failed)

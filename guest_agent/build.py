@@ -21,6 +21,7 @@ MODULES = (
     "facts",
     "loop",
     "pam",
+    "programs",
     "protocol",
     "sessions",
 )

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
-import shutil
 import socket
 import struct
-import subprocess
 import time
 from typing import Any
 
 from guest_agent.sessions import Session, read_sessions
 
-COMMAND_TIMEOUT_S = 5
 SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
 REAL_FILESYSTEMS = frozenset(
     [
@@ -117,7 +113,7 @@ class Facts:
         return self._read("/proc/sys/kernel/random/boot_id").strip()
 
     def host_name(self) -> str:
-        return self._read("/proc/sys/kernel/hostname").strip() or platform.node()
+        return self._read("/proc/sys/kernel/hostname").strip() or os.uname().nodename
 
     def fqdn(self) -> str:
         """From /etc/hosts, as `hostname -f` finds it without asking a name server that may be away."""
@@ -143,11 +139,11 @@ class Facts:
         release = self.os_release()
         return {
             "version": release.get("VERSION_ID", ""),
-            "distribution": release.get("NAME", "") or platform.system(),
+            "distribution": release.get("NAME", "") or os.uname().sysname,
             "codename": release.get("VERSION_CODENAME", ""),
-            "arch": platform.machine(),
+            "arch": os.uname().machine,
             "type": "linux",
-            "kernel": self._read("/proc/sys/kernel/osrelease").strip() or platform.release(),
+            "kernel": self._read("/proc/sys/kernel/osrelease").strip() or os.uname().release,
         }
 
     def timezone(self) -> tuple[str, int]:
@@ -296,7 +292,9 @@ class Facts:
     def _rpm(self) -> list[str]:
         if not (self._list("/var/lib/rpm") or self._list("/usr/lib/sysimage/rpm")):
             return []
-        return run_lines(["rpm", "-qa", "--qf", "%{NAME}-%{VERSION}-%{RELEASE}\\n"])
+        from guest_agent import programs
+
+        return programs.lines_of(["rpm", "-qa", "--qf", "%{NAME}-%{VERSION}-%{RELEASE}\\n"])
 
     def _apk(self) -> list[str]:
         found = []
@@ -311,11 +309,13 @@ class Facts:
 
     def containers(self) -> list[dict[str, Any]]:
         """Of Podman or Docker, if one is here and answers in time."""
+        from guest_agent import programs
+
         shape = "{{.ID}}\t{{.Names}}\t{{.Command}}\t{{.Status}}\t{{.Image}}"
         for program in ("podman", "docker"):
-            if shutil.which(program):
+            if programs.is_here(program):
                 found = []
-                for line in run_lines([program, "ps", "--all", "--format", shape]):
+                for line in programs.lines_of([program, "ps", "--all", "--format", shape]):
                     words = (line.split("\t") + [""] * 5)[:5]
                     keys = ("id", "names", "command", "status", "image")
                     one: dict[str, Any] = dict(zip(keys, words))  # noqa: B905 - Python 3.8 has no strict
@@ -332,19 +332,3 @@ def _primary_address(name: str) -> str:
         except OSError:
             return ""
     return socket.inet_ntoa(said[20:24])
-
-
-def run_lines(command: list[str]) -> list[str]:
-    """What a program prints; nothing if it fails or takes too long."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=COMMAND_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line]
