@@ -27,7 +27,7 @@ import msgspec
 # Ray reads these once, when it is imported. A silo that dies is our business: its end stands in status and events,
 # not on a driver script's standard output.
 os.environ["RAY_AUTH_MODE"] = "token"
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|has been marked dead")
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -217,6 +217,12 @@ def _place_of(silo: str) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
+def _is_away(silo: str) -> bool:
+    """Its node is not there, so nobody can stop it in order: Ray would wait for the node."""
+    host = silo.removeprefix("host-").removesuffix(PINNED)
+    return silo.endswith(PINNED) and host not in _labelled_hosts()
+
+
 def _labelled_hosts() -> set[str]:
     """Hosts that a node of this cluster says it is."""
     return {
@@ -340,6 +346,9 @@ class RayRuntime:
         for name in names:
             handle = self._peers.find(name)
             if handle is None:
+                continue
+            if _is_away(name):
+                ray.kill(handle, no_restart=True)
                 continue
             try:
                 ray.get(handle.stop.options(concurrency_group="questions").remote(), timeout=STOP_TIMEOUT_S)

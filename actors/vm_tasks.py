@@ -134,6 +134,7 @@ class VmTasks(VmCommands):
             "guest_fqdn": facts.fqdn,
             "guest_os": f"{facts.os_name} {facts.os_version}".strip(),
             "guest_kernel": facts.kernel,
+            "guest_boot_id": facts.boot_id,
             "guest_ips": list(facts.ips),
             "guest_users": list(facts.users),
             "guest_session": facts.session,

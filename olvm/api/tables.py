@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -82,4 +83,8 @@ def _fields_by_name(record: type[Record]) -> dict[str, msgspec.structs.FieldInfo
 
 
 def _is_container(annotation: object) -> bool:
-    return getattr(annotation, "__origin__", annotation) in (list, dict, tuple)
+    """What stands in a JSON column: a list, a mapping, a struct, or nothing in place of one."""
+    if isinstance(annotation, UnionType):
+        return any(_is_container(part) for part in get_args(annotation))
+    origin = getattr(annotation, "__origin__", annotation)
+    return origin in (list, dict, tuple) or (isinstance(origin, type) and issubclass(origin, msgspec.Struct))

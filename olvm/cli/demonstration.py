@@ -26,12 +26,23 @@ def demo(
         bool,
         Parameter(help="Then migrate a machine, empty a host and lose a rack; or stop after the crashes."),
     ] = True,
+    kvm: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Real machines instead: two KVM hosts on this machine, by libvirt and QEMU. Needs root and a Debian.",
+        ),
+    ] = False,
     verbose: Annotated[
         bool, Parameter(name=["--verbose", "-v"], negative=(), help="Show the traceback of a failure.")
     ] = False,
 ) -> int:
     """Show the whole story on this machine: start, fail, recover, move."""
     del verbose  # `application.run` has read it
+    if kvm:
+        from olvm.demo.kvm_story import tell_kvm_story
+
+        return tell_kvm_story(directory=directory, cache=None, keep=not discard and directory is not None)
     from olvm.cli.demo import run
 
     return run(runtime=runtime, vms=vms, directory=directory, seconds=seconds, discard=discard, trials=trials)

@@ -322,6 +322,7 @@ class VmRecord(Record):
     guest_fqdn: str = ""
     guest_os: str = ""
     guest_kernel: str = ""
+    guest_boot_id: str = ""
     guest_ips: list[str] = []
     guest_users: list[str] = []
     guest_session: str = ""
