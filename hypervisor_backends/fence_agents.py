@@ -37,7 +37,9 @@ MESSAGE_CHARS_MAX = 300
 OFF_CODE = 2
 STATUS = re.compile(r"^\s*status:\s*(on|off)\b", re.IGNORECASE | re.MULTILINE)
 LOG_PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ (ERROR|WARNING|INFO|DEBUG):\s*")
-NOISE = re.compile(r"^\s*$|Please use '-h' for usage|Warning: |^\s+from |^  ", re.IGNORECASE)
+NOISE = re.compile(
+    r"^\s*$|Please use '-h' for usage|validate-all failed|Warning: |^\s+from |^  ", re.IGNORECASE
+)
 
 
 def check_device(device: Settings, directory: Path = AGENTS) -> None:
