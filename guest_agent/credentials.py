@@ -137,7 +137,7 @@ class Desk:
         try:
             request = json.loads(data.decode("utf-8"))
             verb, session = str(request["verb"]), str(request["session"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self._tokens.refused["malformed"] += 1
             self._drop(caller)
             return

@@ -6,12 +6,14 @@ PAM says who and where in the environment; the greeter has left the token in a f
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import syslog
 
 from guest_agent.credentials import SOCKET, ask
 
 TIMEOUT_S = 3.0
+TOKEN_CHARS_MAX = 256
 TOKENS = "/run/olvm-tokens"
 
 
@@ -19,15 +21,25 @@ def token_file(session: str) -> str:
     return os.path.join(TOKENS, session.replace("/", "_"))
 
 
+def take_token(path: str) -> str:
+    """What the greeter left; it is gone then, whatever comes of it. Empty: nothing, or not by root alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
+        os.unlink(path)
+        about = os.fstat(descriptor)
+        is_roots = about.st_uid == os.geteuid() and not about.st_mode & 0o077 and stat.S_ISREG(about.st_mode)
+        return file.read(TOKEN_CHARS_MAX).strip() if is_roots else ""
+
+
 def main(socket_path: str = SOCKET) -> int:
     session = os.environ.get("PAM_TTY", "").replace("/dev/", "", 1)
     user = os.environ.get("PAM_USER", "")
     path = token_file(session)
-    try:
-        with open(path, encoding="ascii") as file:
-            token = file.read().strip()
-        os.unlink(path)  # whatever comes of it: one question
-    except OSError:
+    token = take_token(path)
+    if not token:
         return 1  # an ordinary login, with a password
     try:
         answer = ask(

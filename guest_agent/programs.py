@@ -1,4 +1,4 @@
-"""Other programs, run with a bound. The agent's children alone use it: its libraries cost memory there, and not here."""
+"""Other programs, run with a bound. The agent's children alone use it: its libraries cost memory there, not here."""
 
 from __future__ import annotations
 
