@@ -18,7 +18,7 @@ PYTEST_ARGS ?=
 SIM_ARGS ?=
 CHECKED := olvm actors hypervisor_backends sim guest_agent tests benchmarks examples
 
-.PHONY: help venv demo test test-fast test-ray sim check format bench docs apt-libvirt clean
+.PHONY: help venv libvirt demo demo-kvm test test-fast test-ray test-libvirt sim check format bench docs guest-agent apt-libvirt clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,11 +42,34 @@ $(STAMP): pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable '.[$(EXTRAS)]'
 	@touch $@
 
+# What real hosts on this machine need. Root on Debian gets it; others are told, and their tests with libvirt say why
+# they are skipped. libvirt-python is built from source, against the headers that apt brings.
+libvirt: $(STAMP)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  $(PY) -m olvm.lab.requirements >&2; \
+	elif ! pkg-config --exists libvirt 2>/dev/null; then \
+	  echo "there is no libvirt here, and only root with apt-get can bring it: tests with libvirt will be skipped" >&2; exit 0; \
+	fi; \
+	if ! $(PY) -c 'import libvirt, pycdlib' 2>/dev/null; then \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable '.[$(EXTRAS),libvirt]'; \
+	fi
+
 demo: $(STAMP)  ## The whole story on this machine
 	$(BIN)/olvm demo
 
-test: $(STAMP)  ## Every test: unit first, Ray last
+demo-kvm: libvirt  ## The story on real KVM: two hosts on this machine, as root on Debian
+	$(BIN)/olvm demo --kvm
+
+test: libvirt  ## Every test: unit first, Ray last
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-libvirt: libvirt  ## Only the tests with real libvirt and QEMU
+	$(PY) -m pytest -m libvirt $(PYTEST_ARGS)
+
+guest-agent: $(STAMP)  ## The guest agent as one file, dist/olvm-guest-agent.pyz, and what installs it
+	@mkdir -p dist
+	$(PY) -m guest_agent.build dist/olvm-guest-agent.pyz
+	cp guest_agent/install.sh guest_agent/*.service dist/
 
 test-fast: $(STAMP)  ## Without Ray, libvirt and slow tests
 	$(PY) -m pytest -m 'not ray and not libvirt and not slow' $(PYTEST_ARGS)
@@ -85,10 +108,7 @@ apt-libvirt:  ## As root on Debian: install libvirt, QEMU and what builds libvir
 	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 	  echo "cannot install libvirt: this target needs root and apt-get; install libvirt, QEMU and libvirt's headers yourself" >&2; exit 1; \
 	fi
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	  libvirt-daemon-system qemu-system-x86 qemu-utils libvirt-dev pkg-config gcc python3-dev
-	$(MAKE) venv EXTRAS=dev,libvirt
+	$(MAKE) libvirt
 
 clean:  ## Remove everything that the other targets made
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
