@@ -107,7 +107,7 @@ class Facts:
 
     def uptime_s(self) -> float:
         words = self._read("/proc/uptime").split()
-        return float(words[0]) if words else 0.0
+        return float(words[0]) if words and words[0].replace(".", "", 1).isdigit() else 0.0
 
     def boot_id(self) -> str:
         return self._read("/proc/sys/kernel/random/boot_id").strip()
@@ -197,8 +197,8 @@ class Facts:
         for line in self._read("/proc/net/route").splitlines()[1:]:
             words = line.split()
             if len(words) > 7 and words[2] == "00000000":
-                network, mask = (struct.unpack("<I", bytes.fromhex(words[at]))[0] for at in (1, 7))
-                routes.append((socket.ntohl(network), socket.ntohl(mask), words[0]))
+                network, mask = (socket.ntohl(int(words[at], 16)) for at in (1, 7))
+                routes.append((network, mask, words[0]))
         found: dict[str, list[str]] = {}
         for address in sorted(local):
             number = struct.unpack(">I", socket.inet_aton(address))[0]

@@ -1,0 +1,175 @@
+"""What the agent says and when, and what it does with an order, without a port or a wait."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from guest_agent.actions import Freezer, run_hooks
+from guest_agent.agent import INTERVALS, Agent
+from guest_agent.facts import Facts
+from tests.unit.guest_agent.agent_bench import AgentBench, write_tree
+
+ALICE = "UID=1000\nUSER=1000\nACTIVE=1\nSTATE=active\nTTY=hvc0\nCLASS=user\nLOCKED_HINT=0\n"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> AgentBench:
+    one = AgentBench(tmp_path)
+    one.agent.connected()
+    return one
+
+
+def test_agent_connected_says_first_that_it_is_there(bench: AgentBench) -> None:
+    assert [one["__name__"] for one in bench.said] == ["session-startup"]
+
+
+def test_agent_heartbeat_is_said_every_five_seconds_and_offers_its_version_from_the_second_on(
+    bench: AgentBench,
+) -> None:
+    bench.pass_time(20)
+    assert [one["apiVersion"] for one in bench.named("heartbeat")] == [0, 3, 3, 3, 3]
+    beat = bench.named("heartbeat")[0]
+    assert beat["free-ram"] == "117"
+    assert beat["memory-stat"]["mem_total"] == 188416
+    assert beat["memory-stat"]["swap_usage"] == 96
+    assert (beat["olvm"], beat["agentVersion"], beat["bootId"]) == (1, "1", "b-1")
+
+
+def test_agent_says_each_fact_at_its_interval(bench: AgentBench) -> None:
+    bench.order("refresh", apiVersion=3)
+    bench.said.clear()
+    bench.pass_time(601)
+    for name, interval_s in INTERVALS.items():
+        assert abs(len(bench.named(name)) - (600 / interval_s + 1)) <= 1, name
+
+
+def test_agent_refresh_says_everything_now(bench: AgentBench) -> None:
+    bench.pass_time(3)
+    bench.said.clear()
+    bench.order("refresh", apiVersion=3)
+    bench.agent.tick()
+    bench.wait_for_errands()
+    assert {one["__name__"] for one in bench.said} == {*INTERVALS, "memory-stats"}
+
+
+def test_agent_connected_again_negotiates_anew(bench: AgentBench) -> None:
+    bench.order("refresh", apiVersion=3)
+    bench.pass_time(10)
+    bench.said.clear()
+    bench.agent.connected()
+    bench.pass_time(130)
+    assert bench.named("heartbeat")[0]["apiVersion"] == 0
+    assert not bench.named("os-info")
+
+
+def test_agent_user_who_comes_locks_unlocks_and_goes_is_told(bench: AgentBench) -> None:
+    record = bench.root / "run/systemd/sessions/7"
+    bench.pass_time(1)
+    for text in (ALICE, ALICE.replace("HINT=0", "HINT=1"), ALICE):
+        write_tree(bench.root, {"run/systemd/sessions/7": text})
+        bench.pass_time(10)
+    record.unlink()
+    bench.pass_time(10)
+    events = [one for one in bench.said if one["__name__"].startswith("session-")][1:]
+    names = [one["__name__"] for one in events]
+    assert names == ["session-logon", "session-lock", "session-unlock", "session-logoff"]
+    assert {(one["user"], one["session"]) for one in events} == {("alice", "hvc0")}
+    assert [name for name, _ in groupby(one["name"] for one in bench.named("active-user"))] == [
+        "",
+        "alice",
+        "",
+    ]
+
+
+def test_agent_text_of_the_guest_is_clean_on_the_line(bench: AgentBench) -> None:
+    write_tree(bench.root, {"proc/sys/kernel/hostname": "we\x01b\x1b1\n"})
+    bench.pass_time(1)
+    assert bench.named("host-name")[0]["name"] == "we\ufffdb\ufffd1"
+
+
+def test_agent_echo_answers_with_the_same(bench: AgentBench) -> None:
+    bench.order("echo", reply_id=5, a=[1, {"b": None}])
+    assert bench.named("echo") == [{"__name__": "echo", "reply_id": 5, "a": [1, {"b": None}]}]
+    assert not bench.named("completion")
+
+
+def test_agent_order_without_reply_id_is_not_answered(bench: AgentBench) -> None:
+    bench.order("no-such-order")
+    bench.order("set-number-of-cpus", count="many")
+    assert not bench.named("completion")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("login", {}),
+        ("login", {"username": "-froot"}),
+        ("login", {"username": "a\nb"}),
+        ("login", {"username": ""}),
+        ("set-number-of-cpus", {"count": 0}),
+        ("set-number-of-cpus", {"count": 10**9}),
+        ("set-number-of-cpus", {}),
+        ("lifecycle-event", {}),
+        ("lifecycle-event", {"type": "../hooks"}),
+        ("shutdown", {"timeout": "soon"}),
+        ("shutdown", {"timeout": []}),
+        ("notify", {}),
+        ("log-off", {"session": "no-such-terminal"}),
+        ("lock-screen", {"session": "no-such-terminal"}),
+        ("refresh", {"apiVersion": "x"}),
+        ("api-version", {"apiVersion": None}),
+        ("heartbeat", {}),
+    ],
+)
+def test_agent_order_that_is_wrong_is_answered_with_a_reason(
+    bench: AgentBench, name: str, arguments: dict[str, object]
+) -> None:
+    bench.order(name, reply_id="r", **arguments)
+    (answer,) = bench.named("completion")
+    assert (answer["reply_id"], answer["ok"]) == ("r", False)
+    assert answer["reason"]
+
+
+def test_agent_freeze_of_a_guest_without_file_systems_and_thaw_are_done(bench: AgentBench) -> None:
+    bench.order("freeze", reply_id=1)
+    bench.order("thaw", reply_id=2)
+    assert [(one["reply_id"], one["ok"]) for one in bench.named("completion")] == [(1, True), (2, True)]
+
+
+def test_freezer_that_nobody_thaws_thaws_itself(tmp_path: Path) -> None:
+    now_s = 0.0
+    mark = tmp_path / "frozen"
+    freezer = Freezer(list, lambda: now_s, str(mark))
+    freezer.freeze()
+    assert freezer.thaw_at_s == 60.0
+    assert mark.exists()
+    Freezer(list, lambda: now_s, str(mark)).recover()
+    assert not mark.exists()
+
+
+def test_hooks_of_an_event_run_in_the_order_of_their_names_and_failures_are_named(tmp_path: Path) -> None:
+    place = tmp_path / "before_migration"
+    write_tree(
+        place,
+        {
+            "10-first": f'#!/bin/sh\necho "first $OLVM_EVENT $OLVM_FAILURE" >> {tmp_path}/out\n',
+            "20-fails": f"#!/bin/sh\necho second >> {tmp_path}/out\necho no good >&2\nexit 3\n",
+            "30-no-program": "not executable",
+        },
+    )
+    for name in ("10-first", "20-fails"):
+        (place / name).chmod(0o755)
+    assert run_hooks("before_migration", "x", (str(tmp_path), "/nowhere")) == "20-fails: no good"
+    assert (tmp_path / "out").read_text() == "first before_migration x\nsecond\n"
+
+
+def test_agent_in_an_empty_file_system_still_says_everything(tmp_path: Path) -> None:
+    said: list[bytes] = []
+    agent = Agent(Facts(str(tmp_path)), said.append)
+    agent.connected()
+    agent.on_message("refresh", {"apiVersion": 3})
+    agent.tick()
+    assert len(said) >= len(INTERVALS) - 2

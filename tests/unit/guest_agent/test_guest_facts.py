@@ -1,0 +1,121 @@
+"""Facts from files as different guests have them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from guest_agent.facts import Facts
+from guest_agent.sessions import UTMP_BYTES, read_sessions
+from tests.unit.guest_agent.agent_bench import write_tree
+
+
+def utmp(kind: int, user: str, line: str) -> bytes:
+    entry = struct.pack("<hxxi32s4s32s256s", kind, 1, line.encode(), b"1", user.encode(), b"")
+    return entry.ljust(UTMP_BYTES, b"\0")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_tree(tmp_path)
+
+
+def test_applications_of_dpkg_are_those_installed(root: Path) -> None:
+    assert Facts(str(root)).applications() == ["tiny-base-1.0"]
+
+
+def test_applications_of_apk_and_flatpak_are_named(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"lib/apk/db/installed": "C:Q1\nP:musl\nV:1.2.4-r2\n\nP:zlib\nV:1.3\n"})
+    (tmp_path / "var/lib/flatpak/app/org.example.App").mkdir(parents=True)
+    assert Facts(str(tmp_path)).applications() == ["musl-1.2.4-r2", "org.example.App-flatpak", "zlib-1.3"]
+
+
+def test_fqdn_comes_from_hosts_else_is_the_plain_name(root: Path) -> None:
+    assert Facts(str(root)).fqdn() == "web1.example.org"
+    write_tree(root, {"etc/hosts": "127.0.0.1 localhost\n"})
+    assert Facts(str(root)).fqdn() == "web1"
+
+
+def test_interfaces_have_all_addresses_and_no_loopback(root: Path) -> None:
+    write_tree(
+        root,
+        {
+            "proc/net/if_inet6": "fe80000000000000505400fffe000001 02 40 20 80 eth0\n"
+            "00000000000000000000000000000001 01 80 10 80 lo\n",
+            "proc/net/route": "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+            "eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0\neth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n",
+            "proc/net/fib_trie": "Local:\n  |-- 127.0.0.1\n     /32 host LOCAL\n  |-- 192.0.2.7\n     /32 host LOCAL\n",
+        },
+    )
+    assert Facts(str(root)).interfaces() == [
+        {
+            "name": "eth0",
+            "hw": "52:54:00:00:00:01",
+            "inet": ["192.0.2.7"],
+            "inet6": ["fe80::5054:ff:fe00:1"],
+        }
+    ]
+
+
+@pytest.mark.parametrize(("online", "count"), [("0", 1), ("0-3", 4), ("0,2-3,7", 4)])
+def test_cpu_count_is_of_those_online(root: Path, online: str, count: int) -> None:
+    write_tree(root, {"sys/devices/system/cpu/online": online + "\n"})
+    assert Facts(str(root)).cpu_count() == count
+
+
+def test_disk_mapping_is_by_serial(root: Path) -> None:
+    assert Facts(str(root)).disk_mapping() == {"disk-1": {"name": "/dev/vda"}}
+
+
+def test_mounts_are_real_file_systems_once_with_their_names_decoded(root: Path) -> None:
+    write_tree(
+        root,
+        {
+            "proc/self/mounts": "proc /proc proc rw 0 0\n/dev/vda1 / ext4 rw 0 0\n/dev/vda1 /again ext4 rw 0 0\n"
+            "/dev/vdb /my\\040data xfs rw 0 0\ntmpfs /run tmpfs rw 0 0\n"
+        },
+    )
+    assert Facts(str(root)).mounts() == [("/", "ext4"), ("/my data", "xfs")]
+
+
+def test_sessions_of_utmp_are_users_and_not_logins_that_wait(root: Path) -> None:
+    (root / "run").mkdir()
+    (root / "run/utmp").write_bytes(
+        utmp(7, "bob", "pts/0") + utmp(6, "LOGIN", "tty1") + utmp(7, "alice", "tty2") + b"x"
+    )
+    assert [(one.user, one.line) for one in read_sessions(str(root))] == [("bob", "pts/0"), ("alice", "tty2")]
+    assert Facts(str(root)).active_user() == "alice"
+
+
+def test_sessions_that_logind_and_utmp_know_are_said_once(root: Path) -> None:
+    record = "USER=1000\nTTY=hvc0\nCLASS=user\nSTATE=active\nLOCKED_HINT=1\n"
+    write_tree(
+        root, {"run/systemd/sessions/3": record, "run/systemd/sessions/4": "USER=1000\nCLASS=manager\n"}
+    )
+    (root / "run/utmp").write_bytes(utmp(7, "alice", "hvc0"))
+    (one,) = read_sessions(str(root))
+    assert (one.user, one.line, one.number, one.is_locked) == ("alice", "hvc0", "3", True)
+
+
+def test_facts_of_files_with_nonsense_are_empty_and_no_error(tmp_path: Path) -> None:
+    nonsense = "\x00\ufffd:::\n= \n\n-\n,,\n"
+    names = ["proc/meminfo", "proc/vmstat", "etc/hosts", "etc/os-release", "var/lib/dpkg/status", "run/utmp"]
+    names += [
+        "proc/net/if_inet6",
+        "proc/net/route",
+        "proc/net/fib_trie",
+        "proc/self/mounts",
+        "lib/apk/db/installed",
+    ]
+    names += ["proc/uptime", "run/systemd/sessions/1", "sys/devices/system/cpu/online"]
+    write_tree(tmp_path, dict.fromkeys(names, nonsense))
+    facts = Facts(str(tmp_path))
+    assert facts.applications() == []
+    assert facts.interfaces() == []
+    assert facts.sessions() == []
+    assert facts.mounts() == []
+    assert facts.memory()["mem_total"] == 0
+    assert facts.cpu_count() >= 1
+    assert facts.uptime_s() == 0.0
