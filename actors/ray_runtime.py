@@ -232,6 +232,18 @@ def _labelled_hosts() -> set[str]:
     }
 
 
+def wait_for_hosts(names: set[str], timeout_s: float) -> set[str]:
+    """Join the cluster that RAY_ADDRESS names until each of these hosts has a node there; those that have none."""
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        while (missing := names - _labelled_hosts()) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+    finally:
+        ray.shutdown()
+    return missing
+
+
 class _RayInfrastructure:
     """What the engine's gateway asks of the runtime. Lives in the engine's process."""
 

@@ -8,7 +8,6 @@ agent, its libvirt and its machines with it.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import secrets
 import subprocess
@@ -121,7 +120,7 @@ class Stage:
         Raises:
             OlvmError: they did not come in time; the message names the logs.
         """
-        import ray
+        from actors.ray_runtime import wait_for_hosts
 
         deadline_s = time.monotonic() + RAY_UP_WITHIN_S
         wanted = set(self.lab.hosts)
@@ -129,17 +128,11 @@ class Stage:
             if time.monotonic() > deadline_s or (self._head is not None and self._head.poll() is not None):
                 raise OlvmError(f"Ray's head did not start; see {self.directory / 'ray-head.log'}")
             time.sleep(POLL_S)
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
-        try:
-            while True:
-                labels = [node.get("Labels", {}) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-                if wanted <= {label.get("olvm-host") for label in labels}:
-                    return
-                if time.monotonic() > deadline_s:
-                    raise OlvmError(f"not every host joined the Ray cluster; {labels} did")
-                time.sleep(POLL_S)
-        finally:
-            ray.shutdown()
+        missing = wait_for_hosts(wanted, deadline_s - time.monotonic())
+        if missing:
+            raise OlvmError(
+                f"hosts {', '.join(sorted(missing))} did not join the Ray cluster; see their boot.log"
+            )
 
     def _answers(self) -> bool:
         import socket
