@@ -24,7 +24,8 @@ _TARGET_PREFIX: dict[DiskBus, str] = {"virtio": "vd", "scsi": "sd", "sata": "sd"
 _ALIAS_PREFIX = "ua-"
 # No spec can name a device so: its names are small letters.
 SEED_ALIAS = "ua-SEED"
-_SERIAL = re.compile(r"[A-Za-z0-9_.+ -]{1,20}")
+# libvirt takes a space too, and the guest then sees a backslash before it.
+_SERIAL = re.compile(r"[A-Za-z0-9_.+-]{1,20}")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 KIB = 1024
 
@@ -131,7 +132,7 @@ def _number_of(target: str) -> int:
 def check_serial(disk: DiskSpec) -> None:
     if disk.serial and not _SERIAL.fullmatch(disk.serial):
         raise BadInput(
-            f"disk {disk.name}: serial {disk.serial!r} is not usable; write it with letters, digits, _ . + - and spaces"
+            f"disk {disk.name}: serial {disk.serial!r} is not usable; write it with letters, digits, _ . + and -"
         )
 
 

@@ -292,7 +292,7 @@ disks = st.builds(
     format=st.sampled_from(["qcow2", "raw"]),
     bus=st.sampled_from(["virtio", "scsi", "sata"]),
     read_only=st.booleans(),
-    serial=st.from_regex(r"[A-Za-z0-9_.+ -]{0,20}", fullmatch=True),
+    serial=st.from_regex(r"[A-Za-z0-9_.+-]{0,20}", fullmatch=True),
 )
 nics = st.builds(
     NicSpec,

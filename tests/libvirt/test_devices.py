@@ -1,0 +1,332 @@
+"""What a task says is done is done: asked inside the guest, and of the screen from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import libvirt
+import pytest
+
+from hypervisor_backends.domain_metadata import metadata_of
+from hypervisor_backends.libvirt_domain import seen_of
+from hypervisor_backends.libvirt_tasks import PreparedStart
+from hypervisor_backends.protocol import (
+    AttachDisk,
+    AttachNic,
+    ChangeMedium,
+    ConsoleAddress,
+    DetachDisk,
+    DetachNic,
+    PlugMemory,
+    SetBalloon,
+    SetConsoleTicket,
+    SetCpuQuota,
+    SetNicLink,
+    SetVcpus,
+    UnplugMemory,
+)
+from olvm.lab.guest import GuestImage
+from olvm.lab.hosts import Lab
+from olvm.model.hardware import CloudInit, DiskSpec, NicSpec
+from tests.libvirt.machine import MIB, Machine, TaskHost, eventually, running, spec_of
+from tests.libvirt.rfb import opens_screen
+
+BLOCK = 128 * MIB
+HARDWARE = {
+    "disks": (
+        DiskSpec(name="vda", size_bytes=64 * MIB),
+        DiskSpec(name="logs", size_bytes=32 * MIB, bus="scsi", serial="LOG-1"),
+        DiskSpec(name="cd", device="cdrom", bus="scsi"),
+    ),
+    "nics": (NicSpec(name="eth0"),),
+    "vcpus_max": 4,
+    "memory_bytes_max": 1024 * MIB,
+    "tpm": True,
+    "watchdog": "reset",
+    "cloud_init": CloudInit(user_data="#cloud-config\nhostname: seeded\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def task_host(lab: Lab) -> Iterator[TaskHost]:
+    host = TaskHost(lab.host("h1"))
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="module")
+def machine(task_host: TaskHost, guest: GuestImage) -> Iterator[Machine]:
+    with running(task_host, spec_of(guest, "devices-1", **HARDWARE)) as made:
+        yield made
+
+
+def memory_kib(machine: Machine) -> int:
+    return int(machine.sh("awk '/MemTotal/{print $2}' /proc/meminfo"))
+
+
+# ---------------------------------------------------------------- what it starts with
+
+
+def test_machine_has_what_its_spec_says(machine: Machine) -> None:
+    assert machine.sh("cat /sys/block/vda/serial") == "vda"
+    assert machine.sh("cat /sys/block/vda/size /sys/block/sda/size").split() == ["131072", "65536"]
+    assert machine.sh("ls /sys/firmware/acpi/tables/TPM2") == "/sys/firmware/acpi/tables/TPM2"
+    assert machine.sh("ls /sys/class/net").split() == ["eth0", "lo"]
+    assert machine.sh("ls /dev/hwrng /dev/ttyS0").split() == ["/dev/hwrng", "/dev/ttyS0"]
+
+
+def test_cloud_init_seed_is_in_a_drive(machine: Machine) -> None:
+    said = machine.sh(
+        "mkdir -p /tmp/seed; for d in /dev/sr*; do mount -t iso9660 -o ro $d /tmp/seed 2>/dev/null && "
+        "cat /tmp/seed/user-data /tmp/seed/meta-data; umount /tmp/seed 2>/dev/null; done"
+    )
+
+    assert "hostname: seeded" in said
+    assert machine.vm_id in said
+
+
+def test_what_the_serial_console_says_is_kept(machine: Machine, lab: Lab) -> None:
+    log = lab.host("h1").root / f"var/log/libvirt/qemu/{machine.vm_id}.console.log"
+
+    assert eventually(lambda: b"GUEST-READY" in log.read_bytes())
+
+
+# ---------------------------------------------------------------- CPUs and memory
+
+
+def test_plugged_cpu_comes_online_in_the_guest(machine: Machine) -> None:
+    machine.do(SetVcpus(vm_id="", vcpus=2))
+
+    assert eventually(lambda: machine.sh("nproc") == "2")
+    assert machine.refused(SetVcpus(vm_id="", vcpus=1)).code == "not_supported"
+
+
+def test_plugged_memory_grows_the_guest_and_is_taken_back(machine: Machine) -> None:
+    before_kib = memory_kib(machine)
+    machine.do(PlugMemory(vm_id="", name="m1", size_bytes=BLOCK))
+
+    assert eventually(lambda: memory_kib(machine) > before_kib + 100_000)
+    machine.do(UnplugMemory(vm_id="", name="m1"))
+    assert memory_kib(machine) < before_kib + 10_000
+
+
+def test_guest_that_uses_a_device_keeps_it_and_the_task_says_so(
+    task_host: TaskHost, guest: GuestImage
+) -> None:
+    """Memory that came online as ordinary memory holds the kernel's own data and cannot leave."""
+    spec = spec_of(guest, "unwilling", memory_bytes_max=1024 * MIB)
+    words = spec.hardware.cmdline.replace("online_movable", "online_kernel")
+    spec = spec_of(guest, "unwilling", memory_bytes_max=1024 * MIB, cmdline=words)
+    with running(task_host, spec) as machine:
+        before_kib = memory_kib(machine)
+        machine.do(PlugMemory(vm_id="", name="m1", size_bytes=BLOCK))
+        assert eventually(lambda: memory_kib(machine) > before_kib + 100_000)
+        # The kernel's own pages, on the memory that came last.
+        machine.sh(
+            "for i in $(seq 400); do mkdir -p /tmp/d$i; mount -t tmpfs t /tmp/d$i; done; ls -R / > /dev/null"
+        )
+        result = machine.ask(UnplugMemory(vm_id="", name="m1"))
+        there = memory_kib(machine) > before_kib + 100_000
+        assert getattr(result, "code", "") == ("guest_refused" if there else "")
+
+
+def test_balloon_is_followed_by_the_guest(machine: Machine) -> None:
+    before_kib = memory_kib(machine)
+    machine.do(SetBalloon(vm_id="", memory_bytes=180 * MIB))
+
+    assert eventually(lambda: memory_kib(machine) < before_kib - 60_000)
+    machine.do(SetBalloon(vm_id="", memory_bytes=256 * MIB))
+    assert eventually(lambda: memory_kib(machine) > before_kib - 5_000)
+
+
+def test_cpu_quota_holds_a_busy_guest_down(machine: Machine) -> None:
+    """20 % of a CPU for each of two vCPUs: one busy loop gets a fifth of a CPU."""
+    machine.sh("(while :; do :; done & loop=$!; sleep 30; kill $loop) > /dev/null 2>&1 &")
+    machine.do(SetCpuQuota(vm_id="", percent=20))
+    time.sleep(1)
+    held = vcpu_share(machine, 4.0)
+    machine.do(SetCpuQuota(vm_id="", percent=0))
+    free = vcpu_share(machine, 3.0)
+
+    # The rest of the machine may be busy too, so how much a free one gets is nobody's promise.
+    assert 0.03 < held < 0.25
+    assert free > held * 1.5
+
+
+def vcpu_share(machine: Machine, seconds: float) -> float:
+    """The CPUs that the busiest vCPU used."""
+    before = [vcpu[2] for vcpu in machine.domain.vcpus()[0]]
+    began_s = time.monotonic()
+    time.sleep(seconds)
+    after = [vcpu[2] for vcpu in machine.domain.vcpus()[0]]
+    return max(b - a for a, b in zip(before, after, strict=True)) / 1e9 / (time.monotonic() - began_s)
+
+
+# ---------------------------------------------------------------- disks and media
+
+
+def test_attached_disk_appears_with_its_serial_and_goes(machine: Machine) -> None:
+    machine.do(AttachDisk(vm_id="", disk=DiskSpec(name="vdb", size_bytes=16 * MIB, serial="SPARE.1_a+b-c")))
+
+    assert eventually(lambda: "vdb" in machine.sh("ls /sys/block"))
+    assert machine.sh("cat /sys/block/vdb/serial") == "SPARE.1_a+b-c"
+    machine.write("vdb", "kept")
+    machine.do(DetachDisk(vm_id="", name="vdb"))
+    assert "vdb" not in machine.sh("ls /sys/block")
+    machine.do(AttachDisk(vm_id="", disk=DiskSpec(name="vdb", size_bytes=16 * MIB)))
+    assert eventually(lambda: "vdb" in machine.sh("ls /sys/block"))
+    assert machine.read("vdb", 4) == "kept"
+    machine.do(DetachDisk(vm_id="", name="vdb"))
+
+
+def test_scsi_disks_are_plugged_beside_each_other(machine: Machine) -> None:
+    for name in ("sdb", "sdc"):
+        machine.do(AttachDisk(vm_id="", disk=DiskSpec(name=name, size_bytes=16 * MIB, bus="scsi")))
+
+    assert eventually(lambda: {"sdb", "sdc"} <= set(machine.sh("ls /sys/block").split()))
+    for name in ("sdb", "sdc"):
+        machine.do(DetachDisk(vm_id="", name=name))
+    assert not {"sdb", "sdc"} & set(machine.sh("ls /sys/block").split())
+
+
+def test_medium_that_is_put_in_is_read_in_the_guest(machine: Machine, lab: Lab) -> None:
+    path = lab.shared / "images" / "medium.iso"
+    path.write_bytes(b"olvm-medium".ljust(1024 * 1024, b"\0"))
+    machine.do(ChangeMedium(vm_id="", name="cd", source=str(path)))
+
+    reading = "for d in /dev/sr*; do head -c 11 $d 2>/dev/null; done"
+    assert eventually(lambda: "olvm-medium" in machine.sh(reading))
+    machine.do(ChangeMedium(vm_id="", name="cd"))
+    assert eventually(lambda: "olvm-medium" not in machine.sh(reading))
+    assert machine.refused(ChangeMedium(vm_id="", name="cd", source="/no/such.iso")).code == "not_found"
+
+
+def test_disk_whose_storage_is_full_pauses_the_machine_until_there_is_room(
+    task_host: TaskHost, guest: GuestImage, lab: Lab
+) -> None:
+    small = lab.shared / "small"
+    small.mkdir(exist_ok=True)
+    # The host sees only what was mounted before it began, so the small file system is mounted inside it.
+    lab.host("h1").run(["mount", "-t", "tmpfs", "-o", "size=6m", "small", str(small)])
+    try:
+        lab.host("h1").run(["qemu-img", "create", "-q", "-f", "qcow2", f"{small}/full", "64M"])
+        spec = spec_of(guest, "full-1", disks=(DiskSpec(name="vda", source=f"{small}/full"),))
+        with running(task_host, spec) as machine:
+            machine.sh(
+                "(dd if=/dev/zero of=/dev/vda bs=1M count=20 conv=fsync; echo done > /tmp/dd) > /dev/null 2>&1 &"
+            )
+            assert eventually(lambda: seen_of(machine.domain).pause_code == "ENOSPC")
+            lab.host("h1").run(["mount", "-o", "remount,size=64m", str(small)])
+            machine.domain.resume()
+            assert eventually(lambda: machine.sh("cat /tmp/dd") == "done")
+    finally:
+        lab.host("h1").run(["umount", "-l", str(small)])
+
+
+# ---------------------------------------------------------------- network cards
+
+
+def test_network_card_appears_loses_its_cable_and_goes(machine: Machine) -> None:
+    machine.do(AttachNic(vm_id="", nic=NicSpec(name="eth1", mac="52:54:00:00:01:02")))
+
+    assert eventually(lambda: machine.sh("cat /sys/class/net/eth1/address") == "52:54:00:00:01:02")
+    machine.sh("ip link set eth1 up")
+    machine.do(SetNicLink(vm_id="", name="eth1", up=False))
+    assert eventually(lambda: machine.sh("cat /sys/class/net/eth1/carrier") == "0")
+    machine.do(SetNicLink(vm_id="", name="eth1", up=True))
+    assert eventually(lambda: machine.sh("cat /sys/class/net/eth1/carrier") == "1")
+    machine.do(DetachNic(vm_id="", name="eth1"))
+    assert "eth1" not in machine.sh("ls /sys/class/net")
+
+
+# ---------------------------------------------------------------- the screen
+
+
+def test_screen_opens_to_the_right_ticket_in_time_and_to_nobody_else(machine: Machine, lab: Lab) -> None:
+    def opens(password: str) -> bool:
+        return opens_screen(lab.fabric, lab.host("h1").address, port, password)
+
+    port = int(machine.domain.XMLDesc(0).split("type='vnc' port='")[1].split("'")[0])
+    assert not opens("no-entry")
+    assert not opens("")
+    address = machine.do(SetConsoleTicket(vm_id="", password="first-1", valid_s=60))
+    assert isinstance(address, ConsoleAddress)
+    assert (address.kind, address.port) == ("vnc", port)
+    assert opens("first-1")
+    assert not opens("first-2")
+    machine.do(SetConsoleTicket(vm_id="", password="second-2", valid_s=2))
+    assert not opens("first-1")
+    assert eventually(lambda: not opens("second-2"), 10)
+    # The password stays out of what everybody can read.
+    assert "second-2" not in machine.domain.XMLDesc(0)
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+def test_agent_without_memory_learns_of_plugged_devices_from_the_machine_itself(machine: Machine) -> None:
+    disk = DiskSpec(name="vdz", size_bytes=16 * MIB)
+    machine.do(AttachDisk(vm_id="", disk=disk))
+    known = metadata_of(machine.domain.XMLDesc(0))
+    machine.do(DetachDisk(vm_id="", name="vdz"))
+    after = metadata_of(machine.domain.XMLDesc(0))
+
+    assert known is not None
+    assert after is not None
+    (found,) = [one for one in known.spec.hardware.disks if one.name == "vdz"]
+    assert found.source.endswith(f"{machine.vm_id}-vdz")
+    assert [one.name for one in after.spec.hardware.disks] == ["vda", "logs", "cd"]
+
+
+# ---------------------------------------------------------------- other machines
+
+
+@pytest.mark.parametrize("secure_boot", [False, True])
+def test_machine_with_uefi_firmware_boots(task_host: TaskHost, guest: GuestImage, secure_boot: bool) -> None:
+    spec = spec_of(guest, "uefi-1", memory_mib=512, firmware="uefi", secure_boot=secure_boot)
+    with running(task_host, spec) as machine:
+        assert "efi" in machine.sh("ls /sys/firmware").split()
+        loader = machine.xml().find("os/loader")
+        assert loader is not None
+        assert (loader.get("secure") == "yes") is secure_boot
+
+
+def test_machine_with_numa_nodes_and_no_screen_boots(task_host: TaskHost, guest: GuestImage) -> None:
+    spec = spec_of(
+        guest, "numa-1", memory_mib=512, vcpus=2, numa_nodes=2, cpu_model="max", vnc=False, rng=False
+    )
+    with running(task_host, spec) as machine:
+        assert machine.sh("ls -d /sys/devices/system/node/node*").split() == [
+            "/sys/devices/system/node/node0",
+            "/sys/devices/system/node/node1",
+        ]
+        assert machine.refused(SetConsoleTicket(vm_id="", password="x")).code == "not_found"
+
+
+def test_host_says_why_it_emulates_and_what_it_can_do(task_host: TaskHost) -> None:
+    have = task_host.capabilities
+
+    assert (have.accelerator, have.accelerator_reason) == ("tcg", "libvirt offers no KVM")
+    assert {"cpu_quota", "uefi", "tpm", "snapshot", "cloud_init"} <= set(have.features)
+    assert "hot_unplug_vcpu" not in have.features
+    assert have.cpus == have.cpu_sockets * have.cpu_cores_per_socket * have.cpu_threads_per_core
+    assert have.numa_nodes[0].cpus == have.cpus
+    assert "q35" in have.emulated_machines
+    assert "libvirt 9" in have.hypervisor_version
+
+
+def test_start_prepared_twice_makes_everything_once(task_host: TaskHost, guest: GuestImage) -> None:
+    spec = spec_of(
+        guest,
+        "twice",
+        disks=(DiskSpec(name="vda", size_bytes=16 * MIB),),
+        cloud_init=CloudInit(user_data="x"),
+    )
+    first, second = (task_host.prepare("0b0e7a52-96f1-4d6a-8f6c-00000000abcd", spec) for _ in range(2))
+
+    assert isinstance(first, PreparedStart)
+    assert first == second
+    assert (task_host.lab_host.root / first.xml.seed_path.lstrip("/")).stat().st_mode & 0o077 == 0
+    volume = task_host.connection.storageVolLookupByPath(first.spec.hardware.disks[0].source)
+    assert isinstance(volume, libvirt.virStorageVol)
