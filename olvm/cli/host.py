@@ -11,6 +11,7 @@ from olvm.api.hosts import SIMULATED_FENCE_DEVICE
 from olvm.cli.changes import Asked, carry_out, cluster_or_only, confirm, confirm_removal, once_each
 from olvm.cli.completer import host_names
 from olvm.cli.connection import data_center
+from olvm.cli.host_check import check
 from olvm.cli.listing import list_records, show_record
 from olvm.cli.options import (
     CHANGING,
@@ -43,6 +44,7 @@ ACTION_BY_POWER: dict[str, m.HostVerb] = {"restart": "restart", "on": "power_on"
 HostName = Annotated[str, Parameter(help="Name.", completer=host_names)]
 
 app = App(name="host", help="Hosts: add them, take them out of service, bring them back.")
+app.command(check)
 
 
 @app.command(name="list")
