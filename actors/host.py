@@ -293,6 +293,8 @@ class Host(HostCore):
         record.memory_bytes = message.memory_bytes
         record.cpu_model = message.cpu_model or record.cpu_model  # told once per start of the agent
         record.features = message.features or record.features
+        record.accelerator = message.accelerator or record.accelerator
+        record.accelerator_reason = message.accelerator_reason or record.accelerator_reason
         self.heard(turn)
         self.last_seq = 0
         turn.cancel_timer(record, "init")

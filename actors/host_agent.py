@@ -216,6 +216,8 @@ class HostAgent:
                 opened.cpu_model,
                 opened.features,
                 self._problems(),
+                opened.accelerator,
+                opened.accelerator_reason,
             ),
         )
 

@@ -66,6 +66,8 @@ class HostOpened(msgspec.Struct, frozen=True):
     found: dict[str, FoundDomain]  # each domain there, by vm id
     features: list[str] = []
     problems: list[str] = []
+    accelerator: str = ""
+    accelerator_reason: str = ""
 
 
 class CloseHost(msgspec.Struct, frozen=True):
@@ -235,6 +237,8 @@ class HypervisorPort:
             found=_found(backend.domains()),
             features=list(have.features),
             problems=list(have.problems),
+            accelerator=have.accelerator,
+            accelerator_reason=have.accelerator_reason,
         )
         message = CallEnded(tag, True, msgspec.msgpack.encode(opened))
         deliver_result(self._silo, caller, message, "hypervisor")

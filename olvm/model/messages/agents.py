@@ -57,6 +57,8 @@ class AgentReady(Message, frozen=True):
     cpu_model: str = ""
     features: list[str] = []
     problems: list[str] = []  # see Heartbeat
+    accelerator: str = ""  # kvm or tcg, of a real host, and why
+    accelerator_reason: str = ""
 
 
 class AgentRecovering(Message, frozen=True):
