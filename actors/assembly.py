@@ -16,6 +16,7 @@ from actors.host_agent import HostAgent
 from actors.roster import AgentRoster, VmRoster
 from actors.silo import Cast, Records
 from actors.telemetry import Telemetry
+from actors.users import Users
 from actors.vm import Vm
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model.record import Record
@@ -36,6 +37,7 @@ from olvm.model.records import (
     ReservationRecord,
     VmRecord,
 )
+from olvm.model.user_records import UserRecord, UserVerifierRecord
 
 SiloKind = Literal["engine", "host", "vm", "telemetry"]
 
@@ -87,8 +89,9 @@ def engine_cast(records: Records) -> list[Behaviour]:
     copies = _all(records, CopyRecord)
     groups = _all(records, AffinityGroupRecord)
     inventory = _all(records, InventoryRecord)
+    users = Users(_all(records, UserRecord), _all(records, UserVerifierRecord))
     behaviours: list[Behaviour] = [
-        Engine(engines.get("engine") or EngineRecord(), _all(records, OperationRecord), inventory)
+        Engine(engines.get("engine") or EngineRecord(), _all(records, OperationRecord), inventory, users)
     ]
     for cluster in _all(records, ClusterRecord).values():
         behaviours.append(

@@ -1,4 +1,4 @@
-"""The `engine` actor: operations, the inventory with its unique names, and the engine's own epoch.
+"""The `engine` actor: operations, the inventory with its unique names, users, and the engine's own epoch.
 
 It decides whether a command is accepted (how, is `engine_commands.py`) and when its operation has ended; it never
 decides what happens to a machine or a host.
@@ -13,6 +13,7 @@ import msgspec
 
 from actors.behaviour import TimedRecord, Turn
 from actors.engine_commands import Inventory, accept
+from actors.users import UserCommand, Users
 from olvm.model import messages as m
 from olvm.model.errors import NotFound, OlvmError
 from olvm.model.limits import OPERATIONS_REMEMBERED_MAX
@@ -29,6 +30,7 @@ class Engine:
         record: EngineRecord,
         operations: dict[str, OperationRecord],
         inventory: dict[str, InventoryRecord],
+        users: Users | None = None,
     ) -> None:
         self.record = record
         self.open: dict[str, OperationRecord] = {}
@@ -36,6 +38,7 @@ class Engine:
         self.finished: OrderedDict[str, OperationRecord] = OrderedDict()
         self.operation_by_request: dict[str, str] = {}
         self.inventory = Inventory(inventory)
+        self.users = users or Users({}, {})
         for operation in sorted(operations.values(), key=lambda item: item.created_ns):
             self._remember(operation)
 
@@ -60,6 +63,8 @@ class Engine:
                 self._on_show_console(message, turn)
             case m.PassOn():
                 turn.tell(message.reply_to, message.body)
+            case m.UserDenied():
+                self.users.told_of_denial(message, turn)
             case m.VmChanged():
                 self._on_vm_changed(message, turn)
             case m.EventTold():
@@ -115,7 +120,10 @@ class Engine:
             created_ns=turn.now_ns,
             started_ns=turn.now_ns,
         )
-        accept(submit.command, operation, self.inventory, turn)
+        if isinstance(submit.command, UserCommand):
+            self.users.accept(submit.command, operation, self.inventory, turn)
+        else:
+            accept(submit.command, operation, self.inventory, turn)
         self.open[operation.id] = operation
         if operation.client_request_id:
             self.operation_by_request[operation.client_request_id] = operation.id

@@ -20,6 +20,23 @@ from olvm.model.errors import BadInput, Conflict, DuplicateName, NotFound
 from olvm.model.names import check_name
 from olvm.model.records import InventoryRecord, OperationRecord
 
+# What is about clusters, hosts and machines; the rest of m.Command is about users: actors/users.py.
+InventoryCommand = (
+    m.VmCommand
+    | m.VmTask
+    | m.HostTask
+    | m.CreateVm
+    | m.UpdateVm
+    | m.AddHost
+    | m.HostCommand
+    | m.CreateCluster
+    | m.UpdateCluster
+    | m.RemoveCluster
+    | m.ClusterCommand
+    | m.SetAffinityGroup
+    | m.RemoveAffinityGroup
+)
+
 
 class Inventory:
     """The unique names of clusters, hosts and machines, and the actors behind them."""
@@ -61,7 +78,7 @@ class Inventory:
             turn.erase(item)
 
 
-def accept(command: m.Command, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
+def accept(command: InventoryCommand, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
     """Fill in what `operation` is about and send its command on.
 
     Raises:
@@ -98,7 +115,7 @@ def accept(command: m.Command, operation: OperationRecord, inventory: Inventory,
             assert_never(command)
 
 
-def _describe(operation: OperationRecord, kind: str, target_kind: str, target_id: str, name: str) -> None:
+def describe(operation: OperationRecord, kind: str, target_kind: str, target_id: str, name: str) -> None:
     operation.kind = kind
     operation.target_kind = target_kind
     operation.target_id = target_id
@@ -113,7 +130,7 @@ def _create_cluster(
 ) -> None:
     inventory.check_free("cluster", command.name)
     check.cluster_settings(command)
-    _describe(operation, "create_cluster", "cluster", command.name, command.name)
+    describe(operation, "create_cluster", "cluster", command.name, command.name)
     address = f"cluster/{command.name}"
     inventory.add(
         InventoryRecord(key=address, kind="cluster", name=command.name, id=command.name, address=address),
@@ -128,7 +145,7 @@ def _update_cluster(
 ) -> None:
     item = inventory.item("cluster", command.name)
     check.cluster_settings(command)
-    _describe(operation, "update_cluster", "cluster", item.id, item.name)
+    describe(operation, "update_cluster", "cluster", item.id, item.name)
     turn.send(item.address, m.ChangeCluster(operation.id, command))
 
 
@@ -142,7 +159,7 @@ def _remove_cluster(
             f"cannot remove cluster {item.name}: it holds {len(inside)} hosts and machines "
             f"({', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}); remove them first"
         )
-    _describe(operation, "remove_cluster", "cluster", item.id, item.name)
+    describe(operation, "remove_cluster", "cluster", item.id, item.name)
     turn.send(item.address, m.EndCluster(operation.id))
 
 
@@ -151,7 +168,7 @@ def _command_cluster(
 ) -> None:
     item = inventory.item("cluster", command.name)
     check.timeout(f"{command.verb} of cluster {item.name}", command.timeout_s)
-    _describe(operation, f"{command.verb}_cluster", "cluster", item.id, item.name)
+    describe(operation, f"{command.verb}_cluster", "cluster", item.id, item.name)
     turn.send(item.address, m.CommandCluster(operation.id, command))
 
 
@@ -185,7 +202,7 @@ def _remove_affinity_group(
 def _describe_group(
     command: m.SetAffinityGroup | m.RemoveAffinityGroup, operation: OperationRecord, kind: str
 ) -> None:
-    _describe(operation, kind, "affinity_group", f"{command.cluster}/{command.name}", command.name)
+    describe(operation, kind, "affinity_group", f"{command.cluster}/{command.name}", command.name)
 
 
 # ---------------------------------------------------------------- hosts
@@ -195,7 +212,7 @@ def _add_host(command: m.AddHost, operation: OperationRecord, inventory: Invento
     inventory.check_free("host", command.name)
     inventory.item("cluster", command.cluster)
     check.new_host(command)
-    _describe(operation, "add_host", "host", command.name, command.name)
+    describe(operation, "add_host", "host", command.name, command.name)
     address = f"host/{command.name}"
     inventory.add(
         InventoryRecord(
@@ -217,14 +234,14 @@ def _command_host(
 ) -> None:
     item = inventory.item("host", command.host)
     check.host_command(command)
-    _describe(operation, f"{command.action}_host", "host", item.id, item.name)
+    describe(operation, f"{command.action}_host", "host", item.id, item.name)
     turn.send(item.address, m.CommandHost(operation.id, command.action, command.timeout_s))
 
 
 def _task_host(command: m.HostTask, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
     item = inventory.item("host", command.host)
     check.host_task(command)
-    _describe(operation, command.verb, "host", item.id, item.name)
+    describe(operation, command.verb, "host", item.id, item.name)
     turn.send(item.address, m.TaskHost(operation.id, command))
 
 
@@ -238,7 +255,7 @@ def _create_vm(command: m.CreateVm, operation: OperationRecord, inventory: Inven
     for host in command.pinned_hosts:
         inventory.item("host", host)
     vm_id = turn.new_id()
-    _describe(operation, "create_vm", "vm", vm_id, command.name)
+    describe(operation, "create_vm", "vm", vm_id, command.name)
     address = at_silo(f"vm/{vm_id}", command.silo) if command.silo else f"vm/{vm_id}"
     inventory.add(
         InventoryRecord(
@@ -262,7 +279,7 @@ def _create_vm(command: m.CreateVm, operation: OperationRecord, inventory: Inven
 def _update_vm(command: m.UpdateVm, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
     item = inventory.vm(command.vm)
     check.vm_change(item.name, command)
-    _describe(operation, "update_vm", "vm", item.id, item.name)
+    describe(operation, "update_vm", "vm", item.id, item.name)
     turn.send(item.address, m.ChangeVm(operation.id, command))
 
 
@@ -271,12 +288,12 @@ def _command_vm(command: m.VmCommand, operation: OperationRecord, inventory: Inv
     check.timeout(f"{command.verb} of {item.name}", command.timeout_s)
     if command.to_host is not None:
         inventory.item("host", command.to_host)
-    _describe(operation, f"{command.verb}_vm", "vm", item.id, item.name)
+    describe(operation, f"{command.verb}_vm", "vm", item.id, item.name)
     turn.send(item.address, m.CommandVm(operation.id, command.verb, command.timeout_s, command.to_host))
 
 
 def _task_vm(command: m.VmTask, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
     item = inventory.vm(command.vm)
     check.vm_task(item.name, command)
-    _describe(operation, command.verb, "vm", item.id, item.name)
+    describe(operation, command.verb, "vm", item.id, item.name)
     turn.send(item.address, m.TaskVm(operation.id, command))

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 import msgspec
 
+from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
+from actors.pam_accounts import PamAccounts
 from actors.silo import Records, Silo
+from actors.verifiers import Verifiers
 from actors.wire import Envelope
 from olvm.model import client_protocol as p
 from olvm.model import messages as m
-from olvm.model.errors import BadInput, OlvmError
+from olvm.model.errors import BadInput, Denied, OlvmError
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.names import check_name
 from olvm.model.records import EventRecord, OperationRecord
@@ -34,6 +39,10 @@ READER_COUNT = 3
 RECENT_EVENTS_MAX = 20_000
 EVENT_COLUMNS = (
     "seq, at_ns, code, severity, message, vm_id, vm_name, host, cluster, operation_id, details, id"
+)
+ACCOUNT_SQL = (
+    "select u.name, u.kind, u.status, u.revision, coalesce(v.verifier, '') "
+    "from users u left join user_verifiers v on v.name = u.name where u.name = ?"
 )
 
 
@@ -86,12 +95,16 @@ class Gateway:
         self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="reader")
         self._touched: set[int] = set()
         self._ended: list[OperationRecord] = []
+        self._authentication = Authentication(
+            self._account, self._tell_engine, Verifiers(Path(infrastructure.directory)), PamAccounts()
+        )
         # The newest committed events, so that whoever follows closely costs no query.
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
         silo.services["events"] = self._on_pull_events
 
     def close(self) -> None:
+        self._authentication.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------ connections
@@ -120,6 +133,8 @@ class Gateway:
                 self._to_engine(connection, number, m.ExplainPlacement(ask.vm))
             case p.Console():
                 self._to_engine(connection, number, m.ShowConsole(ask.vm, ask.valid_s))
+            case p.SetPassword() | p.LogOn():
+                self._authentication.take(ask, self._client(connection, number, ask))
             case p.Hello():
                 self._answer(connection, number, lambda: self._welcome(ask))
             case p.Sql():
@@ -141,6 +156,7 @@ class Gateway:
         command = ask.command
         try:
             # A silo is named after its host or machine, and a file after the silo: no name goes there unchecked.
+            _check_open(command)
             if isinstance(command, m.AddHost):
                 _check_names("host", command.name, command.silo)
                 silo = self._infrastructure.silo_for_host(command)
@@ -150,11 +166,35 @@ class Gateway:
                 silo = self._infrastructure.silo_for_vm(command)
                 command = msgspec.structs.replace(command, silo=silo)
         except OlvmError as error:
-            connection.push(p.Answer(number, m.Refusal(error.code, error.message)))
-            connection.flush()
+            _refuse(connection, number, error)
             return
+        self._submit(connection, number, ask, command)
+
+    def _submit(
+        self,
+        connection: Connection,
+        number: int,
+        ask: p.Do | p.SetPassword | p.LogOn,
+        command: m.Command | m.TrustedCommand,
+    ) -> None:
         sender = f"client/{connection.number}/{number}/{int(ask.watch)}"
         self._silo.post(Envelope("engine", sender, sender, "", m.Submit(command, ask.client_request_id)))
+
+    # ------------------------------------------------------------------ passwords: in threads of their own
+
+    def _client(self, connection: Connection, number: int, ask: p.SetPassword | p.LogOn) -> Client:
+        return Client(
+            submit=lambda command: self._submit(connection, number, ask, command),
+            refuse=lambda error: _refuse(connection, number, error),
+        )
+
+    def _account(self, name: str) -> Account | None:
+        rows = self._silo.journal.query(ACCOUNT_SQL, (name,)).rows
+        return msgspec.convert(rows[0], Account) if rows else None
+
+    def _tell_engine(self, message: Outbound) -> None:
+        nobody = "client/0/0"  # connections are numbered from 1
+        self._silo.post(Envelope("engine", nobody, f"gateway-{secrets.token_hex(8)}", "", message))
 
     # ------------------------------------------------------------------ the silo's side: in its thread
 
@@ -301,6 +341,22 @@ class Gateway:
     def _inject(self, ask: p.Inject) -> p.Done:
         self._infrastructure.inject(ask.host, ask.fault)
         return p.Done()
+
+
+def _refuse(connection: Connection, number: int, error: OlvmError) -> None:
+    connection.push(p.Answer(number, m.Refusal(error.code, error.message)))
+    connection.flush()
+
+
+def _check_open(command: m.Command | m.TrustedCommand) -> None:
+    """Some commands are the gateway's own, once it has seen a password. A client in this process could name them."""
+    is_logon = isinstance(command, m.VmTask) and command.verb == "log_on"
+    is_verified = isinstance(command, m.CreateUser) and command.verifier != ""
+    if is_logon or is_verified or isinstance(command, m.TrustedCommand):
+        raise Denied(
+            "who is logged on, or gets a password, is authenticated first; use `olvm vm logon VM --user USER` and "
+            "`olvm user password USER`"
+        )
 
 
 def _check_names(kind: str, name: str, silo: str) -> None:

@@ -56,6 +56,40 @@ class Console(Ask, frozen=True):
     valid_s: int = 120
 
 
+class Confidential(Ask, frozen=True):
+    """Carries a password: the gateway uses it up. No actor, record or journal knows such a type, and no printed form
+    of it shows any field.
+    """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return []
+
+
+class SetPassword(Confidential, frozen=True):
+    """Answered as `Do`. `create`: the user is created with it, or not at all."""
+
+    user: str
+    password: str
+    client_request_id: str
+    create: m.CreateUser | None = None
+    watch: bool = True
+
+
+class LogOn(Confidential, frozen=True):
+    """Log a user on inside a machine, if the password is the user's. Answered as `Do`; Denied says no more."""
+
+    vm: str
+    user: str
+    password: str
+    client_request_id: str
+    session: str = ""  # empty: the guest's own choice
+    timeout_s: float | None = None
+    watch: bool = True
+
+
 class Events(Ask, frozen=True):
     """Committed events after a cursor, in order; waits up to `wait_s` for the first one."""
 
@@ -77,7 +111,7 @@ class Inject(Ask, frozen=True):
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
     number: int
-    ask: Hello | Do | Watch | Sql | Explain | Console | Events | Status | Inject
+    ask: Hello | Do | Watch | Sql | Explain | Console | SetPassword | LogOn | Events | Status | Inject
 
 
 class SiloStatus(msgspec.Struct, frozen=True, array_like=True):

@@ -59,6 +59,22 @@ GUEST_LIST_ITEMS_MAX = 10_000
 GUEST_OUT_BYTES_MAX = 256 * 1024  # that a guest does not read
 GUEST_CALLS_MAX = 64  # questions to one guest that are open
 
+# A password in bytes: PAM's own bound (PAM_MAX_RESP_SIZE). How many are checked at once, each for up to 64 MiB and
+# 50 ms here or seconds at PAM, and how many more wait; those that come on top are refused.
+PASSWORD_BYTES_MAX = 512
+HASHES_AT_ONCE_MAX = 2
+PAM_CHECKS_AT_ONCE_MAX = 4
+PAM_CHECK_S_MAX = 10.0
+LOGONS_WAITING_MAX = 64
+# Failed logons: so many in a row are free, then each doubles the wait; and when people are told.
+LOGON_FAILURES_FREE = 3
+LOGON_WAIT_S_MIN = 1.0
+LOGON_WAIT_S_MAX = 300.0
+LOGON_FAILURES_ALERT = 5
+LOGON_FAILURES_REMEMBERED_MAX = 10_000  # names
+LOGON_UNKNOWN_TOLD_S = 10.0  # between two events of users that do not exist
+USERS_MAX = 10_000
+
 # Fence devices of one host (oVirt: a primary and a secondary), and members of one affinity group, of each kind.
 FENCE_DEVICES_MAX = 8
 FENCE_CALLS_MAX = 16  # agents of one proxy that run at once
@@ -89,4 +105,6 @@ PLANT_MAIL_PER_HOST_MAX = 10_000
 
 assert TURNS_PER_COMMIT_MAX >= 1
 assert OPERATIONS_REMEMBERED_MAX <= OPERATIONS_KEPT_MAX
+assert LOGON_FAILURES_FREE < LOGON_FAILURES_ALERT
+assert LOGON_WAIT_S_MIN <= LOGON_WAIT_S_MAX
 assert VM_MEMORY_BYTES_MIN < VM_MEMORY_BYTES_MAX <= HOST_MEMORY_BYTES_MAX

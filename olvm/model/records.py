@@ -14,6 +14,7 @@ from olvm.model.hardware import Hardware
 from olvm.model.host_states import HostStatus
 from olvm.model.limits import EVENTS_KEPT_MAX, OPERATIONS_KEPT_MAX
 from olvm.model.record import Record
+from olvm.model.user_records import USER_RECORDS
 from olvm.model.vm_states import VmStatus
 
 OperationStatus = Literal["accepted", "running", "succeeded", "failed"]
@@ -198,6 +199,8 @@ class HostRecord(Record):
     cpus: int = 0
     memory_bytes: int = 0
     cpu_model: str = ""
+    accelerator: str = ""  # of a real host: kvm or tcg, and why this one
+    accelerator_reason: str = ""
     backend: str = "simulated"
     silo: str = ""
     backend_settings: dict[str, str | int | float | bool] = {}
@@ -435,6 +438,7 @@ ENGINE_RECORDS: tuple[type[Record], ...] = (
     VmRecord,
     EventRecord,
     PeerRecord,
+    *USER_RECORDS,
 )
 VM_SILO_RECORDS: tuple[type[Record], ...] = (VmRecord, PeerRecord)
 HOST_SILO_RECORDS: tuple[type[Record], ...] = (AgentRecord, DomainRecord, PeerRecord)

@@ -1,7 +1,7 @@
 """Every message between actors, and what a client may ask. Import it as `m`.
 
 Commands are imperative, events past tense, replies nouns. `client.py` is the face, `entities.py` is spoken inside
-the engine, `agents.py` between engine and hosts, `inner.py` inside a silo and towards history.
+the engine, `agents.py` between engine and hosts, `inner.py` inside a silo and towards history, `users.py` of users.
 """
 
 from olvm.model.messages.agents import (
@@ -66,6 +66,7 @@ from olvm.model.messages.client import (
     Settings,
     ShowConsole,
     Submit,
+    TrustedCommand,
     UpdateCluster,
     UpdateVm,
     VmCommand,
@@ -136,6 +137,14 @@ from olvm.model.messages.inner import (
     TimerFired,
 )
 from olvm.model.messages.message import Message
+from olvm.model.messages.users import (
+    ChangeUser,
+    CreateUser,
+    LogUserOn,
+    RemoveUser,
+    SetVerifier,
+    UserDenied,
+)
 
 AnyMessage = (
     CreateCluster
@@ -251,6 +260,12 @@ AnyMessage = (
     | TaskVm
     | TaskHost
     | AskConsole
+    | CreateUser
+    | ChangeUser
+    | RemoveUser
+    | SetVerifier
+    | LogUserOn
+    | UserDenied
 )
 
 __all__ = [
@@ -267,6 +282,7 @@ __all__ = [
     "CancelMigration",
     "ChangeAffinity",
     "ChangeCluster",
+    "ChangeUser",
     "ChangeVm",
     "CheckHostLease",
     "ClusterCommand",
@@ -281,6 +297,7 @@ __all__ = [
     "CopyPlaced",
     "CreateCluster",
     "CreateDomain",
+    "CreateUser",
     "CreateVm",
     "DomainHappened",
     "DomainMissing",
@@ -322,6 +339,7 @@ __all__ = [
     "HostVerdict",
     "IncomingReady",
     "KdumpSeen",
+    "LogUserOn",
     "LookUpOperation",
     "Message",
     "MigrateDomain",
@@ -349,11 +367,13 @@ __all__ = [
     "ReleaseVm",
     "RemoveAffinityGroup",
     "RemoveCluster",
+    "RemoveUser",
     "RestartAgent",
     "ResumeBehavior",
     "Rule",
     "Samples",
     "SetAffinityGroup",
+    "SetVerifier",
     "Settings",
     "ShowConsole",
     "SlotFree",
@@ -369,8 +389,10 @@ __all__ = [
     "TaskOfHost",
     "TaskVm",
     "TimerFired",
+    "TrustedCommand",
     "UpdateCluster",
     "UpdateVm",
+    "UserDenied",
     "VmChanged",
     "VmCommand",
     "VmMoveRefused",

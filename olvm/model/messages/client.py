@@ -6,6 +6,7 @@ from typing import Literal
 
 from olvm.model.hardware import Hardware
 from olvm.model.messages.message import Message
+from olvm.model.messages.users import ChangeUser, CreateUser, LogUserOn, RemoveUser, SetVerifier
 
 Settings = dict[str, str | int | float | bool]
 Arguments = dict[str, str | int | float | bool]
@@ -201,13 +202,18 @@ Command = (
     | VmCommand
     | VmTask
     | HostTask
+    | CreateUser
+    | ChangeUser
+    | RemoveUser
 )
+# What the gateway alone may submit, once it has seen a password.
+TrustedCommand = SetVerifier | LogUserOn
 
 
 class Submit(Message, frozen=True):
     """Accept a command as a durable operation. A repeated `client_request_id` gets the first one's operation."""
 
-    command: Command
+    command: Command | TrustedCommand
     client_request_id: str = ""
 
 
