@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import libvirt
@@ -131,6 +131,15 @@ class LabBench(Bench):
 
     # ------------------------------------------------------------ what a test looks at
 
+    def kinds(self, vm_id: str = "v1") -> list[str]:
+        """Without what a guest says of its sessions whenever it likes."""
+        return [kind for kind in super().kinds(vm_id) if kind != "guest_event"]
+
+    def console(self) -> str:
+        """The end of what the host's machines said on their serial consoles."""
+        logs = sorted((self.host.root / "var/log/libvirt/qemu").glob("*.console*"))
+        return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs)
+
     def wait(self, kind: str, vm_id: str = "v1", timeout_s: float = 30.0) -> None:
         """Until the last event of the machine is of this kind."""
         assert self.clock.run_until(lambda: self.kinds(vm_id)[-1:] == [kind], timeout_s), self.events[-5:]
@@ -157,9 +166,10 @@ class LabBench(Bench):
             for domain in connection.listAllDomains(0):
                 if metadata_of(domain.XMLDesc(0)) is None:
                     continue
-                if domain.isActive():
+                # It may be ending by itself, or a call that a test has broken off still holds it.
+                with suppress(libvirt.libvirtError):
                     domain.destroy()
-                if domain.isPersistent():
+                with suppress(libvirt.libvirtError):
                     domain.undefine()
 
 
@@ -182,6 +192,12 @@ class InGuest:
                 self.bench.clock.pass_s(0.02)
         raise AssertionError(f"{command} did not end in the guest")
 
+    def begin(self, script: str) -> None:
+        """Run a shell script there and do not wait for it."""
+        with self.bench.connection() as connection:
+            domain = connection.lookupByUUIDString(self.uuid)
+            self._ask(domain, "guest-exec", {"path": "/bin/sh", "arg": ["-c", script]})
+
     def _ask(self, domain: libvirt.virDomain, name: str, arguments: dict[str, object]) -> dict[str, object]:
         asked = json.dumps({"execute": name, "arguments": arguments})
         return dict(json.loads(libvirt_qemu.qemuAgentCommand(domain, asked, 10, 0))["return"])
@@ -194,7 +210,8 @@ class InGuest:
                 return False
             return True
 
-        assert self.bench.clock.run_until(speaks, 60), "QEMU's agent in the guest was not heard"
+        heard = self.bench.clock.run_until(speaks, 90)
+        assert heard, f"QEMU's agent in the guest was not heard; {self.bench.console()}"
 
     def boot_id(self) -> str:
         return self.run("/bin/cat", "/proc/sys/kernel/random/boot_id").strip()

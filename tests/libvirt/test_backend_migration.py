@@ -1,0 +1,281 @@
+"""Live migration between two real hosts, with a guest that counts its seconds; and what breaks in the middle of one.
+
+One guest wanders through all tests of this module, in their order: a boot costs more than all that happens here. That
+its ticks have neither gap nor repetition, over all the journeys, is checked after each.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import libvirt
+import pytest
+
+from hypervisor_backends.domain_metadata import domain_uuid
+from hypervisor_backends.protocol import (
+    CallFailed,
+    CallSucceeded,
+    CancelMigration,
+    ChangeMigration,
+    ContinueDomain,
+    ExitReason,
+    MigrationStatistics,
+    PauseDomain,
+    StartPostCopy,
+)
+from olvm.lab.guest import GuestImage
+from olvm.lab.hosts import Lab
+from tests.libvirt.lab_bench import InGuest, LabBench, migrate
+from tests.unit.hypervisor_backends.bench import RealClock, address_of, check_each_life_ends_once, migrate_of
+
+MIB = 1024 * 1024
+SLOW = (
+    8 * MIB
+)  # bytes a second: 192 MiB take long enough for something to break. Only where the copy is given up.
+
+
+class Journey:
+    """Two hosts and a guest that is on one of them."""
+
+    def __init__(self, first: LabBench, second: LabBench) -> None:
+        self.benches = (first, second)
+        self.clock = first.clock
+        self.boot_id = ""
+        self.tick_count = 0
+
+    @property
+    def source(self) -> LabBench:
+        there = [one for one in self.benches if one.state() is not None]
+        told = [
+            (one.host.name, event.epoch, event.kind, event.message)
+            for one in self.benches
+            for event in one.events
+        ]
+        assert len(there) == 1, f"the machine is on {len(there)} hosts; {told[-8:]}"
+        return there[0]
+
+    @property
+    def target(self) -> LabBench:
+        return next(one for one in self.benches if one is not self.source)
+
+    def check_guest(self) -> None:
+        """It is the one that was booted, and no second of its is missing or counted twice."""
+        inside = InGuest(self.source)
+        inside.wait_for_agent()
+        assert inside.boot_id() == self.boot_id
+        ticks = inside.ticks()
+        assert ticks == list(range(1, len(ticks) + 1))
+        assert len(ticks) >= self.tick_count
+        self.tick_count = len(ticks)
+
+    def check_stayed(self, source: LabBench) -> None:
+        assert self.source is source
+        assert source.status() == "up"
+        assert self.target.backend.domains() == []
+        self.check_guest()
+
+
+@pytest.fixture(scope="module")
+def wandering(lab: Lab, guest: GuestImage) -> Iterator[Journey]:
+    clock = RealClock()
+    made = [LabBench(lab, lab.host(name), guest, clock, throttle_tcg=True) for name in ("h1", "h2")]
+    clock.is_quiet = lambda: all(one.is_quiet() for one in made)
+    for one in made:
+        one.willing_guest = True
+    made[0].start()
+    journey = Journey(made[0], made[1])
+    journey.boot_id = InGuest(made[0]).boot_id()
+    yield journey
+    for one in made:
+        check_each_life_ends_once(one.events)
+        one.backend.close()
+    for one in made:
+        one.remove_all()
+
+
+@pytest.fixture
+def journey(wandering: Journey) -> Iterator[Journey]:
+    yield wandering
+    for one in wandering.benches:
+        one.wait_connected()
+
+
+@pytest.mark.parametrize(
+    "how", ["peer to peer, there", "managed, back", "managed, there", "peer to peer, back"]
+)
+def test_guest_migrates_in_both_directions_without_losing_a_tick(journey: Journey, how: str) -> None:
+    source, target = journey.source, journey.target
+    result = migrate(source, target, managed=how.startswith("managed"))
+
+    assert isinstance(result, CallSucceeded), result
+    assert isinstance(result.value, MigrationStatistics)
+    assert result.value.progress_percent == 100
+    assert 0 < result.value.expected_downtime_ms < 2_000
+    assert source.backend.domains() == []
+    assert source.events[-1].exit_reason == ExitReason.MIGRATION_SUCCEEDED
+    assert target.kinds()[-2:] == ["started", "guest_up"]
+    journey.check_guest()
+
+
+def test_paused_guest_arrives_paused_and_goes_on_there(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    source.succeed(PauseDomain(vm_id="v1"))
+    result = migrate(source, target)
+
+    assert isinstance(result, CallSucceeded), result
+    assert target.status() == "paused"
+    target.succeed(ContinueDomain(vm_id="v1"))
+    journey.check_guest()
+
+
+def test_cancelled_migration_leaves_the_guest_where_it_was(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+
+    def change_and_cancel() -> None:
+        assert source.status() == "migrating_from"
+        assert isinstance(source.ask(ChangeMigration(vm_id="v1", downtime_ms=400)), CallSucceeded)
+        assert isinstance(source.ask(CancelMigration(vm_id="v1")), CallSucceeded)
+
+    result = migrate(source, target, during=change_and_cancel, bandwidth_bytes_per_s=SLOW)
+
+    assert isinstance(result, CallFailed)
+    assert (result.code, result.outcome_known) == ("migration_cancelled", True)
+    assert target.events[-1].exit_reason == ExitReason.MIGRATION_FAILED
+    journey.check_stayed(source)
+
+
+def test_post_copy_lets_the_target_run_before_memory_is_there(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    refused: list[object] = []
+
+    def post_copy() -> None:
+        journey.clock.pass_s(0.3)
+        assert isinstance(source.ask(StartPostCopy(vm_id="v1")), CallSucceeded)
+        refused.append(source.ask(CancelMigration(vm_id="v1")))
+
+    result = migrate(source, target, during=post_copy, bandwidth_bytes_per_s=SLOW, post_copy=True)
+
+    assert isinstance(result, CallSucceeded), result
+    (cancel,) = refused
+    assert isinstance(cancel, CallFailed)
+    assert cancel.code == "wrong_state"
+    assert [event.pause_code for event in source.events if event.kind == "paused"][-1] == "POSTCOPY"
+    journey.check_guest()
+
+
+def test_target_qemu_that_dies_in_the_middle_leaves_the_guest_at_its_source(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+
+    def kill() -> None:
+        os.kill(target.host.qemu_pid(domain_uuid("v1")), signal.SIGKILL)
+
+    result = migrate(source, target, during=kill, bandwidth_bytes_per_s=SLOW)
+
+    assert isinstance(result, CallFailed)
+    assert (result.code, result.outcome_known) == ("migration_failed", True)
+    journey.check_stayed(source)
+
+
+def test_target_libvirtd_that_dies_in_the_middle_leaves_the_guest_at_its_source(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    result = migrate(source, target, during=target.host.kill_libvirtd, bandwidth_bytes_per_s=SLOW)
+
+    assert isinstance(result, CallFailed)
+    assert (result.code, result.outcome_known) == ("migration_failed", True)
+    target.host.start_libvirtd()
+    target.wait_connected()
+    assert journey.clock.run_until(lambda: not target.backend.domains(), 10)
+    assert target.host.pids("qemu") == []
+    journey.check_stayed(source)
+
+
+def test_source_libvirtd_that_dies_in_the_middle_is_asked_before_anything_is_said(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    result = migrate(source, target, during=source.host.kill_libvirtd, bandwidth_bytes_per_s=SLOW)
+
+    assert isinstance(result, CallFailed)
+    assert not result.outcome_known
+    assert source.status() == "migrating_from"
+    source.host.start_libvirtd()
+    source.wait_connected()
+    assert journey.clock.run_until(lambda: source.status() == "up", 10)
+    assert journey.clock.run_until(lambda: not target.backend.domains(), 10)
+    journey.check_stayed(source)
+
+
+def test_network_that_is_cut_in_the_middle_fails_the_migration_once_it_is_noticed(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    try:
+        result = migrate(source, target, during=target.host.cut_network, bandwidth_bytes_per_s=SLOW)
+    finally:
+        target.host.mend_network()
+
+    assert isinstance(result, CallFailed)
+    assert (result.code, result.outcome_known) == ("migration_failed", True)
+    assert journey.clock.run_until(lambda: not target.backend.domains(), 30)
+    journey.check_stayed(source)
+
+
+def test_backend_that_comes_back_in_the_middle_finds_the_machine_on_its_way(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    state = source.state()
+    assert state is not None
+    epoch = state.epoch + 50
+    uri = address_of(target, epoch=epoch)
+    source.call(migrate_of(uri, epoch=state.epoch, to_epoch=epoch, bandwidth_bytes_per_s=SLOW))
+    journey.clock.run_until(lambda: source.host.pids("qemu") and target.host.pids("qemu"), 10)
+    journey.clock.pass_s(0.5)
+    target.reopen()
+
+    found = target.state()
+    assert found is not None
+    assert (found.epoch, found.status) == (epoch, "migrating_to")
+    source.ask(CancelMigration(vm_id="v1"))
+    assert journey.clock.run_until(lambda: not target.backend.domains(), 20)
+    assert journey.clock.run_until(lambda: source.status() == "up", 20)
+    journey.check_stayed(source)
+
+
+def test_target_that_nobody_prepared_ends_what_arrives(journey: Journey) -> None:
+    """Past our own check, as an agent of another make would: by libvirt alone."""
+    source, target = journey.source, journey.target
+    with source.connection() as connection:
+        domain = connection.lookupByUUIDString(domain_uuid("v1"))
+        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
+        domain.migrateSetMaxSpeed(4)
+        answers: list[object] = []
+
+        def go() -> None:
+            try:
+                domain.migrateToURI3(target.host.migration_uri, {}, flags)
+                answers.append("migrated")
+            except libvirt.libvirtError as error:
+                answers.append(error)
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        journey.clock.run_until(lambda: answers, 60)
+        thread.join()
+        domain.migrateSetMaxSpeed(8796093022207)
+
+    assert isinstance(answers[0], libvirt.libvirtError)
+    journey.check_stayed(source)
+
+
+def test_target_qemu_that_dies_after_post_copy_loses_the_machine_on_both_sides(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+
+    def break_it() -> None:
+        journey.clock.pass_s(0.3)
+        source.ask(StartPostCopy(vm_id="v1"))
+        assert journey.clock.run_until(lambda: source.status() == "paused", 5)
+        os.kill(target.host.qemu_pid(domain_uuid("v1")), signal.SIGKILL)
+
+    result = migrate(source, target, during=break_it, bandwidth_bytes_per_s=4 * MIB, post_copy=True)
+
+    assert isinstance(result, CallFailed)
+    assert journey.clock.run_until(lambda: not source.backend.domains() and not target.backend.domains(), 20)
+    assert source.events[-1].exit_reason == ExitReason.POSTCOPY_MIGRATION_FAILED
