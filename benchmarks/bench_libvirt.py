@@ -35,6 +35,7 @@ from hypervisor_backends.protocol import (
 )
 from olvm.lab.guest import GuestImage, build_guest
 from olvm.lab.hosts import Lab
+from olvm.model.errors import NoCapacity
 from olvm.model.hardware import Hardware
 
 MEMORY_BYTES = 192 * 1024**2
@@ -82,7 +83,7 @@ def measure(
     assert vm.host is not None
     xml = xml_by_olvm(lab, vm.host, "one")
     for _ in range(arguments.rounds):
-        moves.append(timed(lambda: vm.migrate().wait(120)))
+        moves.append(moved(vm))
     vm.stop().wait(60)
     for _ in range(arguments.rounds):
         starts.append(until_launched(dc, vm))
@@ -109,6 +110,18 @@ def measure(
     tell(teller, "migrate", plain_moves, moves)
     for connection in connections:
         connection.close()
+
+
+def moved(vm: olvm.api.vms.Vm) -> float:
+    """Seconds of one migration; before the next its old host must have said the end of the old copy."""
+    while True:
+        began_s = time.perf_counter()
+        try:
+            vm.migrate().wait(120)
+        except NoCapacity:
+            time.sleep(0.2)
+        else:
+            return time.perf_counter() - began_s
 
 
 def until_launched(dc: olvm.DataCenter, vm: olvm.api.vms.Vm) -> float:
