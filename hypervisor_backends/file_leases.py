@@ -1,33 +1,27 @@
 """Leases as files in a directory that hosts share: NFSv4, a cluster file system, or one machine's own disk.
 
-A row is a file. Every call holds the lock of the directory, shared to read and alone to change, so calls take effect
-one after another, whichever process makes them. A change is written beside, synced and renamed: a crash at any point
-leaves the old row or the new one. What is not a row of ours is never taken for a free lease: it is `unreachable`, and
-the message names the file.
+A row is a file (`lease_row_file.py`), locked while a call works on it: shared to read, alone to change. What a call
+reads of several rows stays locked until it has read all, so that it has seen them at one instant. What is not a row of
+ours is never taken for a free lease: it is `unreachable`, and the message names the file.
 
 All of it happens on a thread of the store, because a storage that hangs must not hang the owner; answers come by
-`post`. Locks are of the open file (OFD), so that two stores of one process exclude each other too. The file system
-must have real locks; what a mount with `nolock` promises is worth nothing.
+`post`. The file system must have real locks; what a mount with `nolock` promises is worth nothing.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
+import contextlib
 import queue
-import struct
 import threading
-import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from hypervisor_backends.lease_row_file import NotALease, RowFile, open_row
 from hypervisor_backends.leases import (
     HostLease,
     LeaseDone,
@@ -47,9 +41,7 @@ from olvm.model.limits import LEASE_CALLS_WAITING_MAX
 Post: TypeAlias = Callable[[Callable[[], None]], None]
 Row = TypeVar("Row", HostLease, VmLease)
 
-LOCK_WITHIN_S = 4.0  # below the keeper's own time-out of 5 s: the message then says why
-LOCK_POLL_S = 0.005
-MARK = b"olvm lease 1\n"  # the format; another number is a row of another version
+NAME_BYTES_MAX = 200  # of a file, with a prefix and room for what makes it new
 
 
 class FileLeaseStore:
@@ -71,11 +63,9 @@ class FileLeaseStore:
 
     def close(self) -> None:
         """Calls that wait are not answered. A thread that hangs in the storage is left to it."""
-        while not self._asked.empty():
-            try:
+        with contextlib.suppress(queue.Empty):
+            while True:
                 self._asked.get_nowait()
-            except queue.Empty:
-                break
         self._asked.put(None)
         self._thread.join(timeout=0.5)
 
@@ -89,134 +79,74 @@ class FileLeaseStore:
 
     def _answer(self, request: LeaseRequest) -> LeaseResult:
         try:
-            with self._locked(alone=isinstance(request, RenewHostLease | WriteVmLease)):
-                return self._apply(request)
-        except OSError as error:
-            return self._unreachable(str(error))
-        except NotALease as error:
+            with ExitStack() as locks:
+                return self._apply(request, locks)
+        except (OSError, NotALease) as error:
             return self._unreachable(str(error))
 
     def _unreachable(self, why: str) -> LeaseFailed:
         words = f"the leases in {self._directory} did not serve host {self._host}: {why}"
         return LeaseFailed(code="unreachable", message=words)
 
-    def _apply(self, request: LeaseRequest) -> LeaseResult:
+    def _apply(self, request: LeaseRequest, locks: ExitStack) -> LeaseResult:
+        """A machine's row is always locked before those of hosts: no two calls wait for each other."""
         match request:
             case RenewHostLease():
-                lease = renewed(self._host_lease(request.host), request)
+                row = self._row("host", request.host, locks, alone=True)
+                lease = renewed(self._host_lease(row, request.host), request)
                 if isinstance(lease, HostLease):
-                    self._write("host", request.host, lease)
+                    row.write(msgspec.json.encode(lease))
                 return lease
             case WriteVmLease():
-                changed = written(self._vm_lease(request.lease.vm_id), request)
+                row = self._row("vm", request.lease.vm_id, locks, alone=True)
+                changed = written(self._vm_lease(row, request.lease.vm_id), request)
                 if isinstance(changed, LeaseFailed):
                     return changed
-                self._write("vm", changed.vm_id, changed)
-                return self._with_holders(changed)
+                hosts = self._holders(
+                    changed, locks
+                )  # before the write: what fails here must not look like no effect
+                row.write(msgspec.json.encode(changed))
+                return LeaseRead(vm=changed, hosts=hosts)
             case ReadLease():
-                return self._with_holders(self._vm_lease(request.vm_id))
+                found = self._vm_lease(self._row("vm", request.vm_id, locks), request.vm_id)
+                return LeaseRead(vm=found, hosts=self._holders(found, locks))
             case ReadHostLease():
-                found = self._host_lease(request.host)
-                return LeaseRead(vm=None, hosts=() if found is None else (found,))
+                host = self._host_lease(self._row("host", request.host, locks), request.host)
+                return LeaseRead(vm=None, hosts=() if host is None else (host,))
 
-    def _with_holders(self, lease: VmLease | None) -> LeaseRead:
+    def _holders(self, lease: VmLease | None, locks: ExitStack) -> tuple[HostLease, ...]:
         names = () if lease is None else sorted({holder.host for holder in lease.holders})
-        found = [self._host_lease(name) for name in names]
-        return LeaseRead(vm=lease, hosts=tuple(one for one in found if one is not None))
+        found = [self._host_lease(self._row("host", name, locks), name) for name in names]
+        return tuple(one for one in found if one is not None)
 
-    # ------------------------------------------------------------------ files
+    # ------------------------------------------------------------------ rows
 
-    @contextmanager
-    def _locked(self, *, alone: bool) -> Iterator[None]:
-        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            _lock(descriptor, fcntl.F_WRLCK if alone else fcntl.F_RDLCK)
-            yield
-        finally:
-            os.close(descriptor)  # and with it the lock
+    def _row(self, kind: str, name: str, locks: ExitStack, *, alone: bool = False) -> RowFile:
+        file = f"{kind}-{quote(name, safe='')}"
+        if len(file) > NAME_BYTES_MAX:
+            raise NotALease(f"the name {name[:40]}… is too long for a file")
+        row = open_row(self._directory / file, f"{kind} {name}", alone=alone)
+        locks.callback(row.close)
+        return row
 
-    def _path(self, kind: str, name: str) -> Path:
-        return self._directory / f"{kind}-{quote(name, safe='')}"
+    def _host_lease(self, row: RowFile, host: str) -> HostLease | None:
+        lease = _decoded(row, HostLease)
+        return _about(lease, host, "" if lease is None else lease.host)
 
-    def _host_lease(self, host: str) -> HostLease | None:
-        lease = _read(self._path("host", host), HostLease)
-        return _belonging(lease, host, "" if lease is None else lease.host)
-
-    def _vm_lease(self, vm_id: str) -> VmLease | None:
-        lease = _read(self._path("vm", vm_id), VmLease)
-        return _belonging(lease, vm_id, "" if lease is None else lease.vm_id)
-
-    def _write(self, kind: str, name: str, row: HostLease | VmLease) -> None:
-        path = self._path(kind, name)
-        body = msgspec.json.encode(row)
-        part = path.with_name(
-            f"{path.name}.part"
-        )  # one writer at a time: a predecessor's that was killed is overwritten
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(descriptor, MARK + struct.pack(">I", zlib.crc32(body)) + body)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        part.rename(path)
-        _sync_directory(self._directory)
+    def _vm_lease(self, row: RowFile, vm_id: str) -> VmLease | None:
+        lease = _decoded(row, VmLease)
+        return _about(lease, vm_id, "" if lease is None else lease.vm_id)
 
 
-class NotALease(Exception):
-    """A file that stands where a row would, and is none."""
-
-
-def _lock(descriptor: int, kind: int) -> None:
-    """Raises `OSError` when somebody else holds it for too long: one that stands still must not hold up all."""
-    deadline_s = time.monotonic() + LOCK_WITHIN_S
-    wanted = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
-    while True:
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            if time.monotonic() > deadline_s:
-                raise OSError(
-                    errno.ETIMEDOUT, f"another process has held its lock for {LOCK_WITHIN_S:g} s"
-                ) from error
-            time.sleep(LOCK_POLL_S)
-        else:
-            return
-
-
-def _read(path: Path, kind: type[Row]) -> Row | None:
+def _decoded(row: RowFile, kind: type[Row]) -> Row | None:
+    data = row.read()
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    head = len(MARK) + 4
-    if not data.startswith(MARK) or len(data) < head:
-        raise NotALease(f"{path} is no lease of this version; find out who wrote it before you remove it")
-    (expected,) = struct.unpack(">I", data[len(MARK) : head])
-    body = data[head:]
-    if zlib.crc32(body) != expected:
-        raise NotALease(f"{path} is damaged; see that no machine that it names runs before you remove it")
-    try:
-        return msgspec.json.decode(body, type=kind)
+        return None if data is None else msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise NotALease(f"{path} is no lease: {error}") from error
+        raise NotALease(f"what stands in the place of a {kind.__name__} is none: {error}") from error
 
 
-def _belonging(row: Row | None, name: str, named: str) -> Row | None:
+def _about(row: Row | None, name: str, named: str) -> Row | None:
     if row is not None and named != name:
         raise NotALease(f"the row of {name} is about {named}; a file was renamed by hand")
     return row
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
