@@ -24,6 +24,7 @@ from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable
 from olvm.model.socket_path import SOCKET_NAME
 from olvm.model.table import QueryResult
+from olvm.model.user_records import HIDDEN_TABLES
 from olvm.version import VERSION
 
 ENGINE_TABLES = frozenset(
@@ -61,6 +62,7 @@ class EngineProcess:
     def run_sql(self, sql: str, params: list[Any], row_count_max: int, timeout_s: float) -> QueryResult:
         """Answer from the file that holds the tables; for both, history joins snapshots of the engine's."""
         names = self._parser.table_names(sql)
+        self._parser.check_shown(sql, HIDDEN_TABLES)
         said_history = {match.lower() for match in HISTORY_QUALIFIED.findall(sql)}
         to_history = (names - ENGINE_TABLES) | (names & said_history)
         journal = self.node.runner.silo.journal

@@ -40,8 +40,11 @@ REFUSALS = {
 class PamAccounts:
     """May be asked from several threads; each question is a process."""
 
-    def __init__(self, service: str = "", timeout_s: float = PAM_CHECK_S_MAX) -> None:
+    def __init__(
+        self, service: str = "", timeout_s: float = PAM_CHECK_S_MAX, program: Path = PROGRAM
+    ) -> None:
         self._service = service
+        self._program = program
         self._timeout_s = timeout_s
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
@@ -82,7 +85,7 @@ class PamAccounts:
     def _ask(self, asked: bytes) -> int:
         # -P: the directory of the program holds modules with names of other things, and is no place to import from.
         with subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM)],
+            [sys.executable, "-P", str(self._program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

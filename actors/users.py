@@ -56,7 +56,8 @@ class Users:
                 kind, name = "remove_user", command.name
             case m.SetVerifier():
                 self._set_verifier(command, turn)
-                kind, name = "set_password", command.name
+                kind = "renew_verifier" if command.revision else "set_password"
+                name = command.name
             case m.LogUserOn():
                 self._log_on(command, operation, inventory, turn)
                 return

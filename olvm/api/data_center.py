@@ -28,6 +28,7 @@ from olvm.api.operation import ACCEPT_TIMEOUT_S, Operation, OperationClient
 from olvm.api.operations import Events, Operations
 from olvm.api.result import Result
 from olvm.api.settings import load_config, store_config
+from olvm.api.users import Users
 from olvm.api.vms import Vms
 from olvm.model import client_protocol as p
 from olvm.model import messages as m
@@ -56,6 +57,7 @@ class DataCenter:
         self.hosts = Hosts(self)
         self.vms = Vms(self)
         self.affinity_groups = AffinityGroups(self)
+        self.users = Users(self)
         self.operations = Operations(self)
 
     @classmethod
@@ -148,8 +150,11 @@ class DataCenter:
 
         A retry with the same `client_request_id` gets the first one's operation and changes nothing more.
         """
-        request_id = client_request_id or os.urandom(16).hex()
-        accepted: Future[Any] = self._link.ask(p.Do(command, request_id))
+        return self.submit_ask(p.Do(command, client_request_id or os.urandom(16).hex()), what)
+
+    def submit_ask(self, ask: p.Do | p.SetPassword | p.LogOn, what: str) -> Operation:
+        """As `submit`, of an ask that leads to a command."""
+        accepted: Future[Any] = self._link.ask(ask)
         operation = Operation(self._client, accepted, what)
         if not self._pipelined:
             operation.accepted()

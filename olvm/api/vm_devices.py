@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from olvm.model import messages as m
 from olvm.model.errors import BadInput
 from olvm.model.hardware import DiskSpec, Hardware, NicSpec, hardware_from
 from olvm.model.sizes import parse_size
+from olvm.model.user_names import check_password, check_session
 
 if TYPE_CHECKING:
     from olvm.api.data_center import DataCenter
@@ -120,6 +122,38 @@ class VmDevices:
         """Show a message to who is logged on in the guest."""
         return self.task("notify", {"message": message})
 
+    def log_on(
+        self,
+        user: str,
+        password: str,
+        *,
+        session: str = "",
+        timeout: float | None = None,
+        client_request_id: str | None = None,
+    ) -> Operation:
+        """Log a user of `dc.users` on inside the guest, if that is the user's password.
+
+        Args:
+            session: of the guest, as in "ttyS0"; empty: its own choice.
+
+        Raises:
+            Denied: no such user, or not its password, or too many wrong ones just now; no more is said.
+            NotFound: there is no such machine.
+            Conflict, OperationFailed: from `wait`; the machine is not up, or its guest refused or did not answer.
+        """
+        check_password(password)
+        check_session(session)
+        request_id = client_request_id or os.urandom(16).hex()
+        ask = p.LogOn(self.name, user, password, request_id, session, timeout)
+        return self._dc.submit_ask(ask, f"log {user} on to {self.name}")
+
+    def log_off(self, session: str = "") -> Operation:
+        """End the session of who is logged on in the guest; empty: the one that it is about."""
+        return self.task("log_off", _of_session(session))
+
+    def lock_screen(self, session: str = "") -> Operation:
+        return self.task("lock_screen", _of_session(session))
+
     def freeze(self) -> Operation:
         """Stop the guest's file systems in a consistent state, until `thaw`."""
         return self.task("freeze_guest")
@@ -135,6 +169,11 @@ class VmDevices:
             p.Console(self.name, valid), f"console of {self.name}", timeout
         )
         return ticket
+
+
+def _of_session(session: str) -> dict[str, str]:
+    check_session(session)
+    return {"session": session} if session else {}
 
 
 def _converted(fields: Mapping[str, Any], kind: type[Any]) -> Any:

@@ -44,10 +44,18 @@ def carry_out(dc: DataCenter, asked: Iterable[Asked], options: Changing) -> int:
         CommandFailed: some failed; their code where they agree, otherwise 1.
         Interrupted: Ctrl-C; the operations go on.
     """
-    columns = chosen_columns(options.columns, KNOWN_COLUMNS, USUAL_COLUMNS)
-    failed: list[OlvmError] = []
+    chosen_columns(
+        options.columns, KNOWN_COLUMNS, USUAL_COLUMNS
+    )  # a column that is not: before anything is sent
     with dc.pipelined():
         sent = [(one.what, dc.submit(one.command, one.what)) for one in asked]
+    return follow(sent, options)
+
+
+def follow(sent: Sequence[tuple[str, Operation]], options: Changing) -> int:
+    """The rest of `carry_out`, of operations that are on their way: what each is called, and itself."""
+    columns = chosen_columns(options.columns, KNOWN_COLUMNS, USUAL_COLUMNS)
+    failed: list[OlvmError] = []
     accepted: list[tuple[str, Operation]] = []
     with _ids_when_interrupted(accepted):
         _collect(sent, accepted, failed)

@@ -29,6 +29,10 @@ def affinity_group_names(context: CompletionContext) -> list[str]:
     return _names("affinity_groups", context)
 
 
+def user_names(context: CompletionContext) -> list[str]:
+    return _names("users", context)
+
+
 def _names(table: str, context: CompletionContext) -> list[str]:
     from olvm.api.data_center import DataCenter
     from olvm.cli.options import default_directory

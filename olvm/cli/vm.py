@@ -12,6 +12,7 @@ from olvm.cli.completer import host_names, vm_names
 from olvm.cli.connection import data_center
 from olvm.cli.hardware_options import NO_PARTS, Parts, key_values
 from olvm.cli.listing import list_records, show_record
+from olvm.cli.logon import add_to
 from olvm.cli.options import (
     CHANGING,
     LISTING,
@@ -291,3 +292,4 @@ def _commanding(verb: m.VmVerb) -> Callable[..., int]:
 assert set(_HELP_BY_VERB) | {"migrate", "remove"} == set(get_args(m.VmVerb))
 for _verb, _help in _HELP_BY_VERB.items():
     app.command(_commanding(_verb), name=_verb.replace("_", "-"), help=_help)
+add_to(app)

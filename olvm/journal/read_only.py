@@ -130,16 +130,22 @@ def table_names(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """The tables that `sql` reads, by bare name; they need not exist. Raises BadQuery where it does not
     parse.
     """
+    tables: set[str] = set()
+    common: set[str] = set()
+    _collect(syntax_tree(connection, sql), tables, common)
+    return tables - common
+
+
+def syntax_tree(connection: duckdb.DuckDBPyConnection, sql: str) -> object:
+    """What DuckDB understands of one reading statement, as decoded JSON. Raises BadQuery where it does not parse."""
     try:
         statement = _reading_statement(connection, sql)
         answer = connection.execute("select json_serialize_sql(?)", [_explained(statement.query)]).fetchone()
     except duckdb.Error as error:
         raise BadQuery(one_line(error)) from error
     assert answer is not None
-    tables: set[str] = set()
-    common: set[str] = set()
-    _collect(msgspec.json.decode(answer[0]), tables, common)
-    return tables - common
+    tree: object = msgspec.json.decode(answer[0])
+    return tree
 
 
 def _collect(node: object, tables: set[str], common: set[str]) -> None:

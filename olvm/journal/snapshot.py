@@ -6,7 +6,8 @@ from pathlib import Path
 
 import duckdb
 
-from olvm.journal.read_only import table_names
+from olvm.journal.hidden_tables import check_shown
+from olvm.journal.read_only import syntax_tree, table_names
 from olvm.model.table import QueryResult
 
 
@@ -21,6 +22,14 @@ class SqlParser:
         cursor = self._connection.cursor()
         try:
             return {name.lower() for name in table_names(cursor, sql)}
+        finally:
+            cursor.close()
+
+    def check_shown(self, sql: str, hidden: frozenset[str]) -> None:
+        """Raises Denied or BadQuery where `sql` could read a table of these names, in lower case."""
+        cursor = self._connection.cursor()
+        try:
+            check_shown(syntax_tree(cursor, sql), hidden)
         finally:
             cursor.close()
 
