@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -16,22 +15,15 @@ from pathlib import Path
 
 import msgspec
 
+from olvm.lab.image_cache import directory_of, write_whole
 from olvm.lab.initrd import Tree
+from olvm.lab.kernel import CMDLINE, add_kernel
 from olvm.lab.packages import fetch, kernel_package, members
 from olvm.model.errors import OlvmError
 
 INIT = Path(__file__).with_name("guest_init.sh")
 BUSYBOX = Path("/bin/busybox")
 VERSION = 1  # of the recipe below: another one builds anew
-MODULES = (
-    "virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_balloon", "virtio-rng",
-    "virtio_mem", "sd_mod", "sr_mod", "isofs", "button", "evdev", "pvpanic-mmio",
-)  # fmt: skip
-# Under TCG each of these saves time or memory; online_movable lets memory be unplugged again.
-CMDLINE = (
-    "console=ttyS0 quiet panic=0 oops=panic nokaslr mitigations=off cryptomgr.notests no_timer_check tsc=reliable "
-    "random.trust_cpu=on rcupdate.rcu_expedited=1 swiotlb=noforce memhp_default_state=online_movable"
-)
 ARCHITECTURE = "x86_64-linux-gnu"
 PYTHON = "usr/lib/python3.11"
 PACKAGES = (
@@ -92,78 +84,38 @@ def build_guest(cache: Path) -> GuestImage:
         raise OlvmError(f"{BUSYBOX} is missing; install Debian's busybox-static")
     kernel = kernel_package()
     packages = fetch([kernel, *PACKAGES], cache / "packages")
-    agent = guest_agent()
-    home = cache / f"guest-{_digest(packages, agent)}"
+    agent = _agent()
+    home = directory_of(cache, "guest", _digest(packages, agent))
     image = GuestImage(kernel=home / "vmlinuz", initrd=home / "initrd", cmdline=CMDLINE)
     if image.kernel.exists() and image.initrd.exists():
         return image
     tree = Tree()
-    vmlinuz = _add_kernel(tree, packages[kernel])
+    vmlinuz = add_kernel(tree, packages[kernel])
     _add_programs(tree, packages)
     _add_own(tree, agent)
-    home.mkdir(parents=True, exist_ok=True)
-    _write_whole(image.initrd, tree.archive())
-    _write_whole(image.kernel, vmlinuz)
+    write_whole(image.initrd, tree.archive())
+    write_whole(image.kernel, vmlinuz)
     return image
 
 
-def guest_agent() -> bytes:
-    """Our guest agent as one file, by its own builder: the same bytes for the same sources."""
+def build_guest_agent(directory: Path) -> Path:
+    """Our guest agent as one file, and beside it what installs it: the same bytes for the same sources."""
+    command = [sys.executable, "-m", "guest_agent.build", str(directory)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    if done.returncode != 0:
+        raise OlvmError(f"the guest agent cannot be built: {done.stderr[-800:]}")
+    return directory / "olvm-guest-agent.pyz"
+
+
+def _agent() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "agent.pyz"
-        here = str(Path(__file__).parents[2])
-        command = [sys.executable, "-m", "guest_agent.build", str(file)]
-        subprocess.run(command, check=True, capture_output=True, cwd=here)
-        return file.read_bytes()
+        return build_guest_agent(Path(directory)).read_bytes()
 
 
 def _digest(packages: dict[str, Path], agent: bytes) -> str:
     parts = [str(VERSION), *(path.name for _, path in sorted(packages.items())), INIT.read_text()]
     parts += [repr(FILES), repr(SCRIPTS), hashlib.sha256(agent).hexdigest()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(data)
-    part.rename(path)
-
-
-# ---------------------------------------------------------------- kernel
-
-
-def _add_kernel(tree: Tree, package: Path) -> bytes:
-    """Its modules, in the order in which they can be loaded; returns the kernel itself."""
-    vmlinuz, modules = b"", {}
-    for name, _, data in members(package, r"boot/vmlinuz-.*|(usr/)?lib/modules/.*\.ko"):
-        if name.startswith("boot/"):
-            vmlinuz = data
-        else:
-            modules[_module_name(name)] = data
-    for number, name in enumerate(_load_order(modules)):
-        tree.file(f"modules/{number:02}-{name}.ko", modules[name])
-    return vmlinuz
-
-
-def _module_name(path: str) -> str:
-    return Path(path).stem.replace("-", "_")
-
-
-def _load_order(modules: dict[str, bytes]) -> list[str]:
-    order: list[str] = []
-
-    def need(name: str) -> None:
-        if name in order or name not in modules:  # absent: built in
-            return
-        found = re.search(rb"(?:\0|^)depends=([^\0]*)", modules[name])
-        for other in (found.group(1).decode() if found else "").split(","):
-            if other:
-                need(other.replace("-", "_"))
-        order.append(name)
-
-    for name in MODULES:
-        need(name.replace("-", "_"))
-    return order
 
 
 # ---------------------------------------------------------------- programs

@@ -28,6 +28,7 @@ PACKAGE_BY_FILE: dict[str, str] = {
     "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
     "swtpm": "swtpm",
     "swtpm_setup": "swtpm-tools",
+    "mmdebstrap": "mmdebstrap",
     "fence_redfish": "fence-agents",
     "gcc": "gcc",
     "pkg-config": "pkg-config",

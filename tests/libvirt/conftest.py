@@ -11,12 +11,16 @@ import functools
 import importlib.util
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from olvm.lab import requirements
+from olvm.lab.debian import DebianImage, build_debian
 from olvm.lab.guest import GuestImage, build_guest
 from olvm.lab.hosts import Lab, LabHost
 
@@ -24,6 +28,7 @@ from olvm.lab.hosts import Lab, LabHost
 LAB_NAME = f"t{os.getpid():x}"
 LAB_DIRECTORY = Path(f"/var/tmp/olvm-lab-{LAB_NAME}")
 CACHE_VARIABLE = "OLVM_CACHE"
+DEBIAN_BUILD_TIMEOUT_S = 280.0  # within the time that one test has
 
 
 @functools.cache
@@ -65,6 +70,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def cache() -> Path:
+    return cache_directory()
+
+
+def cache_directory() -> Path:
     """Where images are kept between runs."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "olvm"
     return Path(os.environ.get(CACHE_VARIABLE, default))
@@ -73,6 +82,37 @@ def cache() -> Path:
 @pytest.fixture(scope="session")
 def guest(cache: Path) -> GuestImage:
     return build_guest(cache)
+
+
+_debian_build: list[subprocess.Popen[bytes]] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The Debian guest is built beside the first tests, where one of the later ones wants it."""
+    wanted = [item for item in session.items if "debian" in getattr(item, "fixturenames", ())]
+    if wanted and not session.config.option.collectonly:
+        _debian_build.append(start_building_debian(cache_directory()))
+
+
+def start_building_debian(cache: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "olvm.lab.debian", str(cache)]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def pytest_sessionfinish() -> None:
+    for build in _debian_build:
+        build.terminate()
+        build.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def debian(cache: Path) -> DebianImage:
+    """Built by now, or an error that says why not."""
+    for build in _debian_build:
+        build.wait(timeout=DEBIAN_BUILD_TIMEOUT_S)
+    return build_debian(cache)
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +146,9 @@ def put_right(lab: Lab) -> None:
     import libvirt
 
     for host in lab.hosts.values():
+        for pid in host.pids("qemu") if host.is_on else ():  # a stopped one would keep its domain
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         host.mend()
         connection = libvirt.open(host.uri)
         try:

@@ -16,11 +16,14 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
+from hypervisor_backends.protocol import DomainSpec
 from olvm.lab import golden
+from olvm.lab.debian import DebianImage
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab, LabHost
 from olvm.model.errors import BadInput, OlvmError
-from tests.libvirt.machine import Machine, TaskHost, eventually, running, spec_of
+from olvm.model.hardware import DiskSpec, Hardware, NicSpec
+from tests.libvirt.machine import MIB, Machine, TaskHost, eventually, running, spec_of
 
 FENCE_AGENT = "/usr/sbin/fence_olvm_lab"
 MAKER = """
@@ -370,3 +373,26 @@ def test_clone_of_something_else_is_refused(tmp_path: Path, content: bytes) -> N
     with pytest.raises(OlvmError, match=str(tmp_path / "saved")):
         golden.clone(tmp_path / "saved", tmp_path / "copy", str)
     assert not (tmp_path / "copy").exists()
+
+
+# ---------------------------------------------------------------- Debian
+
+
+def test_debian_boots_to_a_login_with_both_agents(lab: Lab, task_host: TaskHost, debian: DebianImage) -> None:
+    hardware = Hardware(
+        kernel=str(debian.kernel),
+        initrd=str(debian.initrd),
+        cmdline=f"{debian.cmdline} ip4=10.99.7.77/24",
+        disks=(DiskSpec(name="vda", base=str(debian.disk)),),
+        nics=(NicSpec(name="eth0", network="br0"),),
+    )
+    with running(
+        task_host, DomainSpec(name="debian", vcpus=2, memory_bytes=384 * MIB, hardware=hardware)
+    ) as machine:
+        assert machine.sh("id -un alice") == "alice"
+        assert eventually(lambda: machine.sh("systemctl is-system-running") == "running", 60)
+        assert machine.sh("systemctl is-active olvm-guest-agent qemu-guest-agent") == "active\nactive"
+        assert "10.99.7.77/24" in machine.sh("ip -br addr show eth0")
+        with our_agent(machine, lab) as connection:
+            connection.sendall(b'{"__name__": "refresh", "apiVersion": 3}\n')
+            assert json.loads(connection.makefile().readline())["__name__"]
