@@ -34,7 +34,7 @@ from olvm.lab.hosts import LabHost
 from olvm.model.hardware import Hardware
 
 MIB = 1024 * 1024
-BOOT_TIMEOUT_S = 90.0
+BOOT_TIMEOUT_S = 180.0  # six seconds on a quiet machine, and UEFI twice that
 
 
 def silence_libvirt() -> None:

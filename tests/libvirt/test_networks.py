@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,7 +18,7 @@ from hypervisor_backends.protocol import (
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
 from olvm.model.hardware import NicSpec
-from tests.libvirt.machine import TaskHost, eventually, running, spec_of
+from tests.libvirt.machine import Machine, TaskHost, eventually, running, spec_of
 
 
 @pytest.fixture(scope="module")
@@ -33,52 +34,71 @@ def kinds(host: TaskHost) -> dict[str, tuple[str, bool]]:
     return {network.name: (network.kind, network.active) for network in value.networks}
 
 
-def test_machines_on_an_isolated_network_get_addresses_and_reach_each_other_alone(
-    task_host: TaskHost, guest: GuestImage
-) -> None:
-    task_host.do(CreateNetwork(name="inner", kind="isolated", address="192.168.77.1/24"))
-    first = spec_of(guest, "inner-1", memory_mib=192, nics=(NicSpec(name="eth0", network="inner"),))
-    second = spec_of(guest, "inner-2", memory_mib=192, nics=(NicSpec(name="eth0", network="inner"),))
+@pytest.fixture(scope="module")
+def machines(task_host: TaskHost, guest: GuestImage) -> Iterator[tuple[Machine, Machine]]:
+    first, second = (spec_of(guest, f"net-{number}", memory_mib=192) for number in (1, 2))
+    with running(task_host, first) as one, running(task_host, second) as other:
+        yield one, other
+
+
+@contextmanager
+def joined(machine: Machine, network: str) -> Iterator[None]:
+    """A card of the machine on that network."""
+    machine.do(AttachNic(vm_id="", nic=NicSpec(name="eth0", network=network)))
+    assert eventually(lambda: "eth0" in machine.sh("ls /sys/class/net"))
+    machine.sh("ip link set eth0 up")
     try:
-        with running(task_host, first) as one, running(task_host, second) as other:
-            show = "ip -4 -o addr show eth0"
-            assert eventually(lambda: "192.168.77." in one.sh(show))
-            assert eventually(lambda: "192.168.77." in other.sh(show))
-            address = other.sh(f"{show} | awk '{{print $4}}' | cut -d/ -f1")
-            assert "1 packets received" in one.sh(f"ping -c 1 -W 5 {address}")
-            assert task_host.refused(DeleteNetwork(name="inner")).code == "in_use"
+        yield
     finally:
-        task_host.do(DeleteNetwork(name="inner"))
+        machine.do(DetachNic(vm_id="", name="eth0"))
+
+
+def address_of(machine: Machine) -> str:
+    """What the network's DHCP gave."""
+    machine.sh("udhcpc -n -q -i eth0 -t 10 -T 1 -s /usr/share/udhcpc/default.script")
+    return machine.sh("ip -4 -o addr show eth0 | awk '{print $4}' | cut -d/ -f1")
+
+
+def reaches(machine: Machine, address: str) -> bool:
+    return eventually(lambda: "1 packets received" in machine.sh(f"ping -c 1 -W 2 {address}"), 10)
+
+
+def test_machines_on_an_isolated_network_get_addresses_and_reach_each_other_alone(
+    task_host: TaskHost, machines: tuple[Machine, Machine], lab: Lab
+) -> None:
+    one, other = machines
+    task_host.do(CreateNetwork(name="inner", kind="isolated", address="192.168.77.1/24"))
+    with joined(one, "inner"), joined(other, "inner"):
+        mine, theirs = address_of(one), address_of(other)
+        assert mine.startswith("192.168.77.")
+        assert theirs.startswith("192.168.77.")
+        assert reaches(one, theirs)
+        assert "1 packets received" not in one.sh(f"ping -c 1 -W 2 {lab.subnet}.254")
+        assert task_host.refused(DeleteNetwork(name="inner")).code == "in_use"
+    task_host.do(DeleteNetwork(name="inner"))
     assert "inner" not in kinds(task_host)
 
 
 def test_machine_behind_nat_reaches_the_hosts_own_network(
-    task_host: TaskHost, guest: GuestImage, lab: Lab
+    task_host: TaskHost, machines: tuple[Machine, Machine], lab: Lab
 ) -> None:
+    one, _ = machines
     task_host.do(CreateNetwork(name="behind", kind="nat", address="192.168.78.1/24"))
-    spec = spec_of(guest, "nat-1", memory_mib=192, nics=(NicSpec(name="eth0", network="behind"),))
-    try:
-        with running(task_host, spec) as machine:
-            assert eventually(lambda: "192.168.78." in machine.sh("ip -4 -o addr show eth0"))
-            assert "1 packets received" in machine.sh(f"ping -c 1 -W 5 {lab.subnet}.254")
-    finally:
-        task_host.do(DeleteNetwork(name="behind"))
+    with joined(one, "behind"):
+        assert address_of(one).startswith("192.168.78.")
+        assert reaches(one, f"{lab.subnet}.254")
+    task_host.do(DeleteNetwork(name="behind"))
 
 
 def test_machine_on_the_hosts_bridge_by_name_of_a_network(
-    task_host: TaskHost, guest: GuestImage, lab: Lab
+    task_host: TaskHost, machines: tuple[Machine, Machine], lab: Lab
 ) -> None:
+    one, _ = machines
     task_host.do(CreateNetwork(name="outer", kind="bridge", bridge="br0"))
-    spec = spec_of(guest, "outer-1", memory_mib=192, nics=(NicSpec(name="eth0", network="outer"),))
-    try:
-        with running(task_host, spec) as machine:
-            machine.sh(f"ip addr add {lab.subnet}.99/24 dev eth0; ip link set eth0 up")
-            assert eventually(lambda: "1 packets received" in machine.sh(f"ping -c 1 -W 2 {lab.subnet}.254"))
-            machine.do(AttachNic(vm_id="", nic=NicSpec(name="eth1", network="outer")))
-            assert eventually(lambda: "eth1" in machine.sh("ls /sys/class/net"))
-            machine.do(DetachNic(vm_id="", name="eth1"))
-    finally:
-        task_host.do(DeleteNetwork(name="outer"))
+    with joined(one, "outer"):
+        one.sh(f"ip addr add {lab.subnet}.99/24 dev eth0")
+        assert reaches(one, f"{lab.subnet}.254")
+    task_host.do(DeleteNetwork(name="outer"))
 
 
 def test_network_whose_address_is_taken_is_refused_and_not_left_half(task_host: TaskHost) -> None:

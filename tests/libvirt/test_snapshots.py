@@ -41,10 +41,19 @@ def task_host(lab: Lab) -> Iterator[TaskHost]:
     host.close()
 
 
-@pytest.fixture
-def machine(task_host: TaskHost, guest: GuestImage) -> Iterator[Machine]:
+@pytest.fixture(scope="module")
+def shared_machine(task_host: TaskHost, guest: GuestImage) -> Iterator[Machine]:
     with running(task_host, spec_of(guest, "snapshots-1", memory_mib=192, disks=DISKS)) as made:
         yield made
+
+
+@pytest.fixture
+def machine(shared_machine: Machine) -> Iterator[Machine]:
+    """Given back without snapshots and without file systems in use."""
+    yield shared_machine
+    shared_machine.sh("umount /mnt; rm -f /tmp/written")
+    for name in reversed(names(shared_machine)):
+        shared_machine.do(CommitSnapshot(vm_id="", name=name))
 
 
 def names(machine: Machine) -> list[str]:
@@ -129,31 +138,13 @@ def _agent_is_there(machine: Machine) -> bool:
     )
 
 
-def test_machine_with_snapshots_starts_again_from_its_newest_layer(
-    machine: Machine, task_host: TaskHost, guest: GuestImage, lab: Lab
-) -> None:
-    machine.write("vda", "older")
-    machine.do(CreateSnapshot(vm_id="", name="s1"))
-    machine.write("vda", "newer")
-    machine.end()
-    again = Machine(task_host, spec_of(guest, "snapshots-1", memory_mib=192, disks=DISKS), machine.vm_id, 2)
-    try:
-        again.wait_until_up()
-        assert again.read("vda", 5) == "newer"
-        assert names(again) == ["s1"]
-        again.do(CommitSnapshot(vm_id="", name="s1"))
-        assert again.read("vda", 5) == "newer"
-        assert files(again, lab) == ["-vda", "-vdb"]
-    finally:
-        again.end()
-
-
 def test_file_that_is_in_the_way_stops_a_snapshot_before_it_begins(machine: Machine, lab: Lab) -> None:
     Path(path_of(machine, lab, "-vdb.s1")).write_bytes(b"somebody's")
 
     assert machine.refused(CreateSnapshot(vm_id="", name="s1")).code == "exists"
     assert files(machine, lab) == ["-vda", "-vdb", "-vdb.s1"]
     assert names(machine) == []
+    Path(path_of(machine, lab, "-vdb.s1")).unlink()
 
 
 @pytest.fixture
@@ -229,21 +220,33 @@ def test_commit_that_was_broken_off_is_finished_by_the_next(machine: Machine, la
     assert files(machine, lab) == ["-vda", "-vdb"]
 
 
-def test_disks_of_a_machine_with_snapshots_are_neither_deleted_nor_grown(
-    machine: Machine, task_host: TaskHost
+def test_machine_with_snapshots_keeps_its_layers_and_starts_again_from_the_newest(
+    task_host: TaskHost, guest: GuestImage, lab: Lab
 ) -> None:
-    machine.do(CreateSnapshot(vm_id="", name="s1"))
-    name = (
-        task_host.connection.storageVolLookupByPath(source_beneath(machine))
-        .storagePoolLookupByVolume()
-        .name()
-    )
-    for volume in (f"{machine.vm_id}-vda", f"{machine.vm_id}-vda.s1"):
-        assert task_host.refused(DeleteVolume(pool=name, name=volume)).code == "in_use"
-    grow = ResizeVolume(pool=name, name=f"{machine.vm_id}-vda", size_bytes=128 * MIB)
-    assert task_host.refused(grow).code == "in_use"
-    machine.end()
-    assert task_host.refused(DeleteVolume(pool=name, name=f"{machine.vm_id}-vda.s1")).code == "in_use"
+    spec = spec_of(guest, "snapshots-2", memory_mib=192, disks=DISKS)
+    with running(task_host, spec) as machine:
+        machine.write("vda", "older")
+        machine.do(CreateSnapshot(vm_id="", name="s1"))
+        machine.write("vda", "newer")
+        volume = task_host.connection.storageVolLookupByPath(source_beneath(machine))
+        pool = volume.storagePoolLookupByVolume().name()
+        grow = ResizeVolume(pool=pool, name=f"{machine.vm_id}-vda", size_bytes=128 * MIB)
+        assert task_host.refused(grow).code == "in_use"
+        layer = DeleteVolume(pool=pool, name=f"{machine.vm_id}-vda.s1")
+        base = DeleteVolume(pool=pool, name=f"{machine.vm_id}-vda")
+        assert [task_host.refused(request).code for request in (layer, base)] == ["in_use", "in_use"]
+        machine.end()
+        assert [task_host.refused(request).code for request in (layer, base)] == ["in_use", "in_use"]
+    again = Machine(task_host, spec, machine.vm_id, 2)
+    try:
+        again.wait_until_up()
+        assert again.read("vda", 5) == "newer"
+        assert names(again) == ["s1"]
+        again.do(CommitSnapshot(vm_id="", name="s1"))
+        assert again.read("vda", 5) == "newer"
+        assert files(again, lab) == ["-vda", "-vdb"]
+    finally:
+        again.end()
 
 
 def source_beneath(machine: Machine) -> str:
