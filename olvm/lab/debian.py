@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import msgspec
 
 from olvm.lab.commands import run
 from olvm.lab.guest import BUSYBOX, PASSWORD_HASH, build_guest_agent
-from olvm.lab.image_cache import directory_of, write_whole
+from olvm.lab.image_cache import WORK_PREFIX, directory_of, write_whole
 from olvm.lab.initrd import Tree
 from olvm.lab.kernel import CMDLINE, add_kernel
 from olvm.lab.packages import fetch, kernel_package
@@ -141,7 +142,7 @@ def _write_kernel(image: DebianImage, package: Path) -> None:
 
 @contextlib.contextmanager
 def _working_directory(cache: Path) -> Iterator[Path]:
-    work = Path(tempfile.mkdtemp(dir=cache, prefix="build-"))
+    work = Path(tempfile.mkdtemp(dir=cache, prefix=WORK_PREFIX))
     try:
         yield work
     finally:
@@ -172,7 +173,8 @@ def _bootstrap(archive: Path) -> None:
     left_out = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
     run(
         [
-            "mmdebstrap", "--mode=root", "--variant=essential", "--quiet", f"--include={','.join(PACKAGES)}",
+            "env", f"TMPDIR={archive.parent}", "mmdebstrap", "--mode=root", "--variant=essential", "--quiet",
+            f"--include={','.join(PACKAGES)}",
             '--aptopt=Apt::Install-Recommends "0"', '--aptopt=APT::Sandbox::User "root"',
             "--dpkgopt=force-unsafe-io", *left_out, suite, str(archive), *sources,
         ],
@@ -203,5 +205,11 @@ def _write_disk(root: Path, work: Path, disk: Path) -> None:
     part.rename(disk)
 
 
+def main(cache: str) -> None:
+    """In a process of its own; ended early, it leaves nothing half made."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    build_debian(Path(cache))
+
+
 if __name__ == "__main__":
-    build_debian(Path(sys.argv[1]))
+    main(sys.argv[1])

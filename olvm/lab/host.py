@@ -130,7 +130,7 @@ class LabHost:
                     [
                         # Not by `ip netns exec`: that hides /sys/fs/cgroup, which the host enters.
                         "nsenter", f"--net=/run/netns/{self.namespace}", "unshare", "-muip", "--fork", "--kill-child",
-                        str(HOST_INIT), self.name, self.uuid, self.address, str(self.directory),
+                        "bash", str(HOST_INIT), self.name, self.uuid, self.address, str(self.directory),
                     ],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd="/", start_new_session=True,
                 )  # fmt: skip

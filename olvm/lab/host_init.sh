@@ -17,7 +17,7 @@ if [ -n "$CGROUPS" ] && [ -z "${in_cgroups:-}" ]; then
     fi
     echo $$ > "$parent/$CGROUP/cgroup.procs"
   done
-  in_cgroups=1 exec unshare -C "$0" "$@"
+  in_cgroups=1 exec unshare -C bash "$0" "$@"
 fi
 
 hostname "$name"

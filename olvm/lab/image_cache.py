@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 KEPT_MIN = 3  # of each kind, however old
+WORK_PREFIX = "build-"
 KEPT_S = 24 * 3600.0  # somebody's machines may still be started from it
 
 
@@ -28,7 +29,8 @@ def _prune(cache: Path, kind: str) -> None:
             return 0.0
 
     old_s = time.time() - KEPT_S
-    for path in sorted(cache.glob(f"{kind}-*"), key=used_s, reverse=True)[KEPT_MIN:]:
+    abandoned = cache.glob(f"{WORK_PREFIX}*")  # of a build that was killed
+    for path in [*sorted(cache.glob(f"{kind}-*"), key=used_s, reverse=True)[KEPT_MIN:], *abandoned]:
         if used_s(path) < old_s:
             shutil.rmtree(path, ignore_errors=True)
 

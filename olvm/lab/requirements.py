@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
+import sysconfig
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +35,8 @@ PACKAGE_BY_FILE: dict[str, str] = {
     "gcc": "gcc",
     "pkg-config": "pkg-config",
     "/usr/include/libvirt/libvirt.h": "libvirt-dev",
+    # libvirt-python is compiled; a Python that is not Debian's has brought its own.
+    f"{sysconfig.get_path('include')}/Python.h": "python3-dev",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 INSTALL_TIMEOUT_S = 900.0
@@ -132,5 +136,14 @@ class _Policy:
         POLICY.unlink(missing_ok=True)
 
 
+def main() -> int:
+    try:
+        install()
+    except OlvmError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - this is its whole face
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    install()
+    sys.exit(main())
