@@ -117,10 +117,15 @@ class Authentication:
     def _run(self, pool: Executor, step: Callable[[], bool], client: Client) -> None:
         """`step` says whether it was the last of its ask."""
         try:
-            pool.submit(self._supervise, step, client)
+            future = pool.submit(self._supervise, step, client)
         except RuntimeError:  # the pool is shut down
-            self._done()
-            client.refuse(EngineUnreachable("the engine is stopping; nothing was changed"))
+            self._stopped(client)
+        else:
+            future.add_done_callback(lambda ended: self._stopped(client) if ended.cancelled() else None)
+
+    def _stopped(self, client: Client) -> None:
+        self._done()
+        client.refuse(EngineUnreachable("the engine is stopping; nothing was changed"))
 
     def _supervise(self, step: Callable[[], bool], client: Client) -> None:
         is_last = True

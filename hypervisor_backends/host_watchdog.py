@@ -38,6 +38,7 @@ log = logging.getLogger("olvm.watchdog")
 PROGRAM = Path(watchdog_process.__file__)
 STARTED_WITHIN_S = 10.0
 LOOK_S = 0.01
+MARKS = ("guarded", "condemned", "killed")
 BEAT_WITHIN_NS = 3_000_000_000  # thirty times its period; a busy computer delays it
 SUSPENDED_NS_MIN = 50_000_000  # below it, two clocks were read apart
 
@@ -69,7 +70,7 @@ class HostWatchdog:
         first = "/proc/self" if root == "/" else f"{root}/proc/1"
         try:
             self._namespace = str(Path(first, "ns/pid").readlink())
-            for name in ("guarded", "killed"):
+            for name in MARKS:
                 (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.directory / "stop").unlink(missing_ok=True)
         except OSError as error:
@@ -122,8 +123,9 @@ class HostWatchdog:
                 time.sleep(LOOK_S)
         looked_at = self._read("namespace").decode(errors="replace")
         if looked_at not in ("", self._namespace):
-            watchdog_process.end_leased(str(self.directory), looked_at)
-            for name in ("guarded", "killed"):
+            watchdog_process.condemn(str(self.directory))
+            watchdog_process.end_condemned(str(self.directory), looked_at)
+            for name in MARKS:
                 for path in (self.directory / name).iterdir():
                     path.unlink()
             (self.directory / "deadline").unlink(missing_ok=True)
@@ -168,9 +170,9 @@ class HostWatchdog:
             return False
         standing_ns = watchdog_process.deadline_ns(str(self.directory))
         if watchdog_process.boottime_ns() >= standing_ns:
-            # The process has ended them already, unless it was killed or starved: then others may have judged this
-            # host dead, and no machine of before may live on under the new deadline.
-            watchdog_process.end_leased(str(self.directory), self._namespace)
+            # The process has done it already, unless it was killed or starved: others may have judged this host dead,
+            # and no machine of before may live on under the new deadline.
+            watchdog_process.condemn(str(self.directory))
         if until_ns > standing_ns:
             self._write_deadline(until_ns)
         if not self.runs():
@@ -216,20 +218,31 @@ class HostWatchdog:
     # ------------------------------------------------------------------ machines
 
     def guard(self, vm_id: str) -> None:
+        """Before it is started, or when it is found running: then one that a deadline condemned stays condemned."""
         uuid = domain_uuid(vm_id)
-        (self.directory / "killed" / uuid).unlink(missing_ok=True)
         (self.directory / "guarded" / uuid).touch()
+        if self._is_marked("condemned", uuid) and not any(watchdog_process.qemus({uuid}, self._namespace)):
+            self._unmark("condemned", uuid)
+            self._unmark("killed", uuid)
 
     def release(self, vm_id: str) -> None:
         """The machine is surely not here any more."""
-        (self.directory / "guarded" / domain_uuid(vm_id)).unlink(missing_ok=True)
+        self._unmark("guarded", domain_uuid(vm_id))
+        self._unmark("condemned", domain_uuid(vm_id))
 
     def guards(self, vm_id: str) -> bool:
-        return (self.directory / "guarded" / domain_uuid(vm_id)).exists()
+        uuid = domain_uuid(vm_id)
+        return self._is_marked("guarded", uuid) or self._is_marked("condemned", uuid)
 
     def has_killed(self, vm_id: str) -> bool:
         """Whether it was this watchdog that ended the machine."""
-        return (self.directory / "killed" / domain_uuid(vm_id)).exists()
+        return self._is_marked("killed", domain_uuid(vm_id))
+
+    def _is_marked(self, kind: str, uuid: str) -> bool:
+        return (self.directory / kind / uuid).exists()
+
+    def _unmark(self, kind: str, uuid: str) -> None:
+        (self.directory / kind / uuid).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End the process: of a host that is removed, or a test. Agents that end leave it."""

@@ -95,7 +95,9 @@ class LibvirtHypervisor:
         self._workers = workers or ThreadWorkers(name, post, self._timers, settings.workers_lost_max)
         self._host = LibvirtHost(name, settings, self._timers, self._workers)
         self._book = self._host.book
-        self._guests: Guests = NoGuests() if settings.uri.startswith("test:") else LibvirtGuests(self._host, post)
+        self._guests: Guests = (
+            NoGuests() if settings.uri.startswith("test:") else LibvirtGuests(self._host, post)
+        )
         self._xml = XmlMaker()
         self._leases = LeaseGuard(self._host)
         self._calls = Calls(self._host, self._xml, self._guests, self._leases)

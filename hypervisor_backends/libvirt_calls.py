@@ -6,7 +6,6 @@ in `libvirt_lifecycle.py`; migrations are in `libvirt_departures.py`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -19,7 +18,7 @@ from hypervisor_backends.libvirt_domain import Seen
 from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched
-from hypervisor_backends.libvirt_processes import kill_qemu, qemu_pids
+from hypervisor_backends.libvirt_processes import end_qemu
 from hypervisor_backends.libvirt_watchdog import LeaseGuard
 from hypervisor_backends.libvirt_workers import TIMED_OUT
 from hypervisor_backends.libvirt_xml import StartRefused, XmlMaker
@@ -68,7 +67,7 @@ ALREADY: dict[type[Request], frozenset[DomainStatus]] = {
 # A guest that was asked and does nothing is not powering down for ever: after this long its status says so.
 OBEY_S = 60.0
 DESTROY_BUDGET_S = 20.0
-KILL_WAIT_S = 5.0
+KILL_BUDGET_S = 10.0
 
 
 class Calls:
@@ -416,7 +415,7 @@ class Calls:
                 self._answer_doom(life, failure)
             self._host.outbox.drain()
 
-        self._host.workers.run(partial(_kill_and_wait, root, uuid), 2 * KILL_WAIT_S, end)
+        self._host.workers.run(partial(end_qemu, root, uuid), KILL_BUDGET_S, end)
 
     def _ended_on_request(self, life: Life) -> None:
         self._answer_doom(life, SUCCEEDED)
@@ -432,14 +431,3 @@ class Calls:
         self._answer_doom(life, SUCCEEDED)
         words = f"domain {life.spec.name} ({life.vm_id}) ended on host {self._host.name} meanwhile"
         self._answer_waiters(life, CallFailed(code="domain_ended", message=words))
-
-
-def _kill_and_wait(root: str, uuid: str) -> bool:
-    """On a worker: whether the process is gone, killed or not."""
-    kill_qemu(root, uuid)
-    end_s = time.monotonic() + KILL_WAIT_S
-    while uuid in qemu_pids(root):
-        if time.monotonic() > end_s:
-            return False
-        time.sleep(0.05)
-    return True

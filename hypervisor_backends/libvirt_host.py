@@ -7,6 +7,7 @@ alone. Must not know which request is carried out (`libvirt_calls.py`, `libvirt_
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -30,6 +31,8 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.simulated_outbox import Outbox
 from olvm.model.errors import BadInput, Conflict, NotFound, OlvmError
 from olvm.model.limits import NS_PER_S
+
+log = logging.getLogger("olvm.libvirt")
 
 Work: TypeAlias = Callable[[libvirt.virConnect], object]
 
@@ -122,6 +125,7 @@ class LibvirtHost:
         if not self.book.is_present(life):
             return
         if not isinstance(result, Seen):
+            log.info("%s; looking again", self.failure(result, self.what("A look", life)).message)
             self.look_after(life, LOOK_AGAIN_S)
         elif life.touched != mark or self.lanes.is_busy(life.vm_id):
             self.look(life)

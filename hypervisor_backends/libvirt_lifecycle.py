@@ -25,10 +25,10 @@ from hypervisor_backends.domain_metadata import (
 )
 from hypervisor_backends.libvirt_domain import Seen, channel_of, seen_of
 from hypervisor_backends.libvirt_errors import is_connection_lost, is_missing
-from hypervisor_backends.libvirt_processes import kill_qemu
+from hypervisor_backends.libvirt_processes import end_qemu, kill_qemu
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import DomainSpec
-from olvm.model.errors import Conflict, NotFound
+from olvm.model.errors import Conflict, NotFound, OperationFailed
 
 TEST_DRIVER = "TEST"
 
@@ -49,12 +49,24 @@ def launch(connection: libvirt.virConnect, uuid: str, xml: str, settings: Libvir
     """Define and boot. Memory saved earlier is discarded first: the disks will have moved on."""
     discard_saved(settings, uuid)
     domain = define(connection, uuid, xml)
+    end_orphan(connection, uuid, settings)
     try:
         domain.create()
     except libvirt.libvirtError as error:
         _undo_definition(connection, uuid, error)
         raise
     return launched_of(domain)
+
+
+def end_orphan(connection: libvirt.virConnect, uuid: str, settings: LibvirtSettings) -> None:
+    """A libvirtd that is killed in the middle of a start can leave a QEMU that its successor knows nothing of.
+
+    libvirt runs no such domain (`define` made sure), so the process is of a life that is over.
+    """
+    if connection.getType() != TEST_DRIVER and not end_qemu(settings.root, uuid):
+        raise Conflict(
+            f"a QEMU of domain {uuid} that libvirt does not know is left, and does not end; look at it"
+        )
 
 
 def define(connection: libvirt.virConnect, uuid: str, xml: str) -> libvirt.virDomain:
@@ -83,6 +95,7 @@ def restore(connection: libvirt.virConnect, uuid: str, epoch: int, settings: Lib
     # In the file itself: drivers differ in whether a restore takes other XML, and nobody else reads this file.
     connection.saveImageDefineXML(path, xml, 0)
     define(connection, uuid, xml)
+    end_orphan(connection, uuid, settings)
     try:
         flags = 0 if connection.getType() == TEST_DRIVER else libvirt.VIR_DOMAIN_SAVE_RUNNING
         connection.restoreFlags(path, None, flags)
@@ -205,22 +218,22 @@ def discard_saved(settings: LibvirtSettings, uuid: str) -> None:
 def destroy(connection: libvirt.virConnect | None, uuid: str, root: str, *, by_force: bool) -> None:
     """End it, whatever it does. `by_force`: its QEMU is killed first, past a monitor that hangs.
 
-    Without a connection that is all that can be done, and enough: libvirt learns of it when it is back.
+    Without a connection that is all there is to do: libvirt learns of it when it is back.
     """
-    if by_force or connection is None:
+    if by_force:
         kill_qemu(root, uuid)
-    if connection is None:
-        return
-    domain = find(connection, uuid)
-    if domain is None:
-        return
-    try:
-        domain.destroyFlags(0)
-    except libvirt.libvirtError as error:
-        # It ended by itself in between; forgetting it is what is left.
-        if not is_missing(error) and error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
-            raise
-    forget(connection, uuid)
+    domain = None if connection is None else find(connection, uuid)
+    if domain is not None:
+        try:
+            domain.destroyFlags(0)
+        except libvirt.libvirtError as error:
+            # It ended by itself in between; forgetting it is what is left.
+            if not is_missing(error) and error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise
+        forget(connection, uuid)
+    # What libvirt does not know, or cannot be asked to end: also a QEMU that it has lost.
+    if (connection is None or connection.getType() != TEST_DRIVER) and not end_qemu(root, uuid):
+        raise OperationFailed(f"the QEMU of domain {uuid} does not end; look at what it waits for")
 
 
 def forget(connection: libvirt.virConnect, uuid: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from olvm.model.limits import NS_PER_S
@@ -51,8 +52,11 @@ def cpu_ns_of(pid: int) -> tuple[int, int]:
 
 
 def qemu_pids(root: str) -> dict[str, int]:
-    """The host's QEMU processes: by the machine's UUID, the number under which we can signal it."""
-    namespace = _namespace(f"{root}/proc/1") or _namespace("/proc/self")
+    """The host's QEMU processes: by the machine's UUID, the number under which we can signal it.
+
+    Raises `OSError` when the host's processes cannot be told from others', as when another host's `root` is gone.
+    """
+    namespace = os.readlink("/proc/self/ns/pid" if root == "/" else f"{root}/proc/1/ns/pid")
     found: dict[str, int] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and (uuid := _uuid_of(entry.path)) and _namespace(entry.path) == namespace:
@@ -63,8 +67,25 @@ def qemu_pids(root: str) -> dict[str, int]:
 def kill_qemu(root: str, uuid: str) -> bool:
     """SIGKILL; whether there was one. Not held up by a monitor or a libvirtd that hangs."""
     pid = qemu_pids(root).get(uuid)
+    return pid is not None and _kill(pid)
+
+
+def end_qemu(root: str, uuid: str, timeout_s: float = 5.0) -> bool:
+    """SIGKILL, and wait until the process is gone; False if it is not by then. True also if there was none."""
+    pid = qemu_pids(root).get(uuid)
     if pid is None:
-        return False
+        return True
+    end_s = time.monotonic() + timeout_s
+    _kill(pid)
+    # Its command line is gone before its files are closed and their locks released: so its state is asked.
+    while _stat_fields(f"/proc/{pid}")[:1] not in ([], ["Z"], ["X"]):
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _kill(pid: int) -> bool:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Pools and volumes of a libvirt host, and the disks that a machine is started with.
+"""Volumes of a libvirt host, and the disks that a machine is started with.
 
 Decides names, formats and what may not be deleted. Volumes live in pools that are directories. A path or `pool/volume`
 of a spec becomes an absolute path here; a disk without a source gets a volume of its own, once, and keeps it.
@@ -15,16 +15,13 @@ import msgspec
 
 from hypervisor_backends.device_xml import child, source_of, sources_of, text_of
 from hypervisor_backends.disk_layers import read_layers
+from hypervisor_backends.libvirt_pools import first_pool, fresh_pool, path_of, pool_of, xml_of
 from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, bad_request_of, live_xml
 from hypervisor_backends.protocol import (
     CloneVolume,
-    CreatePool,
     CreateVolume,
-    DeletePool,
     DeleteVolume,
     ListVolumes,
-    PoolInfo,
-    PoolList,
     ResizeVolume,
     VolumeInfo,
     VolumeList,
@@ -32,117 +29,16 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.task_rules import (
     LAYERS_SUFFIX,
     check_growth,
-    check_pool,
     check_volume_name,
     check_volume_size,
 )
 from olvm.model.hardware import DiskFormat, DiskSpec
 
-DEFAULT_POOL = "default"
-
-
-# ---------------------------------------------------------------- pools
-
-
-def create_pool(connection: libvirt.virConnect, request: CreatePool, context: TaskContext) -> None:
-    what = f"pool {request.name} cannot be made on host {context.host}"
-    bad_request_of(lambda: check_pool(request), what)
-    path = str(Path(request.path))
-    for pool in connection.listAllStoragePools(0):
-        same_name, same_path = pool.name() == request.name, _pool_path(pool) == path
-        if same_name and same_path:
-            _activate(pool)
-            return
-        if same_name or same_path:
-            raise TaskRefused("exists", f"{what}: there is {pool.name()} at {_pool_path(pool)}; use that one")
-    _make_pool(connection, request.name, path)
-
-
-def _make_pool(connection: libvirt.virConnect, name: str, path: str) -> libvirt.virStoragePool:
-    root = ET.Element("pool", {"type": "dir"})
-    child(root, "name", name)
-    child(child(root, "target"), "path", path)
-    pool = connection.storagePoolDefineXML(text_of(root), 0)
-    try:
-        pool.build(0)
-        pool.create(0)
-        pool.setAutostart(1)
-    except libvirt.libvirtError:
-        pool.undefine()
-        raise
-    return pool
-
-
-def _activate(pool: libvirt.virStoragePool) -> None:
-    if not pool.isActive():
-        pool.build(0)
-        pool.create(0)
-
-
-def delete_pool(connection: libvirt.virConnect, request: DeletePool, context: TaskContext) -> None:
-    pool = _pool(connection, request.name, context)
-    if pool.isActive():
-        pool.destroy()
-    pool.undefine()
-
-
-def list_pools(connection: libvirt.virConnect) -> PoolList:
-    pools = sorted(connection.listAllStoragePools(0), key=lambda pool: pool.name())
-    return PoolList(pools=tuple(_pool_info(pool) for pool in pools))
-
-
-def _pool_info(pool: libvirt.virStoragePool) -> PoolInfo:
-    if pool.isActive():
-        pool.refresh(0)
-    _, capacity, _, free = pool.info()
-    return PoolInfo(name=pool.name(), path=_pool_path(pool), capacity_bytes=capacity, free_bytes=free)
-
-
-def _pool_path(pool: libvirt.virStoragePool) -> str:
-    return _xml(pool).findtext("target/path", default="")
-
-
-def _xml(thing: libvirt.virStoragePool | libvirt.virStorageVol) -> ET.Element:
-    return ET.fromstring(thing.XMLDesc(0))  # noqa: S314  (libvirt's own words)
-
-
-def _pool(connection: libvirt.virConnect, name: str, context: TaskContext) -> libvirt.virStoragePool:
-    names = []
-    for pool in connection.listAllStoragePools(0):
-        if pool.name() == name:
-            return pool
-        names.append(pool.name())
-    known = ", ".join(sorted(names)) or "none"
-    raise TaskRefused("not_found", f"host {context.host} has no pool {name}; it has {known}")
-
-
-def _fresh_pool(connection: libvirt.virConnect, name: str, context: TaskContext) -> libvirt.virStoragePool:
-    """Active, and aware of files that came to be without libvirt's doing, as layers of snapshots do."""
-    pool = _pool(connection, name, context)
-    _activate(pool)
-    pool.refresh(0)
-    return pool
-
-
-def first_pool(connection: libvirt.virConnect, context: TaskContext) -> libvirt.virStoragePool:
-    """Where new disks go: the pool of the settings' directory, which is made where it is missing."""
-    wanted = str(Path(context.settings.pool_directory))
-    pools = {pool.name(): pool for pool in connection.listAllStoragePools(0)}
-    for _, pool in sorted(pools.items()):
-        if _pool_path(pool) == wanted:
-            _activate(pool)
-            return pool
-    name = DEFAULT_POOL
-    if name in pools:
-        name = f"olvm-{Path(wanted).name}"
-    return _make_pool(connection, name, wanted)
-
-
 # ---------------------------------------------------------------- volumes
 
 
 def create_volume(connection: libvirt.virConnect, request: CreateVolume, context: TaskContext) -> None:
-    pool = _fresh_pool(connection, request.pool, context)
+    pool = fresh_pool(connection, request.pool, context)
     what = f"volume {request.pool}/{request.name} cannot be made on host {context.host}"
     bad_request_of(lambda: check_volume_name(request.name), what)
     if _volume_or_none(pool, request.name) is not None:
@@ -214,7 +110,7 @@ def _as_base(volume: libvirt.virStorageVol) -> _Base:
 
 
 def _format_of(volume: libvirt.virStorageVol) -> str:
-    element = _xml(volume).find("target/format")
+    element = xml_of(volume).find("target/format")
     return "raw" if element is None else element.get("type", "raw")
 
 
@@ -232,7 +128,7 @@ def _transient_pool(
 
 
 def clone_volume(connection: libvirt.virConnect, request: CloneVolume, context: TaskContext) -> None:
-    pool = _fresh_pool(connection, request.pool, context)
+    pool = fresh_pool(connection, request.pool, context)
     what = f"volume {request.source} of pool {request.pool} cannot be cloned on host {context.host}"
     bad_request_of(lambda: check_volume_name(request.name), what)
     source = _volume(pool, request.source, context)
@@ -250,7 +146,7 @@ def clone_volume(connection: libvirt.virConnect, request: CloneVolume, context: 
 
 
 def resize_volume(connection: libvirt.virConnect, request: ResizeVolume, context: TaskContext) -> None:
-    pool = _fresh_pool(connection, request.pool, context)
+    pool = fresh_pool(connection, request.pool, context)
     volume = _volume(pool, request.name, context)
     size_bytes, path = volume.info()[1], volume.path()
     what = f"volume {request.pool}/{request.name} on host {context.host}"
@@ -281,7 +177,7 @@ def resize_volume(connection: libvirt.virConnect, request: ResizeVolume, context
 
 
 def delete_volume(connection: libvirt.virConnect, request: DeleteVolume, context: TaskContext) -> None:
-    pool = _fresh_pool(connection, request.pool, context)
+    pool = fresh_pool(connection, request.pool, context)
     volume = _volume(pool, request.name, context)
     path = volume.path()
     what = f"volume {request.pool}/{request.name} cannot be deleted on host {context.host}"
@@ -300,7 +196,7 @@ def delete_volume(connection: libvirt.virConnect, request: DeleteVolume, context
 
 
 def list_volumes(connection: libvirt.virConnect, request: ListVolumes, context: TaskContext) -> VolumeList:
-    pool = _fresh_pool(connection, request.pool, context)
+    pool = fresh_pool(connection, request.pool, context)
     volumes = sorted(pool.listAllVolumes(0), key=lambda volume: volume.name())
     return VolumeList(
         volumes=tuple(
@@ -312,7 +208,7 @@ def list_volumes(connection: libvirt.virConnect, request: ListVolumes, context: 
 
 
 def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
-    root = _xml(volume)
+    root = xml_of(volume)
     _, size_bytes, allocated_bytes = volume.info()
     format_ = root.find("target/format")
     return VolumeInfo(
@@ -341,7 +237,7 @@ def _volume(pool: libvirt.virStoragePool, name: str, context: TaskContext) -> li
 
 def _volume_at(connection: libvirt.virConnect, path: str) -> libvirt.virStorageVol | None:
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        if _pool_path(pool) == str(Path(path).parent):
+        if path_of(pool) == str(Path(path).parent):
             pool.refresh(0)
             return _volume_or_none(pool, Path(path).name)
     return None
@@ -369,7 +265,7 @@ def _standing_on(connection: libvirt.virConnect, path: str) -> str:
     """A volume of any pool that has this one as its base; empty: none."""
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         for volume in pool.listAllVolumes(0):
-            if _xml(volume).findtext("backingStore/path") == path:
+            if xml_of(volume).findtext("backingStore/path") == path:
                 return f"{pool.name()}/{volume.name()}"
     return ""
 
@@ -394,8 +290,8 @@ def resolved(connection: libvirt.virConnect, source: str, context: TaskContext) 
     pool_name, _, name = source.partition("/")
     if not name or "/" in name:
         raise TaskRefused("bad_request", f"{source!r} is neither an absolute path nor pool/volume")
-    pool = _pool(connection, pool_name, context)
-    return f"{_pool_path(pool).rstrip('/')}/{name}"
+    pool = pool_of(connection, pool_name, context)
+    return f"{path_of(pool).rstrip('/')}/{name}"
 
 
 def disk_with_source(

@@ -19,6 +19,7 @@ import msgspec
 
 from hypervisor_backends import libvirt_devices as devices
 from hypervisor_backends import libvirt_networks as networks
+from hypervisor_backends import libvirt_pools as pools
 from hypervisor_backends import libvirt_snapshots as snapshots
 from hypervisor_backends import libvirt_storage as storage
 from hypervisor_backends import protocol as p
@@ -118,11 +119,11 @@ def _host_task(
 ) -> p.PoolList | p.VolumeList | p.NetworkList | None:
     match request:
         case p.CreatePool():
-            storage.create_pool(connection, request, context)
+            pools.create_pool(connection, request, context)
         case p.DeletePool():
-            storage.delete_pool(connection, request, context)
+            pools.delete_pool(connection, request, context)
         case p.ListPools():
-            return storage.list_pools(connection)
+            return pools.list_pools(connection)
         case p.CreateVolume():
             storage.create_volume(connection, request, context)
         case p.CloneVolume():

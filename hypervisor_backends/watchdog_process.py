@@ -7,6 +7,8 @@ on with what stands in its directory, which is below /run:
 
     deadline        nanoseconds of CLOCK_BOOTTIME until which leased machines may run, and the kernel's boot
     guarded/UUID    a leased machine that may be on this host
+    condemned/UUID  one that was, when a deadline passed: its start may have hung in libvirt, and come to life only
+                    after the next renewal. It is ended whenever it appears, until it is guarded anew
     killed/UUID     a machine that it has ended
     lock            held while it runs; `pid` is its number, `namespace` the one that it looks into
     beat            when it last looked, on CLOCK_BOOTTIME
@@ -64,11 +66,18 @@ def deadline_ns(directory: str) -> int:
         return 0
 
 
-def guarded(directory: str) -> set[str]:
+def marks(directory: str, kind: str) -> set[str]:
     try:
-        return set(os.listdir(os.path.join(directory, "guarded")))
+        return set(os.listdir(os.path.join(directory, kind)))
     except OSError:
         return set()
+
+
+def condemn(directory: str) -> None:
+    """Whoever is guarded now is ended from now on."""
+    for uuid in marks(directory, "guarded"):
+        with contextlib.suppress(OSError):
+            os.rename(os.path.join(directory, "guarded", uuid), os.path.join(directory, "condemned", uuid))
 
 
 def qemus(uuids: set[str], namespace: str) -> Iterator[tuple[int, str]]:
@@ -88,10 +97,10 @@ def qemus(uuids: set[str], namespace: str) -> Iterator[tuple[int, str]]:
             continue  # it ended meanwhile
 
 
-def end_leased(directory: str, namespace: str) -> int:
+def end_condemned(directory: str, namespace: str) -> int:
     """Kill them; returns how many there were. Those of the last time that are not gone yet are among them."""
     count = 0
-    for pid, uuid in qemus(guarded(directory), namespace):
+    for pid, uuid in qemus(marks(directory, "condemned"), namespace):
         count += 1
         mark(directory, uuid)
         try:
@@ -175,7 +184,9 @@ def watch(directory: str, namespace: str, device: str, lock: int) -> None:
         now_ns = boottime_ns()
         os.pwrite(beat, BEAT.pack(now_ns), 0)
         until_ns = deadline_ns(directory)
-        left = end_leased(directory, namespace) if now_ns + EARLY_NS >= until_ns else 0
+        if now_ns + EARLY_NS >= until_ns:
+            condemn(directory)
+        left = end_condemned(directory, namespace)
         if not (left and now_ns > until_ns + STUCK_NS):
             hardware.write(b"\0")
         time.sleep(POLL_S)

@@ -58,16 +58,20 @@ def check_shown(tree: object, hidden: frozenset[str]) -> None:
     if not isinstance(tree, dict) or tree.get("error"):
         said = tree.get("error_message") if isinstance(tree, dict) else None
         raise BadQuery(f"the statement cannot be looked through ({said}); write it as a select")
-    for node in _nodes(tree):
-        if isinstance(node, str):
-            named = next((name for name in hidden if name in node.lower()), "")
-            if named:
-                raise Denied(f"table {named} is read by the engine alone; a query may not name it")
-        elif node.get("type") == "TABLE_FUNCTION":
-            function = str(node.get("function", {}).get("function_name", "")).lower()
-            if function not in OFFERED:
-                known = ", ".join(sorted(OFFERED))
-                raise BadQuery(f"table function {function or '?'} is not offered here; those that are: {known}")
+    nodes = list(_nodes(tree))
+    texts = [node.lower() for node in nodes if isinstance(node, str)]
+    named = next((name for name in sorted(hidden) if any(name in text for text in texts)), "")
+    if named:
+        raise Denied(f"table {named} is read by the engine alone; a query may not name it")
+    for node in nodes:
+        if isinstance(node, dict) and node.get("type") == "TABLE_FUNCTION":
+            _check_offered(str(node.get("function", {}).get("function_name", "")).lower())
+
+
+def _check_offered(function: str) -> None:
+    if function not in OFFERED:
+        known = ", ".join(sorted(OFFERED))
+        raise BadQuery(f"table function {function or '?'} is not offered here; those that are: {known}")
 
 
 def _nodes(tree: object) -> Iterator[dict[str, Any] | str]:

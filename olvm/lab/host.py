@@ -47,7 +47,7 @@ class LabHost:
         self.directory = lab.directory / self.name
         self.namespace = f"{cables.PREFIX}{lab.name}-{self.name}"
         self._cable = cables.Cable(lab.fabric, self.namespace, number, self.address)
-        self._boot_script = ""
+        self._boot_script: str | None = None  # None: whatever lies in its directory
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -157,10 +157,10 @@ class LabHost:
         }
         text = "".join(f"{key}='{value}'\n" for key, value in lines.items())
         (self.directory / "settings").write_text(text)
-        if self._boot_script:
+        if self._boot_script is not None:
             script = self.directory / "boot"
             script.write_text(self._boot_script)
-            script.chmod(0o755)
+            script.chmod(0o755 if self._boot_script else 0o644)
 
     def _wait_until_up(self) -> None:
         assert self._process is not None
@@ -195,6 +195,7 @@ class LabHost:
     def _reap(self) -> None:
         """The process that this one started it by; it ends with the host, whoever switched that off."""
         if self._process is not None:
+            self._process.kill()  # it ends by itself, unless the host never came so far
             self._process.wait(timeout=GONE_WITHIN_S)
             self._process = None
 
@@ -262,7 +263,7 @@ class LabHost:
         self.run(["sh", "-c", f"{IN_CGROUP}exec {command}"])
 
     def set_boot_script(self, text: str) -> None:
-        """What it runs at each boot from now on, beside libvirt's daemons."""
+        """What it runs at each boot from now on, beside libvirt's daemons; empty: nothing."""
         self._boot_script = text
 
     def mend(self) -> None:

@@ -98,6 +98,48 @@ def test_machine_that_was_released_is_left_alone(watchdog: HostWatchdog, machine
     assert spared.poll() is None
 
 
+def test_machine_whose_start_hung_over_a_lapse_ends_though_the_host_renewed_since(
+    watchdog: HostWatchdog, machines: Machines
+) -> None:
+    vm_id = str(uuid.uuid4())
+    watchdog.guard(vm_id)  # its start hangs in libvirt, and the deadline has passed
+    wait_until(lambda: not (watchdog.directory / "guarded" / vm_id).exists())
+    assert arm(watchdog, 60.0)
+    machine = machines.run(vm_id)
+    assert machine.wait(timeout=WITHIN_S) == -signal.SIGKILL
+    assert watchdog.armed()
+    assert watchdog.has_killed(vm_id)
+
+
+def test_machine_that_is_guarded_anew_runs_and_its_old_end_is_forgotten(
+    watchdog: HostWatchdog, machines: Machines
+) -> None:
+    vm_id, other = str(uuid.uuid4()), str(uuid.uuid4())
+    watchdog.guard(vm_id)
+    assert machines.run(vm_id).wait(timeout=WITHIN_S) == -signal.SIGKILL
+    assert arm(watchdog, 60.0)
+    watchdog.guard(vm_id)
+    assert not watchdog.has_killed(vm_id)
+    machine = machines.run(vm_id)
+    (watchdog.directory / "condemned" / other).touch()
+    assert machines.run(other).wait(timeout=WITHIN_S) == -signal.SIGKILL  # it has looked since
+    assert machine.poll() is None
+
+
+def test_machine_that_is_condemned_and_not_gone_yet_stays_so_when_it_is_found_running(
+    watchdog: HostWatchdog, machines: Machines
+) -> None:
+    vm_id = str(uuid.uuid4())
+    assert arm(watchdog, 60.0)
+    os.kill(process_of(watchdog), signal.SIGSTOP)
+    machine = machines.run(vm_id)
+    wait_until(lambda: "-uuid" in command_line(str(machine.pid)))
+    (watchdog.directory / "condemned" / vm_id).touch()
+    watchdog.guard(vm_id)
+    os.kill(process_of(watchdog), signal.SIGCONT)
+    assert machine.wait(timeout=WITHIN_S) == -signal.SIGKILL
+
+
 def test_earlier_deadline_changes_nothing(watchdog: HostWatchdog) -> None:
     assert arm(watchdog, 60.0)
     before = watchdog_process.deadline_ns(str(watchdog.directory))
@@ -130,8 +172,8 @@ def test_machine_lives_on_when_the_watchdog_is_replaced_before_its_deadline(
     watchdog: HostWatchdog, machines: Machines
 ) -> None:
     kept, late = str(uuid.uuid4()), str(uuid.uuid4())
-    watchdog.guard(kept)
     assert arm(watchdog, 60.0)
+    watchdog.guard(kept)
     machine = machines.run(kept)
     os.kill(process_of(watchdog), signal.SIGKILL)
     wait_until(lambda: not watchdog.runs())
@@ -227,6 +269,7 @@ def test_machine_ends_though_there_is_no_room_for_its_mark(
     vm_id = str(uuid.uuid4())
     (watchdog.directory / "guarded" / vm_id).touch()
     assert machines.run(vm_id).wait(timeout=WITHIN_S) == -signal.SIGKILL
+    assert watchdog.guards(vm_id)
 
 
 def test_second_agent_at_the_same_time_starts_no_second_watchdog(tmp_path: Path) -> None:
@@ -300,11 +343,13 @@ def test_watchdog_outlives_the_agent_that_is_killed(tmp_path: Path, machines: Ma
 def test_machine_of_another_namespace_is_spared(tmp_path: Path, machines: Machines) -> None:
     """Two laboratory hosts share one kernel; each ends its own."""
     vm_id = str(uuid.uuid4())
-    (tmp_path / "guarded").mkdir()
-    (tmp_path / "killed").mkdir()
+    for kind in ("guarded", "condemned", "killed"):
+        (tmp_path / kind).mkdir()
     (tmp_path / "guarded" / vm_id).touch()
     machine = machines.run(vm_id)
-    watchdog_process.end_leased(str(tmp_path), "pid:[1]")
+    wait_until(lambda: "-uuid" in command_line(str(machine.pid)))
+    watchdog_process.condemn(str(tmp_path))
+    assert watchdog_process.end_condemned(str(tmp_path), "pid:[1]") == 0
     assert machine.poll() is None
-    watchdog_process.end_leased(str(tmp_path), os.readlink("/proc/self/ns/pid"))
+    assert watchdog_process.end_condemned(str(tmp_path), os.readlink("/proc/self/ns/pid")) == 1
     assert machine.wait(timeout=WITHIN_S) == -signal.SIGKILL
