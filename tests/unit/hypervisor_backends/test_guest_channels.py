@@ -1,0 +1,168 @@
+"""One reader for the guests of a host, over real sockets: as QEMU's end of a channel behaves."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from guest_agent import protocol as g
+from hypervisor_backends.guest_channels import GuestChannels
+from hypervisor_backends.protocol import CallResult, CallSucceeded
+
+WITHIN_S = 20.0
+
+
+class Guest:
+    """QEMU's listening end, and who speaks behind it."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        # Longer than an address has room for, as libvirt's are.
+        place = directory / ("d" * 60) / ("e" * 60)
+        place.mkdir(parents=True, exist_ok=True)
+        self.path = str(place / name)
+        self._listening = socket.socket(socket.AF_UNIX)
+        short = directory / name
+        self._listening.bind(str(short))
+        short.rename(self.path)
+        self._listening.listen()
+        self._listening.settimeout(WITHIN_S)
+        self.line: socket.socket | None = None
+
+    def accept(self) -> Guest:
+        if self.line is not None:
+            self.line.close()
+        self.line, _ = self._listening.accept()
+        self.line.settimeout(WITHIN_S)
+        return self
+
+    def say(self, name: str, /, **arguments: object) -> None:
+        assert self.line is not None
+        self.line.sendall(g.encode(name, arguments))
+
+    def hear(self) -> str:
+        assert self.line is not None
+        data = b""
+        while not data.endswith(b"\n"):
+            data += self.line.recv(1)
+        return str(json.loads(data)["__name__"])
+
+    def close(self) -> None:
+        if self.line is not None:
+            self.line.close()
+        self._listening.close()
+
+
+class Host:
+    def __init__(self) -> None:
+        self.ups: queue.Queue[str] = queue.Queue()
+        self.words: queue.Queue[tuple[str, str]] = queue.Queue()
+        self.channels = GuestChannels(
+            "kvm00", self.ups.put, lambda vm_id, word: self.words.put((vm_id, word)), time.time_ns
+        )
+
+    def until(self, holds: Callable[[], object]) -> None:
+        deadline_s = time.monotonic() + WITHIN_S
+        while not holds():
+            assert time.monotonic() < deadline_s
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    one = Host()
+    yield one
+    one.channels.close()
+
+
+@pytest.fixture
+def guests(tmp_path: Path) -> Iterator[Callable[[str], Guest]]:
+    made: list[Guest] = []
+
+    def make(name: str) -> Guest:
+        made.append(Guest(tmp_path, name))
+        return made[-1]
+
+    yield make
+    for guest in made:
+        guest.close()
+
+
+def test_guest_behind_a_long_path_is_heard_up_and_its_facts_are_there(
+    host: Host, guests: Callable[[str], Guest]
+) -> None:
+    guest = guests("v1")
+    host.channels.open("v1", guest.path)
+    assert guest.accept().hear() == "refresh"
+    guest.say("heartbeat", apiVersion=3, olvm=1)
+    assert host.ups.get(timeout=WITHIN_S) == "v1"
+    guest.say("host-name", name="web")
+    assert host.words.get(timeout=WITHIN_S) == ("v1", "facts")
+    facts = host.channels.facts("v1")
+    assert facts is not None
+    assert facts.hostname == "web"
+    assert host.channels.speaks("v1")
+
+
+def test_broken_line_is_connected_again_and_asked_anew(host: Host, guests: Callable[[str], Guest]) -> None:
+    guest = guests("v1")
+    host.channels.open("v1", guest.path)
+    assert guest.accept().hear() == "refresh"
+    assert guest.accept().hear() == "refresh"
+
+
+def test_guest_that_floods_starves_nobody(host: Host, guests: Callable[[str], Guest]) -> None:
+    loud, quiet = guests("loud"), guests("quiet")
+    host.channels.open("loud", loud.path)
+    host.channels.open("quiet", quiet.path)
+    loud.accept()
+    quiet.accept()
+    assert loud.line is not None
+    loud.line.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        flood(loud.line)
+    quiet.say("heartbeat", apiVersion=3)
+    host.until(lambda: host.channels.speaks("quiet"))
+
+
+def flood(line: socket.socket) -> None:
+    """Until nobody takes more: the host has stopped reading it."""
+    while True:
+        line.sendall(g.encode("echo", {"x": "y" * 1000}) * 100)
+
+
+def test_call_is_answered_and_one_to_nobody_refused(host: Host, guests: Callable[[str], Guest]) -> None:
+    guest = guests("v1")
+    host.channels.open("v1", guest.path)
+    guest.accept().hear()
+    guest.say("heartbeat", apiVersion=0)
+    host.until(lambda: host.channels.speaks("v1"))
+    results: queue.Queue[CallResult] = queue.Queue()
+    host.channels.call("v1", "lock-screen", {}, 5.0, results.put)
+    assert isinstance(results.get(timeout=WITHIN_S), CallSucceeded)
+    host.channels.call("v9", "lock-screen", {}, 5.0, results.put)
+    assert not isinstance(results.get(timeout=WITHIN_S), CallSucceeded)
+
+
+def test_machine_that_moved_away_is_forgotten(host: Host, guests: Callable[[str], Guest]) -> None:
+    guest = guests("v1")
+    host.channels.open("v1", guest.path)
+    guest.accept().hear()
+    guest.say("heartbeat", apiVersion=3)
+    host.until(lambda: host.channels.facts("v1") is not None)
+    host.channels.close_vm("v1")
+    host.until(lambda: host.channels.facts("v1") is None)
+    assert guest.line is not None
+    while guest.line.recv(4096):
+        pass
+
+
+def test_path_that_is_not_there_yet_is_tried_again(
+    host: Host, tmp_path: Path, guests: Callable[[str], Guest]
+) -> None:
+    host.channels.open("v1", str(tmp_path / ("d" * 60) / ("e" * 60) / "v1"))
+    assert guests("v1").accept().hear() == "refresh"
