@@ -78,11 +78,11 @@ def kill(pids: Sequence[int], within_s: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline_s = time.monotonic() + within_s
-    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline_s:
+    while any(runs(pid) for pid in pids) and time.monotonic() < deadline_s:
         time.sleep(POLL_S)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
     """A process that ended and whose parent has not asked for it runs no more."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olvm.lab import cables, cgroups, commands
-from olvm.lab.commands import command_line, kill, namespace_of, processes, program, run
+from olvm.lab.commands import command_line, kill, namespace_of, processes, program, run, runs
 from olvm.model.errors import OlvmError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ LOCKSPACE = "area"
 UP_WITHIN_S = 30.0
 GONE_WITHIN_S = 15.0
 POLL_S = 0.02
+KILL_ROUNDS_MAX = 20
 # What libvirtd and virtlockd are started by, so that their machines' processes are counted as the host's.
 IN_CGROUP = "for f in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do [ ! -e $f ] || echo $$ > $f; done; "
 
@@ -175,6 +176,7 @@ class LabHost:
     def crash(self) -> None:
         """A power failure: every process of it ends at once. Without effect while it is off."""
         if not self.directory.exists():
+            self._reap()
             return
         with self._switching():
             pid = self._find_init()
@@ -226,12 +228,13 @@ class LabHost:
         return subprocess.Popen(self.inside(command), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT)
 
     def pids(self, name: str) -> list[int]:
-        """Its processes whose program begins so, by this machine's numbers."""
+        """Its processes whose program begins so, by this machine's numbers; one that has ended and waits to be asked
+        for by its parent is none."""
         namespace = namespace_of(self.init_pid, "pid")
         return sorted(
             pid
             for pid in processes()
-            if namespace_of(pid, "pid") == namespace and program(pid).startswith(name)
+            if namespace_of(pid, "pid") == namespace and program(pid).startswith(name) and runs(pid)
         )
 
     def qemu_pid(self, domain_uuid: str) -> int:
@@ -242,7 +245,7 @@ class LabHost:
         raise OlvmError(f"laboratory host {self.name} runs no QEMU of domain {domain_uuid}")
 
     def kill_libvirtd(self) -> None:
-        kill(self.pids("libvirtd"), GONE_WITHIN_S)
+        self._kill_all("libvirtd")
 
     def start_libvirtd(self) -> None:
         """Answers when it can be connected to."""
@@ -254,10 +257,18 @@ class LabHost:
             time.sleep(POLL_S)
 
     def kill_lock_daemon(self) -> None:
-        kill(self.pids("virtlockd"), GONE_WITHIN_S)
+        self._kill_all("virtlockd")
 
     def start_lock_daemon(self) -> None:
         self._start_daemon("virtlockd -d")
+
+    def _kill_all(self, name: str) -> None:
+        """It may be about to start a program, by a child that is called as it is itself."""
+        for _ in range(KILL_ROUNDS_MAX):
+            if not (pids := self.pids(name)):
+                return
+            kill(pids, GONE_WITHIN_S)
+        raise OlvmError(f"{name} of laboratory host {self.name} cannot be killed")
 
     def _start_daemon(self, command: str) -> None:
         self.run(["sh", "-c", f"{IN_CGROUP}exec {command}"])
