@@ -87,18 +87,18 @@ class Agent:
             if self._due.get(name, now_s) <= now_s:
                 self._due[name] = now_s + interval_s
                 self._tell_fact(name)
-        return self.look()
+        return min(self.look(), max(0.0, min(self._due.values()) - self._clock()))
 
     def look(self) -> float:
-        """What goes on whether a host listens or not: errands, and a thaw that is due."""
+        """What goes on whether a host listens or not: errands, and a thaw that is due; seconds until something is.
+
+        Facts do not count: while nobody listens they are overdue, and not worth a look.
+        """
         self.errands.look()
         if self._freezer.thaw_at_s is not None and self._freezer.thaw_at_s <= self._clock():
             self._freezer.thaw()
-        waits = [*self._due.values(), self._freezer.thaw_at_s, self.errands.due_s()]
-        return max(
-            0.0,
-            min((one for one in waits if one is not None), default=INTERVALS["heartbeat"]) - self._clock(),
-        )
+        waits = [one for one in (self._freezer.thaw_at_s, self.errands.due_s()) if one is not None]
+        return max(0.0, min(waits) - self._clock()) if waits else INTERVALS["heartbeat"]
 
     def _tell(self, name: str, arguments: dict[str, Any]) -> None:
         if p.FROM_GUEST[name] <= self.version or not p.FROM_GUEST[name]:

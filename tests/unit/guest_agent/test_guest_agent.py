@@ -173,3 +173,13 @@ def test_agent_in_an_empty_file_system_still_says_everything(tmp_path: Path) -> 
     agent.on_message("refresh", {"apiVersion": 3})
     agent.tick()
     assert len(said) >= len(INTERVALS) - 2
+
+
+def test_agent_that_nobody_listens_to_does_not_look_without_a_pause(tmp_path: Path) -> None:
+    """Its facts are overdue all the while; they are no reason to wake up."""
+    bench = AgentBench(tmp_path)
+    bench.agent.connected()
+    bench.now_s += 3600
+    assert bench.agent.look() >= 1.0
+    bench.agent.tick()
+    assert 0.0 < bench.agent.tick() <= 5.0
