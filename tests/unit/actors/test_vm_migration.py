@@ -454,3 +454,16 @@ def test_vm_between_two_failing_hosts_reaches_every_settlement() -> None:
     assert set(marks) <= set(SITUATIONS)
     decisions = ("hand_over", "adopt", "stay", "continue", "end_target", "end_source", "down")
     assert [name for name in decisions if f"settled_by_{name}" not in marks] == []
+
+
+def test_vm_whose_reboot_gave_way_to_a_migration_that_found_no_host_still_has_a_deadline() -> None:
+    """Found by the simulator: the reboot went on for ever, for its deadline had gone with its operation."""
+    one = vm(status=S.UP)
+    give(one, command("reboot", operation_id="op-reboot"))
+    give(one, command("migrate", operation_id="op-migrate"))
+    assert one.record.status is S.REBOOT_IN_PROGRESS
+    give(one, m.CopyNotPlaced(4, "no host has room"))
+    assert one.record.operation_id is None
+    assert "deadline" in one.record.timers
+    give(one, m.TimerFired("deadline"))
+    assert one.record.status is S.UP
