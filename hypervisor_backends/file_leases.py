@@ -1,6 +1,6 @@
 """Leases as files in a directory that hosts share: NFSv4, a cluster file system, or one machine's own disk.
 
-A row is a file (`lease_row_file.py`), locked while a call works on it: shared to read, alone to change. What a call
+A row is a file (`file_lease_rows.py`), locked while a call works on it: shared to read, alone to change. What a call
 reads of several rows stays locked until it has read all, so that it has seen them at one instant. What is not a row of
 ours is never taken for a free lease: it is `unreachable`, and the message names the file.
 
@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from hypervisor_backends.lease_row_file import NotALease, RowFile, open_row
+from hypervisor_backends.file_lease_rows import NotALease, RowFile, open_row
 from hypervisor_backends.leases import (
     HostLease,
     LeaseDone,

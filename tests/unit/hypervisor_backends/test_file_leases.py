@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor_backends import lease_row_file
+from hypervisor_backends import file_lease_rows
 from hypervisor_backends.file_leases import FileLeaseStore
 from hypervisor_backends.leases import (
     Holder,
@@ -98,7 +98,7 @@ def test_bit_that_flips_in_what_counts_is_noticed_and_never_brings_back_the_row_
     owner.ask(write(1, "b"))
     (file,) = tmp_path.glob("vm-*")
     whole = file.read_bytes()
-    header, row = lease_row_file.HEADER.size + 4, 2 * lease_row_file.BLOCK
+    header, row = file_lease_rows.HEADER.size + 4, 2 * file_lease_rows.BLOCK
     end = row + len(whole[row:].rstrip(b"\0"))
     noticed = 0
     for at in (*range(header), *range(row, end)):
@@ -121,7 +121,7 @@ def test_crash_in_the_middle_of_a_write_leaves_the_old_row_or_the_new(
     owner.ask(write(0))
     owner.ask(ReadHostLease(host="b"))  # its row is made by this, and not by the write
     steps = 0
-    write_at, sync = lease_row_file._write_at, os.fsync
+    write_at, sync = file_lease_rows._write_at, os.fsync
 
     def count() -> None:
         nonlocal steps
@@ -140,7 +140,7 @@ def test_crash_in_the_middle_of_a_write_leaves_the_old_row_or_the_new(
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lease_row_file, "_write_at", torn)
+        patch.setattr(file_lease_rows, "_write_at", torn)
         patch.setattr(os, "fsync", synced)
         failure(owner.ask(write(1, "b")))
     read = owner.ask(ReadLease(vm_id="v/1"))
@@ -191,7 +191,7 @@ def test_directory_that_is_not_mounted_is_unreachable(tmp_path: Path) -> None:
 def test_lock_that_somebody_keeps_ends_in_unreachable(
     owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_row_file, "LOCK_WITHIN_S", 0.1)
+    monkeypatch.setattr(file_lease_rows, "LOCK_WITHIN_S", 0.1)
     owner.ask(ReadLease(vm_id="v1"))
     descriptor = os.open(tmp_path / "vm-v1", os.O_RDWR)
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
