@@ -374,7 +374,9 @@ class VmOutcome(VmTakeover):
             self._say("vm_migration_failed", stays, turn, "warning", {**details, "why": reason})
         if record.operation_kind == "migrate":
             self._finish(turn, False, text, Conflict.code if code == CANCELLED else code)
-            self._bound(turn)  # a reboot that gave way to it goes on, and its deadline went with its operation
+            self._bound(
+                turn
+            )  # a reboot that gave way to it goes on, and its deadline went with its operation
         elif record.operation_kind == "cancel_migration":
             self._finish(turn, True)
         if moved:

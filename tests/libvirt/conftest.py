@@ -30,6 +30,7 @@ LAB_DIRECTORY = Path(f"/var/tmp/olvm-lab-{LAB_NAME}")
 CACHE_VARIABLE = "OLVM_CACHE"
 # Modules that have been seen to fail behind others of one run, though they pass by themselves. They are run when asked
 # for: OLVM_UNSETTLED=1. A module leaves this list when the whole folder has passed with it, several times.
+LABS: list[Lab] = []  # the one of this run, once a test has asked for it
 UNSETTLED = frozenset({"test_backend_restart.py"})
 UNSETTLED_VARIABLE = "OLVM_UNSETTLED"
 DEBIAN_BUILD_TIMEOUT_S = 280.0  # within the time that one test has
@@ -133,7 +134,9 @@ def lab() -> Iterator[Lab]:
     """Two hosts that are up, h1 and h2. A test that takes something away gives it back, or its module's end does."""
     made = Lab(LAB_NAME, LAB_DIRECTORY)
     with made:
+        LABS.append(made)
         yield made
+        LABS.remove(made)
     assert made.leftovers() == []
 
 
@@ -148,11 +151,11 @@ def other_host(lab: Lab) -> LabHost:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_left_behind() -> Iterator[None]:
     """The next module finds both hosts up, connected and without machines."""
     yield
-    if LAB_DIRECTORY.exists():
-        put_right(request.getfixturevalue("lab"))
+    for made in LABS:  # not asked for as a fixture: a module that uses none has none at its end either
+        put_right(made)
 
 
 def put_right(lab: Lab) -> None:
