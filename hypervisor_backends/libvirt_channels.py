@@ -22,6 +22,7 @@ from hypervisor_backends.qemu_guest_agent import (
     QemuGuestAgentPoller,
     command_json,
     facts_of,
+    supported_of,
 )
 from hypervisor_backends.real_time import Post
 from olvm.model.limits import NS_PER_S
@@ -135,6 +136,8 @@ class LibvirtGuests:
         for command, answer in result:
             told, said = facts_of(command, answer)
             version = said or version
+            if command == "guest-info":
+                self._poller.supports(life.vm_id, supported_of(answer))
             agent = f"{SOURCE} {version}".strip()
             self._channels.take(life.vm_id, SOURCE, told, agent if version else "")
         self._host.book.guest_up(life)  # an agent spoke: it has booted

@@ -111,7 +111,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str] = {}
     lines_discarded: int = 0  # too long, no JSON, or no message of the protocol
     messages_unknown: int = 0
-    messages_delayed: int = 0  # held back by the rate limit
+    messages_delayed: int = 0  # how often the guest talked too fast, and was left to wait
+    events_dropped: int = 0  # of its sessions, too many at once
 
 
 class DomainStatistics(msgspec.Struct, frozen=True, kw_only=True):

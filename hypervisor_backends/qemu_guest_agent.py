@@ -11,12 +11,26 @@ from typing import Any
 
 import msgspec
 
-from hypervisor_backends.guest_facts import BYTES_MAX, CPUS_MAX, Told, addresses, items, number, text
+from hypervisor_backends.guest_facts import QEMU_SOURCE
+from hypervisor_backends.guest_messages import OFFSET_MINUTES_MAX
+from hypervisor_backends.guest_values import (
+    BYTES_MAX,
+    CPUS_MAX,
+    Texts,
+    Told,
+    addresses_of,
+    is_address,
+    items,
+    known,
+    mappings,
+    number,
+    offset,
+    text,
+)
 from hypervisor_backends.measurements import GuestFilesystem, GuestNic
-from olvm.model.hardware import is_ip_address
 from olvm.model.limits import GUEST_LINE_BYTES_MAX, NS_PER_S
 
-SOURCE = "qemu-ga"
+SOURCE = QEMU_SOURCE
 CHANNEL = "org.qemu.guest_agent.0"
 COMMAND_TIMEOUT_S = 1
 PERIOD_S: dict[str, float] = {
@@ -27,10 +41,14 @@ PERIOD_S: dict[str, float] = {
     "guest-network-get-interfaces": 120.0,
     "guest-get-users": 10.0,
     "guest-get-fsinfo": 300.0,
+    "guest-get-disks": 300.0,
     "guest-get-vcpus": 60.0,
 }
 YOUNG_S, YOUNG_PERIOD_S = 120.0, 10.0
 THROTTLE_S = 60.0
+THROTTLE_YOUNG_S = 5.0  # a guest that boots is not deaf
+VERSION_CHARS_MAX = 32
+COMMANDS_MAX = 1_000
 
 
 class QemuGuestAgentPoller:
@@ -40,35 +58,51 @@ class QemuGuestAgentPoller:
         self._due_ns: dict[str, dict[str, int]] = {}
         self._born_ns: dict[str, int] = {}
         self._quiet_until_ns: dict[str, int] = {}
+        self._known: dict[str, frozenset[str]] = {}  # commands, of agents that said which
 
     def begin(self, vm_id: str, now_ns: int) -> None:
+        """Its machine boots; asked again while it is known: it boots anew."""
+        self.end(vm_id)
         self._born_ns[vm_id] = now_ns
         self._due_ns[vm_id] = dict.fromkeys(PERIOD_S, now_ns)
-        self._quiet_until_ns.pop(vm_id, None)
 
     def end(self, vm_id: str) -> None:
-        for table in (self._born_ns, self._due_ns, self._quiet_until_ns):
+        for table in (self._born_ns, self._due_ns, self._quiet_until_ns, self._known):
             table.pop(vm_id, None)
 
     def due(self, vm_id: str, now_ns: int) -> list[str]:
-        """Commands to ask now; they count as asked."""
+        """Commands to ask now; they count as asked. `guest-info` comes first."""
         if self._quiet_until_ns.get(vm_id, 0) > now_ns:
             return []
         due_ns = self._due_ns.get(vm_id, {})
-        is_young = now_ns - self._born_ns.get(vm_id, now_ns) < YOUNG_S * NS_PER_S
-        found = [command for command, at_ns in due_ns.items() if at_ns <= now_ns]
+        understood = self._known.get(vm_id)
+        found = [
+            command
+            for command, at_ns in due_ns.items()
+            if at_ns <= now_ns and (understood is None or command in understood)
+        ]
         for command in found:
-            period_s = min(PERIOD_S[command], YOUNG_PERIOD_S) if is_young else PERIOD_S[command]
+            period_s = PERIOD_S[command]
+            if self._is_young(vm_id, now_ns):
+                period_s = min(period_s, YOUNG_PERIOD_S)
             due_ns[command] = now_ns + int(period_s * NS_PER_S)
         return found
 
+    def supports(self, vm_id: str, commands: frozenset[str]) -> None:
+        """What its agent said it knows; an agent that says nothing of the kind is asked everything."""
+        if vm_id in self._due_ns and "guest-info" in commands:
+            self._known[vm_id] = commands
+
     def failed(self, vm_id: str, now_ns: int) -> None:
-        """It did not answer: the rest of its questions wait too."""
+        """It did not answer: its other questions wait too, and when it is asked again it may be another agent."""
         if vm_id in self._due_ns:
-            young = now_ns - self._born_ns[vm_id] < YOUNG_S * NS_PER_S
-            wait_s = 5.0 if young else THROTTLE_S  # a guest that boots is not deaf
+            wait_s = THROTTLE_YOUNG_S if self._is_young(vm_id, now_ns) else THROTTLE_S
             self._quiet_until_ns[vm_id] = now_ns + int(wait_s * NS_PER_S)
             self._due_ns[vm_id] = dict.fromkeys(PERIOD_S, self._quiet_until_ns[vm_id])
+            self._known.pop(vm_id, None)
+
+    def _is_young(self, vm_id: str, now_ns: int) -> bool:
+        return now_ns - self._born_ns[vm_id] < YOUNG_S * NS_PER_S
 
 
 def command_json(command: str) -> str:
@@ -77,17 +111,33 @@ def command_json(command: str) -> str:
 
 def facts_of(command: str, answer: str) -> tuple[Told, str]:
     """What an answer tells, and the agent's version if it says so. A hostile answer tells nothing."""
+    told = _returned(answer)
+    if command == "guest-info":
+        said = text(told.get("version")) if isinstance(told, dict) else None
+        return {}, (said or "")[:VERSION_CHARS_MAX]
+    read = _READ.get(command)
+    return ({} if read is None else read(told)), ""
+
+
+def supported_of(answer: str) -> frozenset[str]:
+    """Commands that the answer to `guest-info` calls enabled."""
+    told = _returned(answer)
+    listed = mappings(told.get("supported_commands")) if isinstance(told, dict) else []
+    names = [text(one.get("name")) for one in listed[:COMMANDS_MAX] if one.get("enabled") is True]
+    return frozenset(name for name in names if name)
+
+
+def _returned(answer: str) -> Any:
     if len(answer) > GUEST_LINE_BYTES_MAX:
-        return {}, ""
+        return None
     try:
         said = msgspec.json.decode(answer)
-    except msgspec.DecodeError:
-        return {}, ""
-    told = said.get("return") if isinstance(said, dict) else None
-    if command == "guest-info":
-        return {}, (text(told.get("version")) or "")[:32] if isinstance(told, dict) else ""
-    read = _READ.get(command)
-    return (read(told) if read is not None and told is not None else {}), ""
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+    return said.get("return") if isinstance(said, dict) else None
+
+
+# ---------------------------------------------------------------- what each answer tells
 
 
 def _host_name(told: Any) -> Told:
@@ -104,58 +154,69 @@ def _osinfo(told: Any) -> Told:
         "kernel-release": "kernel",
         "machine": "os_arch",
     }
-    found = {ours: text(told.get(theirs)) for theirs, ours in names.items()}
-    return {name: value for name, value in found.items() if value}
+    return known({ours: text(told.get(theirs)) or None for theirs, ours in names.items()})
 
 
 def _timezone(told: Any) -> Told:
     if not isinstance(told, dict):
         return {}
-    found: Told = {}
-    zone, offset = text(told.get("zone")), told.get("offset")
-    if zone:
-        found["timezone"] = zone
-    if isinstance(offset, int) and not isinstance(offset, bool) and abs(offset) <= 900 * 60:
-        found["timezone_offset_minutes"] = offset // 60
+    found = known({"timezone": text(told.get("zone")) or None})
+    offset_s = offset(told.get("offset"), OFFSET_MINUTES_MAX * 60)
+    if offset_s is not None:
+        found["timezone_offset_minutes"] = offset_s // 60
     return found
 
 
 def _interfaces(told: Any) -> Told:
-    cards = []
-    for one in items(told):
-        name = text(one.get("name")) if isinstance(one, dict) else None
-        if not isinstance(one, dict) or not name or name == "lo":
-            continue
-        given = [ip for ip in items(one.get("ip-addresses")) if isinstance(ip, dict)]
-        known = [text(ip.get("ip-address")) or "" for ip in given]
-        valid = [ip for ip in known if is_ip_address(ip)]
-        inet = tuple(ip for ip in valid if ":" not in ip)
-        inet6 = tuple(ip for ip in valid if ":" in ip)
-        cards.append(GuestNic(name=name, mac=text(one.get("hardware-address")) or "", inet=inet, inet6=inet6))
-    return {"interfaces": tuple(cards), "ips": addresses(cards)}
+    if items(told) is None:
+        return {}
+    cards, texts = [], Texts()
+    for one in mappings(told):
+        name = texts.text(one.get("name"))
+        if name and name != "lo":
+            said = [texts.text(ip.get("ip-address")) for ip in mappings(one.get("ip-addresses"))]
+            valid = [ip for ip in said if ip is not None and is_address(ip)]
+            inet = tuple(ip for ip in valid if ":" not in ip)
+            inet6 = tuple(ip for ip in valid if ":" in ip)
+            mac = texts.text(one.get("hardware-address")) or ""
+            cards.append(GuestNic(name=name, mac=mac, inet=inet, inet6=inet6))
+    return {"interfaces": tuple(cards), "ips": addresses_of(cards)}
 
 
 def _users(told: Any) -> Told:
-    names = [text(one.get("user")) for one in items(told) if isinstance(one, dict)]
+    if items(told) is None:
+        return {}
+    texts = Texts()
+    names = [texts.text(one.get("user")) for one in mappings(told)]
     return {"users": tuple(dict.fromkeys(name for name in names if name))}
 
 
 def _fsinfo(told: Any) -> Told:
-    found = []
-    for one in items(told):
-        if isinstance(one, dict):
-            path, total = text(one.get("mountpoint")), number(one.get("total-bytes"), BYTES_MAX)
-            used = number(one.get("used-bytes"), BYTES_MAX)
-            if path and total is not None and used is not None:
-                kind = text(one.get("type")) or ""
-                found.append(
-                    GuestFilesystem(path=path, type=kind, total_bytes=total, used_bytes=min(used, total))
-                )
+    """Those whose size it says; an agent before QEMU 3.1 says none."""
+    found, texts = [], Texts()
+    for one in mappings(told):
+        path, total = texts.text(one.get("mountpoint")), number(one.get("total-bytes"), BYTES_MAX)
+        used, kind = number(one.get("used-bytes"), BYTES_MAX), texts.text(one.get("type"))
+        if path and total is not None and used is not None:
+            used = min(used, total)
+            found.append(GuestFilesystem(path=path, type=kind or "", total_bytes=total, used_bytes=used))
     return {"filesystems": tuple(found)} if found else {}
 
 
+def _disks(told: Any) -> Told:
+    """Whole disks that have a serial."""
+    names, texts = {}, Texts()
+    for one in mappings(told):
+        address = one.get("address")
+        serial = texts.text(address.get("serial")) if isinstance(address, dict) else None
+        name = texts.text(one.get("name"))
+        if serial and name and one.get("partition") is False:
+            names[serial] = name
+    return {"disk_mapping": names} if names else {}
+
+
 def _vcpus(told: Any) -> Told:
-    online = [one for one in items(told) if isinstance(one, dict) and one.get("online") is True]
+    online = [one for one in mappings(told) if one.get("online") is True]
     return {"cpu_count": len(online)} if 0 < len(online) <= CPUS_MAX else {}
 
 
@@ -166,5 +227,6 @@ _READ: dict[str, Callable[[Any], Told]] = {
     "guest-network-get-interfaces": _interfaces,
     "guest-get-users": _users,
     "guest-get-fsinfo": _fsinfo,
+    "guest-get-disks": _disks,
     "guest-get-vcpus": _vcpus,
 }

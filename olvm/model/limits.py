@@ -54,10 +54,18 @@ TASKS_PER_OBJECT_MAX = 32
 # above what any agent needs, and what comes faster waits in the guest.
 GUEST_LINE_BYTES_MAX = 1024 * 1024
 GUEST_LINES_PER_S_MAX = 100
+GUEST_BYTES_PER_S_MAX = 1024 * 1024
 GUEST_TEXT_CHARS_MAX = 4_096
 GUEST_LIST_ITEMS_MAX = 10_000
+GUEST_LIST_CHARS_MAX = 512 * 1024  # of all texts that one message brings
 GUEST_OUT_BYTES_MAX = 256 * 1024  # that a guest does not read
 GUEST_CALLS_MAX = 64  # questions to one guest that are open
+# What a guest may cause beyond its own row: each event is a record for months, each piece of news a sample of its host.
+# So many at once, and then one in so many seconds.
+GUEST_EVENTS_AT_ONCE_MAX = 20
+GUEST_EVENT_PERIOD_S = 10.0
+GUEST_NEWS_AT_ONCE_MAX = 10
+GUEST_NEWS_PERIOD_S = 15.0
 
 # A password in bytes: PAM's own bound (PAM_MAX_RESP_SIZE). How many are checked at once, each for up to 64 MiB and
 # 50 ms here or seconds at PAM, and how many more wait; those that come on top are refused.
@@ -105,6 +113,7 @@ PLANT_MAIL_PER_HOST_MAX = 10_000
 
 assert TURNS_PER_COMMIT_MAX >= 1
 assert OPERATIONS_REMEMBERED_MAX <= OPERATIONS_KEPT_MAX
+assert GUEST_TEXT_CHARS_MAX <= GUEST_LIST_CHARS_MAX <= GUEST_LINE_BYTES_MAX
 assert LOGON_FAILURES_FREE < LOGON_FAILURES_ALERT
 assert LOGON_WAIT_S_MIN <= LOGON_WAIT_S_MAX
 assert VM_MEMORY_BYTES_MIN < VM_MEMORY_BYTES_MAX <= HOST_MEMORY_BYTES_MAX
