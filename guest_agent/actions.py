@@ -6,21 +6,16 @@ An action returns an empty text, or why it could not be done: that goes back to 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
-from collections.abc import Callable
 
 from guest_agent import protocol as p
-from guest_agent.sessions import read_sessions
+from guest_agent.sessions import Session, lock_of, read_sessions
 
-FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
-THAW_AFTER_S = 60.0  # a host that forgets a frozen guest does not keep it so
 CPU_DIRECTORY = "/sys/devices/system/cpu"
 HOOK_TIMEOUT_S = 8
 MESSAGE_CHARS_MAX = 1000
-FROZEN_MARK = "/run/olvm-guest-agent.frozen"  # an agent that is started again thaws what the last one froze
+DELAY_S_MAX = 7 * 24 * 3600
 HOOK_DIRECTORIES = ("/etc/olvm-guest-agent/hooks.d", "/etc/ovirt-guest-agent/hooks.d")
 
 
@@ -28,6 +23,8 @@ def shutdown(message: str, delay_s: int, reboot: bool) -> str:
     """`shutdown` counts in minutes, and a delay below one is none; where there is none, busybox goes at once."""
     from guest_agent import programs
 
+    if not 0 <= delay_s <= DELAY_S_MAX:
+        return f"a shutdown cannot be in {delay_s} s"
     when = "now" if delay_s < 60 else f"+{delay_s // 60}"
     if programs.is_here("shutdown"):
         said = p.clean(message, MESSAGE_CHARS_MAX).lstrip("-") or "asked for by the host"
@@ -78,101 +75,46 @@ def set_cpu_count(count: int) -> str:
 
 def session_command(verb: str, session: str) -> str:
     """lock-session, unlock-session or terminate-session of one session by its terminal; empty: of the console."""
-    from guest_agent import programs
-
-    found = [
-        one
-        for one in read_sessions()
-        if one.line == session or (not session and not one.line.startswith("pts/"))
-    ]
+    found = [one for one in read_sessions() if one.line == session or (not session and not one.is_remote)]
     if not found:
         return f"nobody is logged on at {session or 'the console'}"
-    if found[0].number and programs.is_here("loginctl"):
-        return programs.finish(["loginctl", verb, *(one.number for one in found)])
+    reasons = [_session_command(verb, one) for one in found]
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _session_command(verb: str, one: Session) -> str:
+    from guest_agent import programs
+
     if verb == "terminate-session":
-        return _hang_up(found[0].line)
-    return "this guest has no logind, which alone can lock a screen"
+        if one.number and programs.is_here("loginctl"):
+            return programs.finish(["loginctl", verb, one.number])
+        return _hang_up(one.line)
+    if one.is_desktop and one.number:
+        return programs.finish(["loginctl", verb, one.number])
+    if one.is_desktop or one.line.startswith(":"):
+        return f"the desktop {one.line} has no logind, which alone can lock it"
+    from guest_agent import text_lock
+
+    if verb == "lock-session":
+        return text_lock.lock(one.line, one.user)
+    if (
+        one.number and not lock_of(one.line) and programs.is_here("loginctl")
+    ):  # whoever locked it listens to logind
+        return programs.finish(["loginctl", verb, one.number])
+    return text_lock.release(one.line)
 
 
 def _hang_up(session: str) -> str:
-    """Without logind: end what reads that terminal, its session's leader first."""
-    if not session:
-        return "without loginctl a session must be named"
-    ended = 0
-    for name in os.listdir("/proc"):
-        try:
-            if (
-                name.isdigit()
-                and os.readlink(f"/proc/{name}/fd/0") == "/dev/" + session
-                and os.getsid(int(name)) == int(name)
-            ):
-                os.kill(int(name), signal.SIGHUP)
-                ended += 1
-        except (OSError, ValueError):
-            continue
-    return "" if ended else f"nobody is logged on at {session}"
+    """Without logind: end what has that terminal."""
+    from guest_agent import text_lock
 
-
-class Freezer:
-    """Stops file systems in a consistent state. What was frozen is thawed after `THAW_AFTER_S`, asked or not."""
-
-    def __init__(
-        self, mounts: Callable[[], list[tuple[str, str]]], clock: Callable[[], float], mark: str = FROZEN_MARK
-    ) -> None:
-        self._mounts = mounts
-        self._mark = mark
-        self._clock = clock
-        self._frozen: list[int] = []
-        self.thaw_at_s: float | None = None
-
-    def freeze(self) -> str:
-        if self._frozen:
-            return ""
-        with contextlib.suppress(OSError), open(self._mark, "w"):
-            pass
-        for path, _ in reversed(self._mounts()):
-            try:
-                descriptor = os.open(path, os.O_RDONLY)
-            except OSError as error:
-                self.thaw()
-                return f"{path}: {error}"
-            try:
-                fcntl.ioctl(descriptor, FIFREEZE, 0)
-            except OSError as error:
-                os.close(descriptor)
-                if error.errno not in (95, 25):  # a file system that cannot be frozen holds nobody up
-                    self.thaw()
-                    return f"{path}: {error}"
-            else:
-                self._frozen.append(descriptor)
-        self.thaw_at_s = self._clock() + THAW_AFTER_S
-        return ""
-
-    def recover(self) -> None:
-        """Thaw what an agent before this one left frozen."""
-        if os.path.exists(self._mark):
-            for path, _ in self._mounts():
-                with contextlib.suppress(OSError):  # it is not frozen
-                    descriptor = os.open(path, os.O_RDONLY)
-                    try:
-                        fcntl.ioctl(descriptor, FITHAW, 0)
-                    finally:
-                        os.close(descriptor)
-            self.thaw()
-
-    def thaw(self) -> str:
-        reason = ""
-        while self._frozen:
-            descriptor = self._frozen.pop()
-            try:
-                fcntl.ioctl(descriptor, FITHAW, 0)
-            except OSError as error:
-                reason = str(error)
-            os.close(descriptor)
-        self.thaw_at_s = None
-        with contextlib.suppress(OSError):
-            os.unlink(self._mark)
-        return reason
+    try:
+        pids = text_lock.processes_of(session)
+    except OSError as error:
+        return str(error)
+    for number in (signal.SIGHUP, signal.SIGCONT):  # a stopped one hears nothing
+        text_lock.send(pids, number)
+    return "" if pids else f"nobody is logged on at {session}"
 
 
 def run_hooks(event: str, failure: str, directories: tuple[str, ...] = HOOK_DIRECTORIES) -> str:

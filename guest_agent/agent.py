@@ -6,20 +6,23 @@ second, a host that does not read costs what is said meanwhile. Nothing is kept 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
 from typing import Any
 
-from guest_agent import actions
+from guest_agent import actions, freezing
 from guest_agent import protocol as p
 from guest_agent.credentials import Desk
 from guest_agent.errands import Errands
 from guest_agent.facts import Facts
+from guest_agent.sessions import LOCKS
 
 VERSION = "1"
 OLVM_PROTOCOL = 1
 ERRAND_S = 10.0
+REASON_CHARS_MAX = 500
 # Seconds between two tellings of a fact, and the least API version that has it.
 INTERVALS = {
     "heartbeat": 5.0,
@@ -50,21 +53,36 @@ class Agent:
         say: Callable[[bytes], None],
         desk: Desk | None = None,
         clock: Callable[[], float] = time.monotonic,
+        freeze_mark: str = freezing.MARK,
     ) -> None:
         self._facts = facts
         self._say = say
         self._desk = desk
         self._clock = clock
-        self._freezer = actions.Freezer(facts.mounts, clock)
+        self._freeze_mark = freeze_mark
+        self._thaw_at_s: float | None = None  # set while file systems are frozen, or may be
         self.errands = Errands(clock)
         self._due: dict[str, float] = {}
         self.version = p.API_VERSION_UNTOLD
-        self._is_offered = (
-            False  # the first heartbeat says version 0: an old host must not meet what it does not know
-        )
+        # The first heartbeat says version 0: an old host must not meet what it does not know.
+        self._is_offered = False
         self._sessions = self._look_at_sessions()
+        self._order_count = 0
         self._applications: tuple[float, list[str]] = (-1.0, [])  # when their records were written, and they
-        self._freezer.recover()
+        self._recover()
+
+    def _recover(self) -> None:
+        """What an agent before this one left: frozen file systems, locks whose keepers ended with it."""
+        if freezing.is_frozen(self._freeze_mark):
+            self._thaw_at_s = self._clock()
+
+        def keep_locks() -> None:
+            from guest_agent import text_lock
+
+            text_lock.keep_all()
+
+        if os.path.isdir("/" + LOCKS):
+            self.errands.start("locks", keep_locks, lambda _value, _error: None, ERRAND_S)
 
     # ------------------------------------------------------------------ telling
 
@@ -77,7 +95,8 @@ class Agent:
 
     def stopping(self) -> None:
         """This agent is told to end: what it froze must not stay so."""
-        self._freezer.thaw()
+        self.errands.close()
+        freezing.thaw(self._freeze_mark)
         self._tell("session-shutdown", {})
 
     def tick(self) -> float:
@@ -95,10 +114,16 @@ class Agent:
         Facts do not count: while nobody listens they are overdue, and not worth a look.
         """
         self.errands.look()
-        if self._freezer.thaw_at_s is not None and self._freezer.thaw_at_s <= self._clock():
-            self._freezer.thaw()
-        waits = [one for one in (self._freezer.thaw_at_s, self.errands.due_s()) if one is not None]
+        now_s = self._clock()
+        if self._thaw_at_s is not None and self._thaw_at_s <= now_s:
+            self._thaw_at_s = now_s + ERRAND_S  # unless it is done by then, it is tried again
+            self.errands.start("thaw", lambda: freezing.thaw(self._freeze_mark), self._thawed, ERRAND_S)
+        waits = [one for one in (self._thaw_at_s, self.errands.due_s()) if one is not None]
         return max(0.0, min(waits) - self._clock()) if waits else INTERVALS["heartbeat"]
+
+    def _thawed(self, reason: str | None, error: str) -> None:
+        if not error and not reason:
+            self._thaw_at_s = None
 
     def _tell(self, name: str, arguments: dict[str, Any]) -> None:
         if p.FROM_GUEST[name] <= self.version or not p.FROM_GUEST[name]:
@@ -200,27 +225,53 @@ class Agent:
     def on_message(self, name: str, arguments: dict[str, Any]) -> None:
         """An order that is unknown, or whose arguments are wrong, is answered if an answer was asked for."""
         reply_id = arguments.get("reply_id")
+        if not isinstance(reply_id, (int, str)):
+            reply_id = None  # it goes back as it came: it may not be as large and deep as a line can be
 
         def answer(reason: object, error: str = "") -> None:
             if reply_id is not None and name != "echo":
-                said = str(error or reason or "")
+                said = str(error or reason or "")[:REASON_CHARS_MAX]
                 self._write("completion", {"reply_id": reply_id, "ok": not said, "reason": said})
 
         try:
             work = self._slow_order(name, arguments)
-            reason = (
-                self._obey(name, arguments)
-                if work is None
-                else self.errands.start(name, work, answer, ERRAND_S)
-            )
+            reason = self._obey(name, arguments) if work is None else self._begin(name, work, answer)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             work, reason = None, f"{name}: wrong argument: {error}"
+        except RecursionError:
+            work, reason = None, f"{name}: nested too deeply"
+        except OSError as error:
+            work, reason = None, f"{name}: {error}"
         if work is None or reason:
             answer(reason)
 
+    def _begin(self, name: str, work: Callable[[], str], answer: Callable[[object, str], None]) -> str:
+        """Orders of one kind are done one at a time, but messages: each is for somebody."""
+        if name in ("freeze", "thaw"):
+            return self._begin_freezing(name, work, answer)
+        self._order_count += 1
+        errand = f"{name} {self._order_count}" if name == "notify" else name
+        return self.errands.start(errand, work, answer, ERRAND_S)
+
+    def _begin_freezing(
+        self, name: str, work: Callable[[], str], answer: Callable[[object, str], None]
+    ) -> str:
+        """Whatever becomes of a freeze, a thaw follows: at once if it fails, else when it is asked for or late."""
+
+        def done(reason: str | None, error: str) -> None:
+            if name == "thaw":
+                self._thawed(reason, error)
+            elif error or reason:
+                self._thaw_at_s = self._clock()
+            answer(reason, error)
+
+        if name == "freeze" and self._thaw_at_s is None:
+            self._thaw_at_s = self._clock() + freezing.THAW_AFTER_S
+        return self.errands.start(name, work, done, ERRAND_S)
+
     def _slow_order(self, name: str, arguments: dict[str, Any]) -> Callable[[], str] | None:
         """What a child does, if the order is one that other programs carry out."""
-        session = str(arguments.get("session", ""))
+        session = _terminal(arguments)
         if name == "shutdown":
             reboot = str(arguments.get("reboot", "False")).lower() == "true"
             message, delay_s = str(arguments.get("message", "")), int(arguments.get("timeout", 0))
@@ -238,6 +289,21 @@ class Agent:
         if name == "notify":
             message = p.clean(str(arguments["message"]), actions.MESSAGE_CHARS_MAX)
             return lambda: actions.notify(message)
+        if name == "freeze":
+            paths = [path for path, _ in self._facts.mounts()]
+            return lambda: freezing.freeze(paths, self._freeze_mark)
+        if name == "thaw":
+            return lambda: freezing.thaw(self._freeze_mark)
+        if name == "login":
+            return self._unlocking(_user(arguments), session)
+        return None
+
+    def _unlocking(self, user: str, session: str) -> Callable[[], str] | None:
+        """A logon to a session that the same user has locked opens that one again."""
+        for one in self._facts.sessions():
+            is_meant = one.line == session or (not session and not one.is_remote)
+            if is_meant and one.is_locked and one.user == user:
+                return lambda: actions.session_command("unlock-session", one.line)
         return None
 
     def _obey(self, name: str, arguments: dict[str, Any]) -> str:
@@ -247,15 +313,11 @@ class Agent:
             self._write("echo", arguments)
             return ""
         if name == "login":
-            return self._log_on(str(arguments["username"]), str(arguments.get("session", "")))
+            return self._log_on(_user(arguments), _terminal(arguments))
         if name == "set-number-of-cpus":
             reason = actions.set_cpu_count(int(arguments["count"]))
             self._tell_fact("number-of-cpus")
             return reason
-        if name == "freeze":
-            return self._freezer.freeze()
-        if name == "thaw":
-            return self._freezer.thaw()
         return f"this agent does not know the message {name}"
 
     def _negotiate(self, name: str, arguments: dict[str, Any]) -> str:
@@ -269,11 +331,30 @@ class Agent:
             self._tell("memory-stats", dict(self._facts.memory()))
         return ""
 
-    def _log_on(self, username: str, session: str) -> str:
+    def _log_on(self, user: str, session: str) -> str:
         """A password that comes with it, as from VDSM, is not looked at: the host's word is what counts."""
-        user = username.split("@", 1)[0]
-        if not USER_NAME.fullmatch(user):
-            return "that is not a user's name"
         if self._desk is None:
             return "this guest has no desk for logons"
+        there = [
+            one
+            for one in self._facts.sessions()
+            if one.line == session or (not session and not one.is_remote)
+        ]
+        if session not in self._desk.waiting and there:
+            if any(one.user == user for one in there):
+                return ""  # an order may come twice
+            if session or not self._desk.waiting:
+                return self._desk.refuse("locked by another", user, there[0].line)
         return self._desk.log_on(user, session)
+
+
+def _user(arguments: dict[str, Any]) -> str:
+    user = str(arguments["username"]).split("@", 1)[0]
+    if not USER_NAME.fullmatch(user):
+        raise ValueError("that is not a user's name")
+    return user
+
+
+def _terminal(arguments: dict[str, Any]) -> str:
+    session = str(arguments.get("session") or "")
+    return session[5:] if session.startswith("/dev/") else session

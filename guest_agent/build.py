@@ -14,16 +14,20 @@ MODULES = (
     "__init__",
     "__main__",
     "actions",
+    "addresses",
     "agent",
     "console",
     "credentials",
     "errands",
     "facts",
+    "freezing",
+    "logind",
     "loop",
     "pam",
     "programs",
     "protocol",
     "sessions",
+    "text_lock",
 )
 BESIDE = ("install.sh", "olvm-guest-agent.service", "olvm-console.conf")
 WHEN = (1980, 1, 1, 0, 0, 0)

@@ -18,11 +18,13 @@ from guest_agent.pam import TOKENS, token_file
 
 LOGIN = "/bin/login"
 AGAIN_S = 2.0
+HANG_UP_S = 0.5
 NAME_BYTES_MAX = 64
 
 
 def main(session: str) -> int:
     take_terminal(session)
+    settle_terminal()
     prompt()
     line = b""
     agent = None
@@ -41,7 +43,8 @@ def main(session: str) -> int:
         if 0 in ready:
             data = os.read(0, 256)
             if not data:
-                return 0  # the line was hung up
+                time.sleep(HANG_UP_S)
+                return 0  # the line was hung up, or somebody plays with ^D
             line = (line + data)[:NAME_BYTES_MAX]
             if b"\n" in line:
                 name = line.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
@@ -62,6 +65,20 @@ def take_terminal(session: str) -> None:
         os.dup2(terminal, number)
     if terminal > 2:
         os.close(terminal)
+
+
+def settle_terminal() -> None:
+    """As getty leaves it to login: the session before may have left it without echo, or raw."""
+    try:
+        import termios
+    except ImportError:  # a Python of few modules; what init made of the terminal must do
+        return
+    with contextlib.suppress(termios.error):
+        settings = termios.tcgetattr(0)
+        settings[0] |= termios.ICRNL | termios.IXON
+        settings[1] |= termios.OPOST | termios.ONLCR
+        settings[3] |= termios.ICANON | termios.ISIG | termios.ECHO | termios.ECHOE | termios.ECHOK
+        termios.tcsetattr(0, termios.TCSADRAIN, settings)
 
 
 def prompt() -> None:

@@ -171,6 +171,12 @@ class Desk:
         self._drop(greeter)
         return "" if told else f"the greeter of {session} is gone"
 
+    def refuse(self, reason: str, user: str, session: str) -> str:
+        """A logon for which no token is made. Returns what the host is told."""
+        self._tokens.refused[reason] += 1
+        syslog.syslog(syslog.LOG_WARNING, f"logon of {user!r} on {session!r} refused: {reason}")
+        return f"{reason}: {session} has somebody else logged on"
+
     def _drop(self, caller: socket.socket) -> None:
         if caller in self.callers:
             self.callers.remove(caller)

@@ -34,6 +34,7 @@ class Errands:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._running: dict[str, _Errand] = {}
+        self._dying: list[int] = []  # children that answered or were killed, and may hang in the kernel still
 
     def start(
         self, name: str, work: Callable[[], Any], done: Callable[[Any, str], None], timeout_s: float
@@ -44,7 +45,12 @@ class Errands:
         if len(self._running) >= ERRANDS_MAX:
             return "too much is being done at once"
         pipe, other = os.pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes
+            os.close(pipe)
+            os.close(other)
+            return f"{name} cannot be begun: {error.strerror}"
         if not pid:
             _work(work, other)
         with contextlib.suppress(OSError):  # the child does it too: whoever is first
@@ -62,6 +68,7 @@ class Errands:
         return min((errand.deadline_s for errand in self._running.values()), default=None)
 
     def look(self) -> None:
+        self._reap()
         for name, errand in list(self._running.items()):
             if self._has_ended(errand):
                 del self._running[name]
@@ -70,6 +77,19 @@ class Errands:
                 del self._running[name]
                 os.killpg(errand.pid, signal.SIGKILL)
                 self._finish(errand, f"{name} took too long and was ended")
+
+    def close(self) -> None:
+        """End them all; nobody is told."""
+        for errand in self._running.values():
+            os.killpg(errand.pid, signal.SIGKILL)
+            os.close(errand.pipe)
+            self._dying.append(errand.pid)
+        self._running.clear()
+        self._reap()
+
+    def _reap(self) -> None:
+        """Never wait: a child whose disk hangs ends when the disk answers."""
+        self._dying = [pid for pid in self._dying if os.waitpid(pid, os.WNOHANG)[0] == 0]
 
     def _has_ended(self, errand: _Errand) -> bool:
         while errand.said_bytes <= ANSWER_BYTES_MAX:
@@ -85,7 +105,8 @@ class Errands:
 
     def _finish(self, errand: _Errand, late: str) -> None:
         os.close(errand.pipe)
-        os.waitpid(errand.pid, 0)  # its end of the pipe is closed, or it was killed: this does not wait
+        self._dying.append(errand.pid)
+        self._reap()
         if late:
             errand.done(None, late)
             return
@@ -104,7 +125,13 @@ def _work(work: Callable[[], Any], pipe: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         said = {"value": work()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ImportError,
+    ) as error:  # not every guest has all of Python
         said = {"error": str(error) or type(error).__name__}
     finally:
         _write_all(pipe, json.dumps(said).encode())

@@ -6,16 +6,28 @@ never an error: guests differ.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import socket
-import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
+from guest_agent.addresses import addresses
+from guest_agent.logind import Logind
 from guest_agent.sessions import Session, read_sessions
 
-SIOCGIFADDR, SIOCGIFNETMASK = 0x8915, 0x891B
+APPLICATIONS_MAX = 10_000  # all in one line, which has a bound
+RATE_S_MIN = 1.0  # a rate over less says what this agent itself just did
+# Files that change when what is installed changes, and only then: of RPM's own directory that is not true.
+SOFTWARE_RECORDS = (
+    "var/lib/dpkg/status",
+    "var/lib/rpm/rpmdb.sqlite",
+    "var/lib/rpm/Packages",
+    "var/lib/rpm/Packages.db",
+    "usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "usr/lib/sysimage/rpm/Packages.db",
+    "lib/apk/db/installed",
+    "var/lib/flatpak/app",
+)
 REAL_FILESYSTEMS = frozenset(
     [
         "ext2",
@@ -40,10 +52,13 @@ REAL_FILESYSTEMS = frozenset(
 
 
 class Facts:
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", addresses: Callable[[], list[tuple[str, str]]] = addresses) -> None:
         self._root = root
+        self._addresses = addresses
+        self._logind = Logind() if root == "/" else None
         self._vmstat: dict[str, int] = {}
         self._vmstat_s = 0.0
+        self._rates = dict.fromkeys(("pswpin", "pswpout", "pgfault", "pgmajfault"), 0)
 
     def _read(self, path: str) -> str:
         try:
@@ -73,20 +88,7 @@ class Facts:
     def memory(self) -> dict[str, int]:
         """oVirt's memory-stat; sizes in KiB, swapping and faults a second since the last question."""
         info = self._meminfo()
-        now_s = time.monotonic()
-        counters = {}
-        for line in self._read("/proc/vmstat").splitlines():
-            key, _, value = line.partition(" ")
-            if key in ("pswpin", "pswpout", "pgfault", "pgmajfault") and value.isdigit():
-                counters[key] = int(value)
-        before, passed_s = self._vmstat, now_s - self._vmstat_s
-        self._vmstat, self._vmstat_s = counters, now_s
-
-        def rate(key: str) -> int:
-            if key not in before or passed_s <= 0:
-                return 0
-            return max(0, int((counters.get(key, 0) - before[key]) / passed_s))
-
+        self._look_at_rates()
         unused = info.get("MemFree", 0)
         buffers, cached = info.get("Buffers", 0), info.get("Cached", 0)
         return {
@@ -97,11 +99,26 @@ class Facts:
             "mem_cached": cached,
             "swap_total": info.get("SwapTotal", 0),
             "swap_usage": info.get("SwapTotal", 0) - info.get("SwapFree", 0),
-            "swap_in": rate("pswpin"),
-            "swap_out": rate("pswpout"),
-            "pageflt": rate("pgfault"),
-            "majflt": rate("pgmajfault"),
+            "swap_in": self._rates["pswpin"],
+            "swap_out": self._rates["pswpout"],
+            "pageflt": self._rates["pgfault"],
+            "majflt": self._rates["pgmajfault"],
         }
+
+    def _look_at_rates(self) -> None:
+        now_s = time.monotonic()
+        passed_s = now_s - self._vmstat_s
+        if self._vmstat and passed_s < RATE_S_MIN:
+            return
+        counters = {}
+        for line in self._read("/proc/vmstat").splitlines():
+            key, _, value = line.partition(" ")
+            if key in self._rates and value.isdigit():
+                counters[key] = int(value)
+        for key, count in counters.items():
+            if key in self._vmstat:
+                self._rates[key] = max(0, int((count - self._vmstat[key]) / passed_s))
+        self._vmstat, self._vmstat_s = counters, now_s
 
     # ------------------------------------------------------------------ who it is
 
@@ -155,6 +172,7 @@ class Facts:
                 name = target.split("/zoneinfo/", 1)[1] if "/zoneinfo/" in target else ""
             except OSError:
                 name = ""
+        time.tzset()  # the zone may be another one since the last look
         return name or time.strftime("%Z") or "UTC", time.localtime().tm_gmtoff // 60
 
     def cpu_count(self) -> int:
@@ -169,59 +187,27 @@ class Facts:
     # ------------------------------------------------------------------ network
 
     def interfaces(self) -> list[dict[str, Any]]:
-        inet6: dict[str, list[str]] = {}
-        for line in self._read("/proc/net/if_inet6").splitlines():
-            words = line.split()
-            if len(words) == 6:
-                groups = [words[0][at : at + 4] for at in range(0, 32, 4)]
-                text = socket.inet_ntop(socket.AF_INET6, bytes.fromhex("".join(groups)))
-                inet6.setdefault(words[5], []).append(text)
-        inet = self._inet()
-        found = []
+        """All cards but the loopback; IPv6 addresses are those with a colon."""
+        found: dict[str, dict[str, Any]] = {}
         for name in self._list("/sys/class/net"):
-            address = self._read(f"/sys/class/net/{name}/address").strip()
-            if name != "lo":
-                found.append(
-                    {"name": name, "hw": address, "inet": inet.get(name, []), "inet6": inet6.get(name, [])}
-                )
-        return found
-
-    def _inet(self) -> dict[str, list[str]]:
-        """All IPv4 addresses: the local entries of the kernel's routing trie say them, and whose they are."""
-        local = set()
-        lines = self._read("/proc/net/fib_trie").splitlines()
-        for before, line in zip(lines, lines[1:]):  # noqa: B905, RUF007 - Python 3.8 has neither
-            if "host LOCAL" in line:
-                local.add(before.split()[-1])
-        routes = []  # (network, mask, card), of what is directly connected
-        for line in self._read("/proc/net/route").splitlines()[1:]:
-            words = line.split()
-            if len(words) > 7 and words[2] == "00000000":
-                network, mask = (socket.ntohl(int(words[at], 16)) for at in (1, 7))
-                routes.append((network, mask, words[0]))
-        found: dict[str, list[str]] = {}
-        for address in sorted(local):
-            number = struct.unpack(">I", socket.inet_aton(address))[0]
-            fitting = [(mask, card) for network, mask, card in routes if mask and number & mask == network]
-            if fitting and not address.startswith("127."):
-                found.setdefault(max(fitting)[1], []).append(address)
-        for name in self._list("/sys/class/net"):
-            if name not in found and self._root == "/":
-                primary = _primary_address(name)
-                if primary and name != "lo":
-                    found[name] = [primary]
-        return found
+            hardware = self._read(f"/sys/class/net/{name}/address").strip()
+            if name != "lo" and os.path.isdir(os.path.join(self._root, "sys/class/net", name)):
+                found[name] = {"name": name, "hw": hardware, "inet": [], "inet6": []}
+        for name, address in self._addresses():
+            if name in found:
+                found[name]["inet6" if ":" in address else "inet"].append(address)
+        return list(found.values())
 
     # ------------------------------------------------------------------ users
 
     def sessions(self) -> list[Session]:
         """Everybody who is logged on."""
-        return read_sessions(self._root)
+        return read_sessions(self._root, self._logind)
 
     def active_user(self) -> str:
         """Of the console if somebody is there, else the first of those logged on; empty: nobody."""
         sessions = self.sessions()
-        local = [one.user for one in sessions if not one.line.startswith("pts/")]
+        local = [one.user for one in sessions if not one.is_remote]
         return (local or [one.user for one in sessions] or [""])[0]
 
     # ------------------------------------------------------------------ file systems
@@ -262,18 +248,11 @@ class Facts:
 
     def applications_changed_s(self) -> float:
         """When the records of what is installed were last written; 0: there are none."""
-        sources = (
-            "var/lib/dpkg/status",
-            "var/lib/rpm",
-            "usr/lib/sysimage/rpm",
-            "lib/apk/db/installed",
-            "var/lib/flatpak",
-        )
-        return max(self._changed_s(path) for path in sources)
+        return max(self._changed_s(path) for path in SOFTWARE_RECORDS)
 
     def applications(self) -> list[str]:
         """name-version of what is installed, whichever manager this guest has. Slow: ask when the records changed."""
-        return sorted(self._dpkg() + self._rpm() + self._apk() + self._flatpak())
+        return sorted(self._dpkg() + self._rpm() + self._apk() + self._flatpak())[:APPLICATIONS_MAX]
 
     def _changed_s(self, path: str) -> float:
         try:
@@ -323,12 +302,3 @@ class Facts:
                     found.append(one)
                 return found
         return []
-
-
-def _primary_address(name: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        try:
-            said = fcntl.ioctl(asking.fileno(), SIOCGIFADDR, struct.pack("256s", name[:15].encode()))
-        except OSError:
-            return ""
-    return socket.inet_ntoa(said[20:24])

@@ -35,6 +35,7 @@ if [ "$action" = uninstall ]; then
   exit 0
 fi
 
+[ -x "$root/usr/bin/python3" ] || echo "install.sh: there is no $root/usr/bin/python3 yet; the agent needs it" >&2
 mkdir -p "$root/usr/lib/olvm" "$units/multi-user.target.wants"
 for event in before_migration after_migration before_hibernation after_hibernation; do
   mkdir -p "$root/etc/olvm-guest-agent/hooks.d/$event"

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import syslog
 import time
+from typing import NoReturn
 
 from guest_agent import protocol as p
 from guest_agent.agent import Agent
@@ -32,7 +34,7 @@ class Line:
 
     def say(self, line: bytes) -> None:
         """Whole lines are dropped, never half of one: what waits was begun and will be ended."""
-        if len(self._out) + len(line) <= OUT_BYTES_MAX:
+        if not self._out or len(self._out) + len(line) <= OUT_BYTES_MAX:
             self._out += line
             self.flush()
 
@@ -50,6 +52,7 @@ class Line:
         return bool(self._out)
 
     def read(self) -> bytes:
+        """Raises OSError when the port itself has gone."""
         try:
             return os.read(self.fd, READ_BYTES)
         except BlockingIOError:
@@ -76,10 +79,14 @@ def port_path() -> str:
 
 def main(path: str = "", socket_path: str = SOCKET) -> int:
     signal.signal(signal.SIGTERM, _end)
-    desk = Desk(Tokens(owner_of), socket_path) if os.geteuid() == 0 else None
+    desk = _open_desk(socket_path)
+    said = ""
     try:
         while True:
-            _one_port(path, desk)
+            reason = _one_port(path or port_path(), desk)
+            if reason != said:
+                syslog.syslog(syslog.LOG_WARNING, reason)
+                said = reason
             time.sleep(ABSENT_S)  # no port, or it broke: it may be plugged in again
     except (_Ending, KeyboardInterrupt):
         return 0
@@ -88,25 +95,38 @@ def main(path: str = "", socket_path: str = SOCKET) -> int:
             desk.close()
 
 
-def _one_port(path: str, desk: Desk | None) -> None:
+def _open_desk(socket_path: str) -> Desk | None:
+    """Without it there are facts and orders all the same."""
+    if os.geteuid() != 0:
+        return None
     try:
-        line = Line(path or port_path())
-    except OSError:
-        return
+        return Desk(Tokens(owner_of), socket_path)
+    except OSError as error:
+        syslog.syslog(syslog.LOG_ERR, f"there are no logons from outside: {socket_path}: {error}")
+        return None
+
+
+def _one_port(path: str, desk: Desk | None) -> str:
+    """Speak at a port until it breaks; why it did."""
+    try:
+        line = Line(path)
+    except OSError as error:
+        return f"the port to the host cannot be opened: {error}"
     agent = Agent(Facts(), line.say, desk)
     try:
         talk(line, agent, desk)
     except (_Ending, KeyboardInterrupt):
         agent.stopping()
         raise
-    except OSError:
-        return
+    except OSError as error:
+        return f"the port to the host broke: {path}: {error}"
     finally:
+        agent.errands.close()
         os.close(line.fd)
 
 
-def talk(line: Line, agent: Agent, desk: Desk | None) -> None:
-    """Until the port breaks."""
+def talk(line: Line, agent: Agent, desk: Desk | None) -> NoReturn:
+    """Until the port breaks, which is an OSError."""
     is_connected = False
     look_at_s = 0.0  # while nobody listens the port is always "ready": it is looked at once a second
     while True:
@@ -122,7 +142,8 @@ def talk(line: Line, agent: Agent, desk: Desk | None) -> None:
         events = ready.get(line.fd, 0)
         if events & select.POLLOUT:
             line.flush()
-        data = line.read() if events & select.POLLIN else b""
+        # A port that was unplugged hangs up for ever, as one does that nobody listens to: reading tells them apart.
+        data = line.read() if events & (select.POLLIN | select.POLLHUP) else b""
         if events & select.POLLHUP and not data:  # nobody listens at the other end
             is_connected, look_at_s = False, now_s + ABSENT_S
             line.forget()

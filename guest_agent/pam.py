@@ -15,6 +15,7 @@ from guest_agent.credentials import SOCKET, ask
 TIMEOUT_S = 3.0
 TOKEN_CHARS_MAX = 256
 TOKENS = "/run/olvm-tokens"
+CLOSED = ("/run/nologin", "/etc/nologin")  # what pam_nologin looks for, whose turn comes after a token's
 
 
 def token_file(session: str) -> str:
@@ -41,12 +42,17 @@ def main(socket_path: str = SOCKET) -> int:
     token = take_token(path)
     if not token:
         return 1  # an ordinary login, with a password
+    if user != "root" and any(os.path.exists(one) for one in CLOSED):
+        syslog.syslog(
+            syslog.LOG_WARNING, f"logon of {user!r} on {session!r} refused: this guest is closed to logins"
+        )
+        return 1
     try:
         answer = ask(
             socket_path, {"verb": "check", "user": user, "session": session, "token": token}, TIMEOUT_S
         )
     except (OSError, ValueError) as error:
-        syslog.syslog(syslog.LOG_WARNING, f"logon of {user} on {session}: {error}")
+        syslog.syslog(syslog.LOG_WARNING, f"logon of {user!r} on {session!r}: {error}")
         return 1
     if not answer.get("ok"):
         return 1  # the agent has said why, in the system's log

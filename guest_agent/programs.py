@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import IO
 
 COMMAND_TIMEOUT_S = 5
+BEGIN_S = 1.0  # how long a program has to say that it cannot
+COMPLAINT_BYTES_MAX = 500
 
 
 def is_here(program: str) -> bool:
@@ -14,20 +17,24 @@ def is_here(program: str) -> bool:
 
 
 def begin(command: list[str]) -> str:
-    """Start a program and leave it; empty, or why it could not be."""
+    """Start a program and leave it; empty, or why it could not be, or what it complained of at once."""
     if not is_here(command[0]):
         return f"{command[0]} is not installed"
     try:
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with _complaints() as said:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+            process.wait(BEGIN_S)
+            return _verdict(command[0], process.returncode, said)
+    except subprocess.TimeoutExpired:
+        return ""  # it goes on
     except OSError as error:
         return str(error)
-    return ""
 
 
 def finish(
@@ -40,19 +47,32 @@ def finish(
     if not is_here(command[0]):
         return f"{command[0]} is not installed"
     try:
-        done = subprocess.run(
-            command,
-            input=data,
-            timeout=timeout_s,
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=dict(os.environ, **(more or {})),
-        )
+        with _complaints() as said:
+            done = subprocess.run(
+                command,
+                input=data,
+                timeout=timeout_s,
+                check=False,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env=dict(os.environ, **(more or {})),
+            )
+            return _verdict(command[0], done.returncode, said)
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)
-    said = done.stderr.decode("utf-8", "replace").strip()
-    return "" if not done.returncode else said or f"{command[0]} ended with {done.returncode}"
+
+
+def _complaints() -> IO[bytes]:
+    """A file, no pipe: what a program leaves running may keep it open, and nobody waits for that."""
+    return os.fdopen(os.memfd_create("complaints"), "w+b")
+
+
+def _verdict(program: str, code: int, complaints: IO[bytes]) -> str:
+    if not code:
+        return ""
+    complaints.seek(0)
+    said = complaints.read(COMPLAINT_BYTES_MAX).decode("utf-8", "replace").strip()
+    return said or f"{program} ended with {code}"
 
 
 def lines_of(command: list[str]) -> list[str]:

@@ -1,35 +1,65 @@
-"""Who is logged on where, and whose screen is locked: from logind's records, else from utmp.
+"""Who is logged on where, and whose screen is locked: from logind's records, else from utmp; and from locks of our own.
 
 It reads; it does not lock or end anything.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guest_agent.logind import Logind
 
 LOGIND = "run/systemd/sessions"
+LOCKS = "run/olvm-locks"  # of text consoles; who writes them is `text_lock`
 # struct utmp of Linux: type, pid, line, id, user, host, …
 UTMP = struct.Struct("<hxxi32s4s32s256s")
 UTMP_BYTES = 384
 USER_PROCESS = 7
+DESKTOPS = ("x11", "wayland", "mir")
 
 
 class Session:
     """`line` is the terminal without /dev/, or what logind calls the session when it has none."""
 
-    def __init__(self, user: str, line: str, number: str = "", is_locked: bool = False) -> None:
+    def __init__(
+        self, user: str, line: str, number: str = "", is_locked: bool = False, is_desktop: bool = False
+    ) -> None:
         self.user = user
         self.line = line
         self.number = number  # logind's; empty without logind
         self.is_locked = is_locked
+        self.is_desktop = is_desktop  # something there obeys logind's signal to lock
+        self.is_remote = line.startswith("pts/")
 
 
-def read_sessions(root: str = "/") -> list[Session]:
+def read_sessions(root: str = "/", logind: Logind | None = None) -> list[Session]:
     """logind's and utmp's; what both know is said once, as logind says it."""
     found = _logind(root)
     known = {one.line for one in found}
-    return found + [one for one in _utmp(root) if one.line not in known]
+    found += [one for one in _utmp(root) if one.line not in known]
+    for one in found:
+        one.is_locked = one.is_locked or bool(lock_of(one.line, root))
+        if logind is not None and one.number and not one.is_locked:
+            one.is_locked = logind.is_locked(one.number)
+    return found
+
+
+def lock_file(line: str, root: str = "/") -> str:
+    return os.path.join(root, LOCKS, line.replace("/", "_"))
+
+
+def lock_of(line: str, root: str = "/") -> dict[str, Any]:
+    """Our lock of a terminal: its user and what ends it; empty: none."""
+    try:
+        with open(lock_file(line, root)) as file:
+            said = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _logind(root: str) -> list[Session]:
@@ -41,10 +71,12 @@ def _logind(root: str) -> list[Session]:
     found = []
     for name in names:
         fields = _fields(os.path.join(directory, name))
-        if fields.get("CLASS", "user") == "user" and fields.get("STATE") != "closing" and "USER" in fields:
-            user = _user_name(root, fields["USER"])
+        is_users = fields.get("CLASS", "user").startswith("user")
+        if is_users and fields.get("STATE") != "closing" and "USER" in fields:
             line = fields.get("TTY") or fields.get("DISPLAY") or f"session-{name}"
-            found.append(Session(user, line, name, fields.get("LOCKED_HINT") == "1"))
+            one = Session(fields["USER"], line, name, is_desktop=fields.get("TYPE") in DESKTOPS)
+            one.is_remote = one.is_remote or fields.get("REMOTE") == "1"
+            found.append(one)
     return found
 
 
@@ -54,18 +86,6 @@ def _fields(path: str) -> dict[str, str]:
             return dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
     except OSError:
         return {}
-
-
-def _user_name(root: str, uid: str) -> str:
-    try:
-        with open(os.path.join(root, "etc/passwd"), encoding="utf-8", errors="replace") as file:
-            for line in file:
-                words = line.split(":")
-                if len(words) > 2 and words[2] == uid:
-                    return words[0]
-    except OSError:
-        return uid
-    return uid  # of a directory service
 
 
 def _utmp(root: str) -> list[Session]:

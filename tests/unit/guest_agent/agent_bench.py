@@ -53,7 +53,10 @@ class AgentBench:
         self.now_s = 1000.0
         self.said: list[dict[str, Any]] = []
         self.root = write_tree(root)
-        self.agent = Agent(Facts(str(root)), self._hear, None, lambda: self.now_s)
+        self.addresses: list[tuple[str, str]] = []
+        facts = Facts(str(root), lambda: self.addresses)
+        mark = str(root / "frozen")
+        self.agent = Agent(facts, self._hear, None, lambda: self.now_s, mark)
 
     def _hear(self, line: bytes) -> None:
         self.said.append(json.loads(line))

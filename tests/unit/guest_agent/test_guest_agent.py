@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from guest_agent.actions import Freezer, run_hooks
+from guest_agent import freezing
+from guest_agent import protocol as p
+from guest_agent.actions import run_hooks
 from guest_agent.agent import INTERVALS, Agent
 from guest_agent.facts import Facts
 from tests.unit.guest_agent.agent_bench import AgentBench, write_tree
 
-ALICE = "UID=1000\nUSER=1000\nACTIVE=1\nSTATE=active\nTTY=hvc0\nCLASS=user\nLOCKED_HINT=0\n"
+ALICE = "UID=1000\nUSER=alice\nACTIVE=1\nSTATE=active\nTTY=hvc0\nCLASS=user\n"
 
 
 @pytest.fixture
@@ -68,8 +70,8 @@ def test_agent_connected_again_negotiates_anew(bench: AgentBench) -> None:
 def test_agent_user_who_comes_locks_unlocks_and_goes_is_told(bench: AgentBench) -> None:
     record = bench.root / "run/systemd/sessions/7"
     bench.pass_time(1)
-    for text in (ALICE, ALICE.replace("HINT=0", "HINT=1"), ALICE):
-        write_tree(bench.root, {"run/systemd/sessions/7": text})
+    for lock in ("", '{"user": "alice"}', ""):
+        write_tree(bench.root, {"run/systemd/sessions/7": ALICE, "run/olvm-locks/hvc0": lock})
         bench.pass_time(10)
     record.unlink()
     bench.pass_time(10)
@@ -122,6 +124,10 @@ def test_agent_order_without_reply_id_is_not_answered(bench: AgentBench) -> None
         ("refresh", {"apiVersion": "x"}),
         ("api-version", {"apiVersion": None}),
         ("heartbeat", {}),
+        ("shutdown", {"timeout": -1}),
+        ("shutdown", {"timeout": 10**12}),
+        ("login", {"username": 3}),
+        ("login", {"username": "alice", "session": {"a": 1}}),
     ],
 )
 def test_agent_order_that_is_wrong_is_answered_with_a_reason(
@@ -139,15 +145,38 @@ def test_agent_freeze_of_a_guest_without_file_systems_and_thaw_are_done(bench: A
     assert [(one["reply_id"], one["ok"]) for one in bench.named("completion")] == [(1, True), (2, True)]
 
 
-def test_freezer_that_nobody_thaws_thaws_itself(tmp_path: Path) -> None:
-    now_s = 0.0
-    mark = tmp_path / "frozen"
-    freezer = Freezer(list, lambda: now_s, str(mark))
-    freezer.freeze()
-    assert freezer.thaw_at_s == 60.0
-    assert mark.exists()
-    Freezer(list, lambda: now_s, str(mark)).recover()
-    assert not mark.exists()
+def test_agent_freeze_that_nobody_thaws_ends_by_itself(bench: AgentBench) -> None:
+    bench.order("freeze")
+    assert (bench.root / "frozen").exists()
+    bench.pass_time(freezing.THAW_AFTER_S - 2)
+    assert (bench.root / "frozen").exists()
+    bench.pass_time(4)
+    assert not (bench.root / "frozen").exists()
+
+
+def test_agent_that_begins_thaws_what_the_last_one_froze(bench: AgentBench) -> None:
+    bench.order("freeze")
+    again = AgentBench(bench.root)
+    again.pass_time(1)
+    assert not (bench.root / "frozen").exists()
+
+
+def test_agent_freeze_that_fails_says_where_and_leaves_nothing_frozen(bench: AgentBench) -> None:
+    write_tree(bench.root, {"proc/self/mounts": "/dev/vda1 /no/such/place ext4 rw 0 0\n"})
+    bench.order("freeze", reply_id=1)
+    (answer,) = bench.named("completion")
+    assert not answer["ok"]
+    assert answer["reason"].startswith("/no/such/place: ")
+    assert not (bench.root / "frozen").exists()
+
+
+def test_freeze_where_a_file_system_cannot_be_frozen_holds_nobody_up(tmp_path: Path) -> None:
+    """/proc has no such thing; what has one comes in a real guest."""
+    mark = str(tmp_path / "mark")
+    assert freezing.freeze(["/proc"], mark) == ""
+    assert freezing.is_frozen(mark)
+    assert freezing.thaw(mark) == ""
+    assert not freezing.is_frozen(mark)
 
 
 def test_hooks_of_an_event_run_in_the_order_of_their_names_and_failures_are_named(tmp_path: Path) -> None:
@@ -183,3 +212,27 @@ def test_agent_that_nobody_listens_to_does_not_look_without_a_pause(tmp_path: Pa
     assert bench.agent.look() >= 1.0
     bench.agent.tick()
     assert 0.0 < bench.agent.tick() <= 5.0
+
+
+def test_agent_line_nested_deeply_costs_itself_alone(bench: AgentBench) -> None:
+    for depth in range(100, 1000, 50):
+        line = b'{"__name__":"echo","x":' + b"[" * depth + b"]" * depth + b"}\n"
+        for message in p.LineDecoder().feed(line):
+            bench.agent.on_message(*message)
+    bench.said.clear()
+    bench.order("echo", n=1)
+    assert [one["n"] for one in bench.named("echo")] == [1]
+
+
+@pytest.mark.parametrize("reply_id", [[1], {"a": 1}, 1.5, None])
+def test_agent_reply_id_that_is_none_is_not_answered(bench: AgentBench, reply_id: object) -> None:
+    bench.order("refresh", reply_id=reply_id)
+    assert not bench.named("completion")
+
+
+def test_agent_two_messages_for_the_user_at_once_are_both_done(bench: AgentBench) -> None:
+    for reply_id in (1, 2):
+        for message in p.LineDecoder().feed(p.encode("notify", {"message": "\x00", "reply_id": reply_id})):
+            bench.agent.on_message(*message)
+    bench.wait_for_errands()
+    assert not any("still being done" in one["reason"] for one in bench.named("completion"))

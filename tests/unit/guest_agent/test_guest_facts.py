@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from guest_agent.addresses import addresses, parsed
 from guest_agent.facts import Facts
 from guest_agent.sessions import UTMP_BYTES, read_sessions
 from tests.unit.guest_agent.agent_bench import write_tree
@@ -39,24 +40,23 @@ def test_fqdn_comes_from_hosts_else_is_the_plain_name(root: Path) -> None:
 
 
 def test_interfaces_have_all_addresses_and_no_loopback(root: Path) -> None:
-    write_tree(
-        root,
-        {
-            "proc/net/if_inet6": "fe80000000000000505400fffe000001 02 40 20 80 eth0\n"
-            "00000000000000000000000000000001 01 80 10 80 lo\n",
-            "proc/net/route": "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
-            "eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0\neth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n",
-            "proc/net/fib_trie": "Local:\n  |-- 127.0.0.1\n     /32 host LOCAL\n  |-- 192.0.2.7\n     /32 host LOCAL\n",
-        },
-    )
-    assert Facts(str(root)).interfaces() == [
-        {
-            "name": "eth0",
-            "hw": "52:54:00:00:00:01",
-            "inet": ["192.0.2.7"],
-            "inet6": ["fe80::5054:ff:fe00:1"],
-        }
-    ]
+    said = [
+        ("lo", "127.0.0.1"), ("eth0", "192.0.2.7"), ("eth0", "192.0.2.8"), ("eth0", "fe80::1"), ("gone", "192.0.2.9"),
+    ]  # fmt: skip
+    write_tree(root, {"sys/class/net/bonding_masters": "\n"})
+    (found,) = Facts(str(root), lambda: said).interfaces()
+    assert found == {
+        "name": "eth0", "hw": "52:54:00:00:00:01", "inet": ["192.0.2.7", "192.0.2.8"], "inet6": ["fe80::1"],
+    }  # fmt: skip
+
+
+def test_addresses_of_this_machine_have_its_loopback() -> None:
+    assert ("lo", "127.0.0.1") in addresses()
+
+
+@pytest.mark.parametrize("data", [b"", b"\2" * 8, b"\2\0\0\0\1\0\0\0\0\0\0\0", b"\x0a" + b"\xff" * 40])
+def test_address_that_the_kernel_would_not_send_is_none(data: bytes) -> None:
+    assert parsed(data) == []
 
 
 @pytest.mark.parametrize(("online", "count"), [("0", 1), ("0-3", 4), ("0,2-3,7", 4)])
@@ -90,11 +90,12 @@ def test_sessions_of_utmp_are_users_and_not_logins_that_wait(root: Path) -> None
 
 
 def test_sessions_that_logind_and_utmp_know_are_said_once(root: Path) -> None:
-    record = "USER=1000\nTTY=hvc0\nCLASS=user\nSTATE=active\nLOCKED_HINT=1\n"
+    record = "UID=1000\nUSER=alice\nTTY=hvc0\nCLASS=user\nSTATE=active\n"
     write_tree(
-        root, {"run/systemd/sessions/3": record, "run/systemd/sessions/4": "USER=1000\nCLASS=manager\n"}
+        root, {"run/systemd/sessions/3": record, "run/systemd/sessions/4": "USER=alice\nCLASS=manager\n"}
     )
     (root / "run/utmp").write_bytes(utmp(7, "alice", "hvc0"))
+    write_tree(root, {"run/olvm-locks/hvc0": '{"user": "alice"}'})
     (one,) = read_sessions(str(root))
     assert (one.user, one.line, one.number, one.is_locked) == ("alice", "hvc0", "3", True)
 
@@ -119,3 +120,21 @@ def test_facts_of_files_with_nonsense_are_empty_and_no_error(tmp_path: Path) -> 
     assert facts.memory()["mem_total"] == 0
     assert facts.cpu_count() >= 1
     assert facts.uptime_s() == 0.0
+
+
+def test_active_user_is_of_the_console_before_those_who_came_over_the_network(tmp_path: Path) -> None:
+    remote = "USER=bob\nCLASS=user\nSTATE=active\nREMOTE=1\n"
+    desktop = "USER=alice\nCLASS=user\nSTATE=online\nTTY=tty2\nTYPE=wayland\nREMOTE=0\n"
+    write_tree(tmp_path, {"run/systemd/sessions/1": remote, "run/systemd/sessions/2": desktop})
+    facts = Facts(str(tmp_path))
+    assert facts.active_user() == "alice"
+    assert [one.is_desktop for one in facts.sessions()] == [False, True]
+
+
+def test_software_records_are_not_changed_by_being_read(tmp_path: Path) -> None:
+    """RPM makes and removes files beside its database at every question."""
+    write_tree(tmp_path, {"var/lib/rpm/rpmdb.sqlite": "x"})
+    before = Facts(str(tmp_path)).applications_changed_s()
+    assert before > 0
+    write_tree(tmp_path, {"var/lib/rpm/rpmdb.sqlite-shm": "x"})
+    assert Facts(str(tmp_path)).applications_changed_s() == before
