@@ -13,7 +13,8 @@ from actors.runner import clock_ns
 from actors.sampling import GuestFactsBatch
 from actors.silo import Silo, deliver_result
 from actors.telemetry import Flush, ReadCursor, StoreEvents, StoreGuestFacts, StoreSamples
-from olvm.history.rows import ConfigurationChange, GuestFacts
+from olvm.history.guest_rows import GuestFacts
+from olvm.history.rows import ConfigurationChange
 from olvm.history.store import HistoryStore
 from olvm.model.errors import OlvmError
 from olvm.model.limits import NS_PER_S
@@ -98,31 +99,28 @@ def configuration_of(event: EventRecord) -> ConfigurationChange | None:
 
 
 def guest_facts_of(payload: bytes) -> list[GuestFacts]:
+    """What an agent of another version does not tell is empty, and what it tells beyond is among the details."""
     batch = msgspec.msgpack.decode(payload, type=GuestFactsBatch)
-    return [
-        msgspec.convert(
-            {
-                "vm_id": guest["vm_id"],
-                "vm_name": guest["vm_name"],
-                "told_ns": guest["told_ns"],
-                "host": batch.host,
-                "guest_host_name": guest["hostname"],
-                "guest_fqdn": guest["fqdn"],
-                "os_distribution": guest["os_name"],
-                "os_version": guest["os_version"],
-                "os_kernel": guest["kernel"],
-                "timezone": guest["timezone"],
-                "ip_addresses": list(guest["ips"]),  # type: ignore[call-overload]
-                "logged_in_users": list(guest["users"]),  # type: ignore[call-overload]
-                "applications": list(guest["applications"]),  # type: ignore[call-overload]
-                "agent_api_version": guest["agent_api_version"],
-                "details": {
-                    "memory_total_kib": guest["memory_total_kib"],
-                    "memory_free_kib": guest["memory_free_kib"],
-                    "cpu_count": guest["cpu_count"],
-                },
-            },
-            GuestFacts,
-        )
-        for guest in batch.guests
-    ]
+    found = []
+    for guest in batch.guests:
+        told: dict[str, object] = {
+            ours: guest[name] for name, ours in _COLUMN_BY_FACT.items() if name in guest
+        }
+        told["details"] = {name: value for name, value in guest.items() if name not in _COLUMN_BY_FACT}
+        found.append(msgspec.convert({**told, "host": batch.host}, GuestFacts))
+    return found
+
+
+# By the name in `measurements.GuestFacts`, the one in history.
+_RENAMED = {
+    "hostname": "guest_host_name",
+    "fqdn": "guest_fqdn",
+    "os_name": "os_distribution",
+    "kernel": "os_kernel",
+    "os_arch": "os_architecture",
+    "ips": "ip_addresses",
+    "users": "logged_in_users",
+}
+_COLUMN_BY_FACT = _RENAMED | {
+    name: name for name in GuestFacts.__struct_fields__ if name not in ("host", "details", *_RENAMED.values())
+}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hypervisor_backends.measurements import DomainStatistics, HostStatistics
+from hypervisor_backends.measurements import DomainStatistics, GuestFacts, HostStatistics
 from olvm.history.samples import HostSample, VmSample, encode_host_sample, encode_vm_samples
 
 MB = 1024 * 1024
@@ -60,24 +60,44 @@ class Sampler:
         guest = domain.guest
         if guest is None:
             return False
-        steady = (
-            domain.epoch,
-            guest.hostname,
-            guest.fqdn,
-            guest.os_name,
-            guest.os_version,
-            guest.kernel,
-            guest.timezone,
-            guest.ips,
-            guest.applications,
-            guest.users,
-            guest.cpu_count,
-            guest.memory_total_kib,
-        )
+        steady = (domain.epoch, *_steady(guest))
         if self._told.get(domain.vm_id) == steady:
             return False
         self._told[domain.vm_id] = steady
         return True
+
+
+def _steady(guest: GuestFacts) -> tuple[object, ...]:
+    """What is news when it changes: not memory or how full a file system is; of a counter, its order of magnitude."""
+    return (
+        guest.hostname,
+        guest.fqdn,
+        guest.os_name,
+        guest.os_version,
+        guest.os_codename,
+        guest.os_arch,
+        guest.os_type,
+        guest.kernel,
+        guest.timezone,
+        guest.timezone_offset_minutes,
+        guest.ips,
+        guest.interfaces,
+        guest.applications,
+        guest.users,
+        guest.session,
+        guest.containers,
+        guest.disk_mapping,
+        guest.cpu_count,
+        guest.memory_total_kib,
+        guest.boot_id,
+        guest.agents,
+        guest.sources,
+        tuple((one.path, one.type, one.total_bytes) for one in guest.filesystems),
+        guest.lines_discarded.bit_length(),
+        guest.messages_unknown.bit_length(),
+        guest.messages_delayed.bit_length(),
+        guest.events_dropped.bit_length(),
+    )
 
 
 def _host_sample(host: HostStatistics, domains: list[DomainStatistics]) -> HostSample:

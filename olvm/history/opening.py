@@ -14,6 +14,7 @@ from typing import Final
 
 import duckdb
 
+from olvm.history.migrations import migration_statements
 from olvm.history.schema import SCHEMA_VERSION, creation_statements
 from olvm.model.errors import JournalCorrupt, JournalError, JournalLocked, JournalUnwritable
 
@@ -33,7 +34,7 @@ def connect(path: Path, snapshot_directory: Path, *, thread_count: int) -> duckd
     except duckdb.Error as error:
         raise typed_error(error, path, "opened") from error
     try:
-        _create_or_check(con, path)
+        _create_or_migrate(con, path)
         _configure(con, snapshot_directory)
     except duckdb.Error as error:
         con.close()
@@ -64,13 +65,10 @@ def typed_error(error: duckdb.Error, path: Path, verb: str) -> JournalError:
     )
 
 
-def _create_or_check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _create_or_migrate(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     tables = {name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()}
     if not tables:
-        con.execute("begin")
-        for statement in creation_statements():
-            con.execute(statement)
-        con.execute("commit")
+        _execute_all(con, creation_statements())
         return
     row = None
     if "meta" in tables:
@@ -84,6 +82,16 @@ def _create_or_check(con: duckdb.DuckDBPyConnection, path: Path) -> None:
             f"history file {path} cannot be opened: its schema version is {row[0]} and this olvm knows"
             f" {SCHEMA_VERSION}; upgrade olvm"
         )
+    _execute_all(con, migration_statements(int(row[0])))
+
+
+def _execute_all(con: duckdb.DuckDBPyConnection, statements: list[str]) -> None:
+    """All or none; a file that needs none is not written to."""
+    if statements:
+        con.execute("begin")
+        for statement in statements:
+            con.execute(statement)
+        con.execute("commit")
 
 
 def _configure(con: duckdb.DuckDBPyConnection, snapshot_directory: Path) -> None:

@@ -1,17 +1,17 @@
 """What history keeps besides samples: the records that callers hand over, and the row each becomes.
 
 Decides, for each such table, its columns and what a repeated row does. Events and operations are the control
-plane's own records (`olvm.model.records`); configuration and guest facts exist only here.
+plane's own records (`olvm.model.records`); configuration exists only here, and what guests tell is in `guest_rows`.
 """
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
+from olvm.history.guest_rows import GUEST_FACTS
+from olvm.history.row_table import Column, Row, RowTable, json_text, microseconds, text_or_none
 from olvm.model.records import EventRecord, OperationRecord
 
 
@@ -27,72 +27,6 @@ class ConfigurationChange(msgspec.Struct, kw_only=True, frozen=True):
     status: str = ""
     spec: dict[str, Any] = {}
     removed: bool = False
-
-
-class GuestFacts(msgspec.Struct, kw_only=True, frozen=True):
-    """What the guest agent of one VM last told. All of it is the guest's word."""
-
-    vm_id: str
-    told_ns: int
-    vm_name: str = ""
-    host: str = ""
-    guest_host_name: str = ""
-    guest_fqdn: str = ""
-    os_distribution: str = ""
-    os_version: str = ""
-    os_kernel: str = ""
-    os_architecture: str = ""
-    timezone: str = ""
-    ip_addresses: list[str] = []
-    logged_in_users: list[str] = []
-    applications: list[str] = []
-    agent_api_version: int | None = None
-    details: dict[str, Any] = {}
-
-
-class Column(NamedTuple):
-    name: str
-    sql_type: str
-    comment: str
-
-
-Row = tuple[Any, ...]
-
-
-class RowTable(NamedTuple):
-    """`key` is the primary key; `on_conflict` is what a row with a known key does."""
-
-    name: str
-    comment: str
-    key: tuple[str, ...]
-    columns: tuple[Column, ...]
-    on_conflict: str = "do nothing"
-
-    def key_of(self, row: Row) -> Row:
-        """The primary key of one row."""
-        return tuple([row[position] for position in _positions(self)])
-
-    @property
-    def insert_sql(self) -> str:
-        """One parameter per column, each a list: a fixed cost per statement, not per row."""
-        names = ", ".join(column.name for column in self.columns)
-        values = ", ".join(_unnested(column) for column in self.columns)
-        key = ", ".join(self.key)
-        return f"insert into {self.name} ({names}) select {values} on conflict ({key}) {self.on_conflict}"
-
-
-@cache
-def _positions(table: RowTable) -> tuple[int, ...]:
-    names = [column.name for column in table.columns]
-    return tuple(names.index(name) for name in table.key)
-
-
-def _unnested(column: Column) -> str:
-    if column.sql_type.startswith("TIMESTAMP"):
-        return f"make_timestamp(unnest(${column.name}::BIGINT[]))"
-    if column.sql_type == "JSON":
-        return f"unnest(${column.name}::VARCHAR[])::JSON"
-    return f"unnest(${column.name}::{column.sql_type.split()[0]}[])"
 
 
 EVENTS: Final = RowTable(
@@ -134,35 +68,6 @@ CONFIGURATION: Final = RowTable(
     ),
 )
 
-_FACT_COLUMNS: Final = (
-    Column("vm_id", "VARCHAR NOT NULL", "Identity of the VM."),
-    Column("told_at", "TIMESTAMP NOT NULL", "When the agent told, UTC."),
-    Column("vm_name", "VARCHAR", "Name of the VM in the engine."),
-    Column("host_name", "VARCHAR", "Host that heard it."),
-    Column("guest_host_name", "VARCHAR", "Host name inside the guest."),
-    Column("guest_fqdn", "VARCHAR", "Fully qualified name inside the guest."),
-    Column("os_distribution", "VARCHAR", "Operating system."),
-    Column("os_version", "VARCHAR", "Its version."),
-    Column("os_kernel", "VARCHAR", "Its kernel."),
-    Column("os_architecture", "VARCHAR", "Its architecture."),
-    Column("timezone", "VARCHAR", "Time zone of the guest."),
-    Column("ip_addresses", "JSON", "List of addresses."),
-    Column("logged_in_users", "JSON", "List of user names."),
-    Column("applications", "JSON", "List of installed applications, name-version."),
-    Column("agent_api_version", "INTEGER", "Version that the guest agent speaks."),
-    Column("details", "JSON", "Everything else, by name."),
-)
-
-GUEST_FACTS: Final = RowTable(
-    "guest_facts",
-    "The latest word of each VM's guest agent.",
-    ("vm_id",),
-    _FACT_COLUMNS,
-    "do update set "
-    + ", ".join(f"{column.name} = excluded.{column.name}" for column in _FACT_COLUMNS[1:])
-    + " where excluded.told_at >= guest_facts.told_at",
-)
-
 OPERATIONS: Final = RowTable(
     "operations_history",
     "Operations that have ended.",
@@ -191,7 +96,7 @@ def event_row(source: str, event: EventRecord) -> Row:
         event.id or f"{source}/{event.seq}",
         source,
         event.seq,
-        _us(event.at_ns),
+        microseconds(event.at_ns),
         event.code,
         event.severity.upper(),
         event.message,
@@ -200,8 +105,8 @@ def event_row(source: str, event: EventRecord) -> Row:
         event.host or None,
         event.cluster or None,
         event.operation_id or None,
-        _text_or_none(event.details.get("correlation_id")),
-        _json(event.details),
+        text_or_none(event.details.get("correlation_id")),
+        json_text(event.details),
     )
 
 
@@ -214,31 +119,9 @@ def configuration_row(change: ConfigurationChange) -> Row:
         change.cluster or None,
         change.host or None,
         change.status or None,
-        _json(change.spec),
+        json_text(change.spec),
         change.removed,
-        _us(change.valid_from_ns),
-    )
-
-
-def guest_facts_row(facts: GuestFacts) -> Row:
-    """The row of `GUEST_FACTS`."""
-    return (
-        facts.vm_id,
-        _us(facts.told_ns),
-        facts.vm_name or None,
-        facts.host or None,
-        facts.guest_host_name or None,
-        facts.guest_fqdn or None,
-        facts.os_distribution or None,
-        facts.os_version or None,
-        facts.os_kernel or None,
-        facts.os_architecture or None,
-        facts.timezone or None,
-        _json(facts.ip_addresses),
-        _json(facts.logged_in_users),
-        _json(facts.applications),
-        facts.agent_api_version,
-        _json(facts.details),
+        microseconds(change.valid_from_ns),
     )
 
 
@@ -254,36 +137,7 @@ def operation_row(operation: OperationRecord) -> Row:
         operation.status,
         operation.reason or None,
         operation.error_code or None,
-        _us(operation.created_ns),
-        None if operation.started_ns is None else _us(operation.started_ns),
-        _us(operation.finished_ns),
+        microseconds(operation.created_ns),
+        None if operation.started_ns is None else microseconds(operation.started_ns),
+        microseconds(operation.finished_ns),
     )
-
-
-def storable(row: Row) -> Row:
-    """The row with texts that are valid Unicode: one that is not would fail every commit it is part of."""
-    try:
-        "".join([value for value in row if type(value) is str]).encode()
-    except UnicodeEncodeError:
-        return tuple(
-            value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in row
-        )
-    return row
-
-
-def _us(at_ns: int) -> int:
-    """Microseconds, inside what a TIMESTAMP holds whatever a peer's clock says."""
-    return min(max(at_ns, 0), 2**62) // 1000
-
-
-def _json(value: object) -> str:
-    if not value:
-        return "[]" if isinstance(value, list) else "{}"
-    try:
-        return msgspec.json.encode(value).decode()
-    except UnicodeEncodeError:
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
-
-
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else str(value)

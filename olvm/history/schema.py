@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from olvm.history.rows import ROW_TABLES, RowTable
+from olvm.history.guest_rows import VIEWS
+from olvm.history.row_table import RowTable
+from olvm.history.rows import ROW_TABLES
 from olvm.history.samples import HOST_KIND, VM_KIND, SampleKind
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _TIME_COMMENT: Final = "When the sample was taken by the host's clock, UTC."
 
@@ -43,6 +45,8 @@ def creation_statements() -> list[str]:
     for kind in (HOST_KIND, VM_KIND):
         statements += _sample_table(kind)
     statements += [_host_view(), _vm_view(), _configuration_view()]
+    for view in VIEWS:
+        statements += view.creation_statements
     statements.append(f"insert into meta values ('schema_version', '{SCHEMA_VERSION}')")
     return statements
 
@@ -53,7 +57,7 @@ def _row_table(table: RowTable) -> list[str]:
     return [
         f"create table {table.name} ({columns}, primary key ({key}))",
         f"comment on table {table.name} is {_quoted(table.comment)}",
-        *(_comment(table.name, column.name, column.comment) for column in table.columns),
+        *(comment_statement(table.name, column.name, column.comment) for column in table.columns),
     ]
 
 
@@ -69,7 +73,7 @@ def _sample_table(kind: SampleKind) -> list[str]:
     return [
         f"create table {kind.table} ({', '.join(f'{name} {sql_type}' for name, sql_type, _ in columns)})",
         f"comment on table {kind.table} is 'One row per {kind.name} and sample; read it through its view.'",
-        *(_comment(kind.table, name, comment) for name, _, comment in columns),
+        *(comment_statement(kind.table, name, comment) for name, _, comment in columns),
     ]
 
 
@@ -110,7 +114,7 @@ def _numbers_of(kind: SampleKind) -> str:
     return ", ".join(f"s.{column.name}" for column in kind.columns)
 
 
-def _comment(table: str, column: str, comment: str) -> str:
+def comment_statement(table: str, column: str, comment: str) -> str:
     return f"comment on column {table}.{column} is {_quoted(comment)}"
 
 

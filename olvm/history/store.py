@@ -38,24 +38,20 @@ from olvm.history.bounds import (
 )
 from olvm.history.columns import KeyedBatch
 from olvm.history.dictionary import TextKeys, VmKeys
+from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.opening import connect, typed_error
 from olvm.history.reader import Parameters, run_query, show_snapshots
 from olvm.history.reports import ReportWindows, Verdict
+from olvm.history.row_table import Row, RowTable, storable
 from olvm.history.rows import (
     CONFIGURATION,
     EVENTS,
-    GUEST_FACTS,
     OPERATIONS,
     ROW_TABLES,
     ConfigurationChange,
-    GuestFacts,
-    Row,
-    RowTable,
     configuration_row,
     event_row,
-    guest_facts_row,
     operation_row,
-    storable,
 )
 from olvm.history.samples import KIND_BY_NAME, SampleBatch, decode_batch, split_rows
 from olvm.model.errors import JournalLocked, JournalUnwritable

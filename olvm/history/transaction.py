@@ -22,7 +22,7 @@ from olvm.history.columns import (
     sample_columns,
 )
 from olvm.history.dictionary import TextKeys, VmKeys
-from olvm.history.rows import Row, RowTable
+from olvm.history.row_table import Row, RowTable
 from olvm.history.samples import HOST_KIND, VM_KIND, SampleKind
 
 ReportName = tuple[str, int, int, int]  # kind, host key, host epoch, seq

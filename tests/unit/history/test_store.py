@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from olvm.history.bounds import ROWS_PER_COMMIT, SAMPLES_PER_COMMIT
-from olvm.history.rows import ROW_TABLES, ConfigurationChange, GuestFacts
+from olvm.history.guest_rows import GuestFacts
+from olvm.history.rows import ROW_TABLES, ConfigurationChange
 from olvm.history.samples import HostSample, decode_batch, encode_host_sample
 from olvm.history.store import HistoryStore
 from olvm.model.errors import BadInput, JournalCorrupt, JournalError, JournalLocked, JournalUnwritable

@@ -1,0 +1,35 @@
+"""From an older history.duckdb to today's, step by step. Decides what each step changes; nothing is lost by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from olvm.history.guest_rows import GUEST_FACTS, SINCE_VERSION_2, VIEWS
+from olvm.history.schema import SCHEMA_VERSION, comment_statement
+
+
+def migration_statements(version: int) -> list[str]:
+    """What makes a file of this version one of `SCHEMA_VERSION`, in order and in one transaction."""
+    statements = []
+    for step in range(version, SCHEMA_VERSION):
+        statements += _STEPS[step]()
+    if statements:
+        raised = f"update meta set value = '{SCHEMA_VERSION}' where key = 'schema_version'"  # noqa: S608 - our own number
+        statements.append(raised)
+    return statements
+
+
+def _guests_in_columns() -> list[str]:
+    """Before, most of what a guest said was not kept."""
+    statements = []
+    for column in SINCE_VERSION_2:
+        statements.append(f"alter table {GUEST_FACTS.name} add column {column.name} {column.sql_type}")
+        statements.append(comment_statement(GUEST_FACTS.name, column.name, column.comment))
+    for view in VIEWS:
+        statements += view.creation_statements
+    return statements
+
+
+_STEPS: Final[dict[int, Callable[[], list[str]]]] = {1: _guests_in_columns}
+assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"
