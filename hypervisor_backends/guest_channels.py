@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from guest_agent.protocol import LIFECYCLE_EVENTS
 from hypervisor_backends.guest_conversation import Done
 from hypervisor_backends.guest_line import GuestLine
+from hypervisor_backends.guest_time import is_over
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import CallFailed
-from olvm.model.limits import NS_PER_S
 
 TICK_S = 1.0
 TICK_RESTLESS_S = 0.2  # while a guest is made to wait, owes an answer, or does not read
@@ -158,7 +158,7 @@ class GuestChannels:
 
     def _look_after(self) -> None:
         now_ns = self._clock_ns()
-        everyone = not 0 <= now_ns - self._looked_ns < TICK_S * NS_PER_S
+        everyone = is_over(self._looked_ns, TICK_S, now_ns)
         if everyone:
             self._looked_ns = now_ns
         for line in list((self._lines if everyone else self._restless).values()):
@@ -236,8 +236,7 @@ class GuestChannels:
         if line is None:
             return
         now_ns = self._clock_ns()
-        line.talk.book.name_agent(source, agent)
-        line.talk.take_told(source, told, now_ns)
+        line.talk.take_told(source, told, now_ns, agent)
         self._publish(line)
         line.talk.expire(now_ns)
         self._settle(line, now_ns)

@@ -15,11 +15,12 @@ Rules, as VDSM keeps them where it has them:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from guest_agent import protocol as g
-from hypervisor_backends.guest_allowance import Allowance
 from hypervisor_backends.guest_facts import STALE_S, Counters, FactsBook
 from hypervisor_backends.guest_messages import FACTS_OF, SESSION_BY_EVENT
+from hypervisor_backends.guest_time import Allowance, is_over
 from hypervisor_backends.guest_values import number, text
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import GUEST_FACTS, CallFailed, CallResult, CallSucceeded, GuestAnswer
@@ -32,11 +33,10 @@ from olvm.model.limits import (
     GUEST_LINES_PER_S_MAX,
     GUEST_NEWS_AT_ONCE_MAX,
     GUEST_NEWS_PERIOD_S,
-    NS_PER_S,
 )
 
 SILENT_S = STALE_S
-NEWS_GAP_NS = NS_PER_S // 2  # an agent that begins says a dozen facts, a line each
+NEWS_GAP_S = 0.5  # an agent that begins says a dozen facts, a line each
 USER_CHARS_MAX = 64
 REASON_CHARS_MAX = 300
 VERSION_MAX = 2**31
@@ -46,6 +46,14 @@ UNANSWERED = frozenset({"refresh", "api-version", "echo"})
 
 Done = Callable[[CallResult], None]
 assert GUEST_LINE_BYTES_MAX == g.LINE_BYTES_MAX
+
+
+class _Asked(NamedTuple):
+    """A call that waits for its completion."""
+
+    done: Done
+    at_ns: int
+    timeout_s: float
 
 
 class GuestConversation:
@@ -63,14 +71,14 @@ class GuestConversation:
         self._is_ours = False
         self._has_os_info = False
         self._is_version_told = True
-        self._calls: dict[int, tuple[Done, int]] = {}  # by reply id: whose, and until when
+        self._calls: dict[int, _Asked] = {}  # by reply id
         self._call_count = 0
         self._may_read = True
         self._lines = Allowance(GUEST_LINES_PER_S_MAX, GUEST_LINES_PER_S_MAX * 2)
         self._bytes = Allowance(GUEST_BYTES_PER_S_MAX, GUEST_LINE_BYTES_MAX * 2)
         self._events = Allowance(1 / GUEST_EVENT_PERIOD_S, GUEST_EVENTS_AT_ONCE_MAX)
         self._news = Allowance(1 / GUEST_NEWS_PERIOD_S, GUEST_NEWS_AT_ONCE_MAX)
-        self._news_next_ns = 0
+        self._news_told_ns = 0
         self._has_news = False
 
     @property
@@ -96,7 +104,7 @@ class GuestConversation:
         self.book.begin_boot()
 
     def speaks(self, now_ns: int) -> bool:
-        return self.heard_ns > 0 and now_ns - self.heard_ns < SILENT_S * NS_PER_S
+        return self.heard_ns > 0 and not is_over(self.heard_ns, SILENT_S, now_ns)
 
     # ------------------------------------------------------------------ in
 
@@ -137,7 +145,9 @@ class GuestConversation:
         self._has_os_info |= name == "os-info"
         self.take_told(self.source, FACTS_OF[name](arguments), now_ns)
 
-    def take_told(self, source: str, told: dict[str, object], now_ns: int) -> None:
+    def take_told(self, source: str, told: dict[str, object], now_ns: int, agent: str = "") -> None:
+        """Facts of whichever agent; `agent` is its name and version, empty if that is no news."""
+        self._has_news |= self.book.name_agent(source, agent)
         self._has_news |= self.book.take(source, told, now_ns)
 
     def _negotiate(self, arguments: Mapping[str, object]) -> None:
@@ -155,7 +165,7 @@ class GuestConversation:
                 not self._is_ours
             ):  # ours says by itself what this version has; an original would in two minutes
                 self._say(g.encode("refresh", {"apiVersion": g.API_VERSION_MAX}))
-        self.book.name_agent(self.source, f"{self.source} {version}")
+        self._has_news |= self.book.name_agent(self.source, f"{self.source} {version}")
 
     def _recognize(self, *, is_ours: bool) -> None:
         before = self.source
@@ -173,10 +183,10 @@ class GuestConversation:
         self._on_event(f"{name} {user[:USER_CHARS_MAX]}".strip())
 
     def _tell_news(self, now_ns: int) -> None:
-        if self._has_news and now_ns >= self._news_next_ns and self._news.has(now_ns):
+        if self._has_news and is_over(self._news_told_ns, NEWS_GAP_S, now_ns) and self._news.has(now_ns):
             self._has_news = False
             self._news.spend(1)
-            self._news_next_ns = now_ns + NEWS_GAP_NS
+            self._news_told_ns = now_ns
             self._on_event(GUEST_FACTS)
 
     # ------------------------------------------------------------------ out
@@ -198,7 +208,7 @@ class GuestConversation:
         if not self._say(g.encode(message, said)):
             done(self._silent(message, "it does not read what it is told"))
         elif waits:
-            self._calls[self._call_count] = (done, now_ns + int(timeout_s * NS_PER_S))
+            self._calls[self._call_count] = _Asked(done, now_ns, timeout_s)
         else:
             done(CallSucceeded(value=GuestAnswer()))
 
@@ -235,20 +245,20 @@ class GuestConversation:
         if asked is None:
             return
         if arguments.get("ok", True) is True:  # an original says no more than that it is done
-            asked[0](CallSucceeded(value=GuestAnswer()))
+            asked.done(CallSucceeded(value=GuestAnswer()))
         else:
             reason = text(arguments.get("reason")) or "it gave no reason"
             words = f"the guest of machine {self._vm_id} refused: {reason[:REASON_CHARS_MAX]}"
-            asked[0](CallFailed(code="guest_refused", message=words))
+            asked.done(CallFailed(code="guest_refused", message=words))
 
     # ------------------------------------------------------------------ now and then
 
     def expire(self, now_ns: int) -> None:
         """Calls whose time is over, and news that had to wait."""
-        for reply_id in [one for one, (_, until_ns) in self._calls.items() if until_ns <= now_ns]:
-            done, _ = self._calls.pop(reply_id)
+        late = [one for one, asked in self._calls.items() if is_over(asked.at_ns, asked.timeout_s, now_ns)]
+        for asked in [self._calls.pop(reply_id) for reply_id in late]:
             words = f"the guest of machine {self._vm_id} did not say in time what became of it"
-            done(CallFailed(code="guest_silent", message=words, outcome_known=False))
+            asked.done(CallFailed(code="guest_silent", message=words, outcome_known=False))
         self._tell_news(now_ns)
 
     def facts(self) -> GuestFacts | None:
@@ -258,6 +268,6 @@ class GuestConversation:
     def close(self) -> None:
         """The line is gone for good."""
         calls, self._calls = self._calls, {}
-        for done, _ in calls.values():
+        for asked in calls.values():
             words = f"machine {self._vm_id} ended or moved before its guest answered"
-            done(CallFailed(code="guest_silent", message=words, outcome_known=False))
+            asked.done(CallFailed(code="guest_silent", message=words, outcome_known=False))

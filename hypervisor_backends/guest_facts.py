@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hypervisor_backends.guest_time import is_over
 from hypervisor_backends.guest_values import Told
 from hypervisor_backends.measurements import GuestFacts, GuestFilesystem
-from olvm.model.limits import NS_PER_S
 
 STALE_S = 120.0
 QEMU_SOURCE = "qemu-ga"
@@ -47,28 +47,32 @@ class FactsBook:
         is_news = any(_steady(name, before.get(name)) != _steady(name, value) for name, value in told.items())
         before.update(told)
         self._heard_ns[source] = at_ns
-        for other in [
-            one for one, heard_ns in self._heard_ns.items() if at_ns - heard_ns > STALE_S * NS_PER_S
-        ]:
+        late = [one for one, heard_ns in self._heard_ns.items() if is_over(heard_ns, STALE_S, at_ns)]
+        for other in late:
             self.forget(other)
             is_news = True
         return is_news
 
-    def name_agent(self, source: str, agent: str) -> None:
-        """As in "olvm 3". An empty name says nothing new."""
-        if agent:
-            self._agents[source] = agent
+    def name_agent(self, source: str, agent: str) -> bool:
+        """As in "olvm 3". Whether that is news; an empty name is none."""
+        if not agent or self._agents.get(source) == agent:
+            return False
+        self._agents[source] = agent
+        return True
 
     def rename(self, source: str, to: str) -> None:
         """The same agent turns out to be another than was thought."""
-        for table in (self._told, self._heard_ns, self._agents):
+        for table in self._tables():
             if source in table:
                 table[to] = table.pop(source)
 
     def forget(self, source: str) -> None:
         """It does not speak any more: what it said is not so any more, perhaps."""
-        for table in (self._told, self._heard_ns, self._agents):
+        for table in self._tables():
             table.pop(source, None)
+
+    def _tables(self) -> tuple[dict[str, Any], ...]:
+        return self._told, self._heard_ns, self._agents
 
     def begin_boot(self) -> None:
         for told in self._told.values():

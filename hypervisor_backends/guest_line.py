@@ -11,12 +11,13 @@ import socket
 from collections.abc import Callable
 
 from hypervisor_backends.guest_conversation import GuestConversation
-from olvm.model.limits import GUEST_OUT_BYTES_MAX, NS_PER_S
+from hypervisor_backends.guest_time import is_over
+from olvm.model.limits import GUEST_OUT_BYTES_MAX
 
 READ_BYTES = 32 * 1024  # of one guest in one round
 FAILURES_QUICK = 5
-AGAIN_QUICK_NS = NS_PER_S
-AGAIN_SLOW_NS = 30 * NS_PER_S
+AGAIN_QUICK_S = 1.0
+AGAIN_SLOW_S = 30.0
 
 
 class GuestLine:
@@ -34,7 +35,7 @@ class GuestLine:
         self._watched = 0  # what the selector was told of the socket
         self._out = b""
         self._failures = 0
-        self._again_ns = 0
+        self._failed_ns = 0
 
     @property
     def is_connected(self) -> bool:
@@ -47,7 +48,8 @@ class GuestLine:
 
     def connect(self, now_ns: int) -> None:
         """If it is time to."""
-        if self._socket is not None or now_ns < self._again_ns:
+        wait_s = AGAIN_QUICK_S if self._failures < FAILURES_QUICK else AGAIN_SLOW_S
+        if self._socket is not None or (self._failures and not is_over(self._failed_ns, wait_s, now_ns)):
             return
         try:
             self._socket = _connected(self.path)
@@ -115,7 +117,7 @@ class GuestLine:
 
     def _count_failure(self, now_ns: int) -> None:
         self._failures += 1
-        self._again_ns = now_ns + (AGAIN_QUICK_NS if self._failures < FAILURES_QUICK else AGAIN_SLOW_NS)
+        self._failed_ns = now_ns
 
 
 def _connected(path: str) -> socket.socket:

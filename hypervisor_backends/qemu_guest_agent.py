@@ -13,6 +13,7 @@ import msgspec
 
 from hypervisor_backends.guest_facts import QEMU_SOURCE
 from hypervisor_backends.guest_messages import OFFSET_MINUTES_MAX
+from hypervisor_backends.guest_time import is_over
 from hypervisor_backends.guest_values import (
     BYTES_MAX,
     CPUS_MAX,
@@ -28,7 +29,7 @@ from hypervisor_backends.guest_values import (
     text,
 )
 from hypervisor_backends.measurements import GuestFilesystem, GuestNic
-from olvm.model.limits import GUEST_LINE_BYTES_MAX, NS_PER_S
+from olvm.model.limits import GUEST_LINE_BYTES_MAX
 
 SOURCE = QEMU_SOURCE
 CHANNEL = "org.qemu.guest_agent.0"
@@ -51,58 +52,66 @@ VERSION_CHARS_MAX = 32
 COMMANDS_MAX = 1_000
 
 
+class _Guest:
+    """One machine's agent; times are those of the last question, the last failure and the boot."""
+
+    def __init__(self, born_ns: int) -> None:
+        self.born_ns = born_ns
+        self.asked_ns: dict[str, int] = {}
+        self.failed_ns: int | None = None
+        self.commands: frozenset[str] | None = None  # that it knows, if it said so
+
+    def wants(self, command: str, now_ns: int) -> bool:
+        if self.commands is not None and command not in self.commands:
+            return False
+        period_s = PERIOD_S[command]
+        if self.is_young(now_ns):
+            period_s = min(period_s, YOUNG_PERIOD_S)
+        return command not in self.asked_ns or is_over(self.asked_ns[command], period_s, now_ns)
+
+    def is_quiet(self, now_ns: int) -> bool:
+        wait_s = THROTTLE_YOUNG_S if self.is_young(now_ns) else THROTTLE_S
+        return self.failed_ns is not None and not is_over(self.failed_ns, wait_s, now_ns)
+
+    def is_young(self, now_ns: int) -> bool:
+        return not is_over(self.born_ns, YOUNG_S, now_ns)
+
+
 class QemuGuestAgentPoller:
     """Which command is due for which machine. `now_ns` is the caller's clock."""
 
     def __init__(self) -> None:
-        self._due_ns: dict[str, dict[str, int]] = {}
-        self._born_ns: dict[str, int] = {}
-        self._quiet_until_ns: dict[str, int] = {}
-        self._known: dict[str, frozenset[str]] = {}  # commands, of agents that said which
+        self._guests: dict[str, _Guest] = {}
 
     def begin(self, vm_id: str, now_ns: int) -> None:
         """Its machine boots; asked again while it is known: it boots anew."""
-        self.end(vm_id)
-        self._born_ns[vm_id] = now_ns
-        self._due_ns[vm_id] = dict.fromkeys(PERIOD_S, now_ns)
+        self._guests[vm_id] = _Guest(now_ns)
 
     def end(self, vm_id: str) -> None:
-        for table in (self._born_ns, self._due_ns, self._quiet_until_ns, self._known):
-            table.pop(vm_id, None)
+        self._guests.pop(vm_id, None)
 
     def due(self, vm_id: str, now_ns: int) -> list[str]:
         """Commands to ask now; they count as asked. `guest-info` comes first."""
-        if self._quiet_until_ns.get(vm_id, 0) > now_ns:
+        guest = self._guests.get(vm_id)
+        if guest is None or guest.is_quiet(now_ns):
             return []
-        due_ns = self._due_ns.get(vm_id, {})
-        understood = self._known.get(vm_id)
-        found = [
-            command
-            for command, at_ns in due_ns.items()
-            if at_ns <= now_ns and (understood is None or command in understood)
-        ]
-        for command in found:
-            period_s = PERIOD_S[command]
-            if self._is_young(vm_id, now_ns):
-                period_s = min(period_s, YOUNG_PERIOD_S)
-            due_ns[command] = now_ns + int(period_s * NS_PER_S)
+        found = [command for command in PERIOD_S if guest.wants(command, now_ns)]
+        guest.asked_ns.update(dict.fromkeys(found, now_ns))
         return found
 
     def supports(self, vm_id: str, commands: frozenset[str]) -> None:
         """What its agent said it knows; an agent that says nothing of the kind is asked everything."""
-        if vm_id in self._due_ns and "guest-info" in commands:
-            self._known[vm_id] = commands
+        guest = self._guests.get(vm_id)
+        if guest is not None and "guest-info" in commands:
+            guest.commands = commands
 
     def failed(self, vm_id: str, now_ns: int) -> None:
         """It did not answer: its other questions wait too, and when it is asked again it may be another agent."""
-        if vm_id in self._due_ns:
-            wait_s = THROTTLE_YOUNG_S if self._is_young(vm_id, now_ns) else THROTTLE_S
-            self._quiet_until_ns[vm_id] = now_ns + int(wait_s * NS_PER_S)
-            self._due_ns[vm_id] = dict.fromkeys(PERIOD_S, self._quiet_until_ns[vm_id])
-            self._known.pop(vm_id, None)
-
-    def _is_young(self, vm_id: str, now_ns: int) -> bool:
-        return now_ns - self._born_ns[vm_id] < YOUNG_S * NS_PER_S
+        guest = self._guests.get(vm_id)
+        if guest is not None:
+            guest.failed_ns = now_ns
+            guest.asked_ns.clear()
+            guest.commands = None
 
 
 def command_json(command: str) -> str:
