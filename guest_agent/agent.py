@@ -201,24 +201,26 @@ class Agent:
         self._is_offered = True
         self._write("heartbeat", arguments)
 
-    def _look_at_sessions(self) -> dict[tuple[str, str], bool]:
-        """By user and terminal: whether it is locked."""
-        return {(one.user, one.line): one.is_locked for one in self._facts.sessions()}
+    def _look_at_sessions(self) -> dict[tuple[str, str, str], bool]:
+        """By user, terminal and which of them it is: whether it is locked."""
+        return {(one.user, one.line, one.began): one.is_locked for one in self._facts.sessions()}
 
     def _tell_users(self) -> None:
-        """Who is there; and who came, went, locked and unlocked since the last look."""
+        """Who is there; and who went, came, locked and unlocked since the last look."""
         before, now = self._sessions, self._look_at_sessions()
         self._sessions = now
-        for key in sorted(set(before) | set(now)):
-            said = {"user": key[0], "session": key[1]}
+        for key in sorted(set(before) - set(now)):
+            self._tell_session("session-logoff", key)
+        for key in sorted(now):
             if key not in before:
-                self._tell("session-logon", said)
-            if before.get(key, False) != now.get(key, False) and key in now:
-                self._tell("session-lock" if now[key] else "session-unlock", said)
-            if key not in now:
-                self._tell("session-logoff", said)
-        users = sorted({user for user, _ in now})
+                self._tell_session("session-logon", key)
+            if before.get(key, False) != now[key]:
+                self._tell_session("session-lock" if now[key] else "session-unlock", key)
+        users = sorted({user for user, _, _ in now})
         self._tell("active-user", {"name": self._facts.active_user(), "users": users})
+
+    def _tell_session(self, name: str, key: tuple[str, str, str]) -> None:
+        self._tell(name, {"user": key[0], "session": key[1]})
 
     # ------------------------------------------------------------------ orders
 
@@ -229,6 +231,8 @@ class Agent:
             reply_id = None  # it goes back as it came: it may not be as large and deep as a line can be
 
         def answer(reason: object, error: str = "") -> None:
+            if name in SESSION_VERBS or name == "login":
+                self._due["active-user"] = self._clock()  # its effect is told at once
             if reply_id is not None and name != "echo":
                 said = str(error or reason or "")[:REASON_CHARS_MAX]
                 self._write("completion", {"reply_id": reply_id, "ok": not said, "reason": said})

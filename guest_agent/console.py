@@ -25,9 +25,9 @@ NAME_BYTES_MAX = 64
 def main(session: str) -> int:
     take_terminal(session)
     settle_terminal()
+    agent = wait_at_agent(session)  # before the prompt: who sees that may be logged on
     prompt()
     line = b""
-    agent = None
     while True:
         if agent is None:
             agent = wait_at_agent(session)

@@ -12,8 +12,8 @@ import struct
 import time
 
 BUS = "/run/dbus/system_bus_socket"
-TIMEOUT_S = 0.3
-AGAIN_S = 60.0
+TIMEOUT_S = 1.0
+AGAIN_S = 30.0
 MESSAGES_MAX = 16
 BODY_BYTES_MAX = 4096
 METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3

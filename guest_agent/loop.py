@@ -150,18 +150,17 @@ def talk(line: Line, agent: Agent, desk: Desk | None) -> NoReturn:
         elif not is_connected and look_at_s <= now_s:
             is_connected = True
             agent.connected()
+        if desk is not None:  # before the host's word: a greeter that waits is to be known by then
+            _serve(desk, ready)
         for name, arguments in line.decoder.feed(data):
             agent.on_message(name, arguments)
-        if desk is not None:
-            _serve(desk, ready)
 
 
 def _serve(desk: Desk, ready: dict[int, int]) -> None:
-    for caller in list(desk.callers):
-        if caller.fileno() in ready:
-            desk.serve(caller)
     if desk.socket.fileno() in ready:
         desk.accept()
+    for caller in list(desk.callers):
+        desk.serve(caller)
 
 
 def say_uninstalled(path: str = "") -> int:

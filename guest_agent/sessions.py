@@ -31,6 +31,7 @@ class Session:
         self.user = user
         self.line = line
         self.number = number  # logind's; empty without logind
+        self.began = number  # tells it from the session before at the same terminal
         self.is_locked = is_locked
         self.is_desktop = is_desktop  # something there obeys logind's signal to lock
         self.is_remote = line.startswith("pts/")
@@ -53,7 +54,15 @@ def lock_file(line: str, root: str = "/") -> str:
 
 
 def lock_of(line: str, root: str = "/") -> dict[str, Any]:
-    """Our lock of a terminal: its user and what ends it; empty: none."""
+    """Our lock of a terminal, while the session that it locks is there; empty: none."""
+    said = read_lock(line, root)
+    if said and root == "/" and not os.path.exists("/proc/{}".format(said["leader"][0])):
+        return {}
+    return said
+
+
+def read_lock(line: str, root: str = "/") -> dict[str, Any]:
+    """What our lock of a terminal says: its user and what ends it; empty: none."""
     try:
         with open(lock_file(line, root)) as file:
             said = json.load(file)
@@ -100,7 +109,9 @@ def _utmp(root: str) -> list[Session]:
         is_alive = root != "/" or os.path.exists(f"/proc/{pid}")  # a crash leaves entries behind
         if kind == USER_PROCESS and is_alive:
             texts = [one.split(b"\0", 1)[0].decode("utf-8", "replace") for one in (user, line)]
-            found.append(Session(texts[0], texts[1]))
+            one = Session(texts[0], texts[1])
+            one.began = str(pid)
+            found.append(one)
     return found
 
 

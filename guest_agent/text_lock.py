@@ -19,7 +19,7 @@ import termios
 import time
 from typing import Any
 
-from guest_agent.sessions import LOCKS, lock_file, lock_of
+from guest_agent.sessions import LOCKS, lock_file, lock_of, read_lock
 
 DIRECTORY = "/" + LOCKS
 CHECK_PASSWORD = "/sbin/unix_chkpwd"  # noqa: S105 - PAM's own program, where a local account's password is compared
@@ -139,7 +139,7 @@ def keep_all() -> None:
 
 def release(line: str) -> str:
     """The host's word ends a lock, whether its keeper lives or not."""
-    said = lock_of(line)
+    said = read_lock(line)
     if said:
         if _lives(said["keeper"]):
             send([said["keeper"][0]], signal.SIGKILL)
@@ -154,7 +154,7 @@ def release_all() -> None:
 
 def _locks() -> list[tuple[str, dict[str, Any]]]:
     names = os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else []
-    locks = [lock_of(name) for name in names]  # a file's name has no slash, as lock_file makes it
+    locks = [read_lock(name) for name in names]  # a file's name has no slash, as lock_file makes it
     return [(str(said["line"]), said) for said in locks if said]
 
 
@@ -166,12 +166,13 @@ def _lives(process: list[int]) -> bool:
 
 def _give_back(line: str, said: dict[str, Any]) -> None:
     with contextlib.suppress(OSError, termios.error):  # the terminal may have gone with its session
-        if _lives(said["leader"]):  # else it is somebody else's by now
+        if _lives(said["leader"]):  # else the terminal is somebody else's by now
             _restore(line, said["settings"])
-        # Children first: a shell that goes on must not see its own still stopped, or it takes the terminal back.
-        send(list(reversed(processes_of(line))), signal.SIGCONT)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(lock_file(line))
+            # Children first: a shell that goes on must not see its own still stopped, or it takes the terminal back.
+            send(list(reversed(processes_of(line))), signal.SIGCONT)
+    if read_lock(line).get("leader") == said["leader"]:  # else it is the next session's
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(lock_file(line))
 
 
 def _restore(line: str, settings: list[Any]) -> None:
@@ -189,7 +190,7 @@ class Keeper:
 
     def __init__(self, line: str) -> None:
         self._line = line
-        self._said = lock_of(line)
+        self._said = read_lock(line)
         about = _stat(os.getpid())
         assert about is not None
         self._said["keeper"] = [os.getpid(), about[4]]

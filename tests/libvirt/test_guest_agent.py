@@ -5,136 +5,26 @@ QEMU alone, without libvirt: what is tried here is the guest's end, and how the 
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from guest_agent import protocol as p
 from olvm.lab.guest import GuestImage
-
-WAIT_S = 60.0
-
-
-class Machine:
-    """One QEMU; `incoming` is a file that a machine like it was saved to."""
-
-    def __init__(self, home: Path, guest: GuestImage, incoming: Path | None = None) -> None:
-        home.mkdir()
-        self._home = home
-        command = [
-            *(
-                "qemu-system-x86_64",
-                "-accel",
-                "tcg",
-                "-m",
-                "256",
-                "-smp",
-                "2",
-                "-display",
-                "none",
-                "-nodefaults",
-            ),
-            *("-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", guest.cmdline),
-            *("-qmp", f"unix:{home}/qmp,server=on,wait=off", "-serial", f"file:{home}/console"),
-            *(
-                "-device",
-                "virtio-serial-pci",
-                "-chardev",
-                f"socket,id=port,path={home}/port,server=on,wait=off",
-            ),
-            *("-device", f"virtserialport,chardev=port,name={p.PORT}"),
-        ]
-        if incoming is not None:
-            command += ["-incoming", f"exec:cat {incoming}"]
-        self.process = subprocess.Popen(command)
-        with self._connect("qmp") as line:
-            self._qmp = line.makefile("rw")  # which keeps it open
-        self._answer()
-        self.qmp("qmp_capabilities")
-        self._port: socket.socket | None = None
-
-    def _connect(self, name: str) -> socket.socket:
-        end_s = time.monotonic() + WAIT_S
-        while True:
-            line = socket.socket(socket.AF_UNIX)
-            line.settimeout(WAIT_S)
-            try:
-                line.connect(str(self._home / name))
-            except OSError:
-                line.close()
-                assert time.monotonic() < end_s, f"QEMU does not open {name}"
-                time.sleep(0.1)
-            else:
-                return line
-
-    def _answer(self) -> Any:
-        while True:
-            said = json.loads(self._qmp.readline())
-            if "event" not in said:
-                return said
-
-    def qmp(self, command: str, **arguments: object) -> Any:
-        self._qmp.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self._qmp.flush()
-        said = self._answer()
-        assert "error" not in said, said
-        return said.get("return")
-
-    def listen(self) -> None:
-        """A host begins to listen at the port."""
-        self._port = self._connect("port")
-        self._decoder = p.LineDecoder()
-        self._heard: list[tuple[str, dict[str, Any]]] = []
-
-    def leave(self) -> None:
-        assert self._port is not None
-        self._port.close()
-        self._port = None
-
-    def say(self, name: str, **arguments: Any) -> None:
-        assert self._port is not None
-        self._port.sendall(p.encode(name, arguments))
-
-    def hear(self, name: str) -> dict[str, Any]:
-        assert self._port is not None
-        while True:
-            while self._heard:
-                said, arguments = self._heard.pop(0)
-                if said == name:
-                    return arguments
-            data = self._port.recv(65536)
-            assert data, "the port was closed"
-            self._heard += self._decoder.feed(data)
-
-    def save(self, path: Path) -> None:
-        self.qmp("migrate", uri=f"exec:cat > {path}")
-        while (status := self.qmp("query-migrate")["status"]) != "completed":
-            assert status in ("setup", "active", "device"), status
-            time.sleep(0.2)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._qmp.close()
-        if self._port is not None:
-            self._port.close()
+from tests.libvirt.qemu_bench import WAIT_S, QemuGuest
 
 
 @pytest.fixture
-def machine(tmp_path: Path, guest: GuestImage) -> Iterator[Machine]:
-    one = Machine(tmp_path / "machine", guest)
+def machine(tmp_path: Path, guest: GuestImage) -> Iterator[QemuGuest]:
+    one = QemuGuest(tmp_path / "machine", guest)
     one.listen()
     yield one
     one.close()
 
 
-def test_agent_in_a_guest_says_all_facts_and_obeys(machine: Machine) -> None:
+def test_agent_in_a_guest_says_all_facts_and_obeys(machine: QemuGuest) -> None:
     machine.hear("session-startup")
     assert machine.hear("heartbeat")["apiVersion"] == 0
     machine.say("refresh", apiVersion=3)
@@ -152,7 +42,7 @@ def test_agent_in_a_guest_says_all_facts_and_obeys(machine: Machine) -> None:
 
 
 def test_agent_in_a_guest_survives_a_stop_a_new_host_and_a_move(
-    machine: Machine, tmp_path: Path, guest: GuestImage
+    machine: QemuGuest, tmp_path: Path, guest: GuestImage
 ) -> None:
     boot_id = machine.hear("heartbeat")["bootId"]
     machine.qmp("stop")
@@ -165,7 +55,7 @@ def test_agent_in_a_guest_survives_a_stop_a_new_host_and_a_move(
     assert machine.hear("heartbeat")["bootId"] == boot_id
     machine.save(tmp_path / "state")
     machine.close()
-    moved = Machine(tmp_path / "moved", guest, tmp_path / "state")
+    moved = QemuGuest(tmp_path / "moved", guest, tmp_path / "state")
     try:
         moved.listen()
         moved.say("refresh", apiVersion=3)
@@ -173,3 +63,37 @@ def test_agent_in_a_guest_survives_a_stop_a_new_host_and_a_move(
         moved.hear("os-info")
     finally:
         moved.close()
+
+
+def test_agent_in_a_guest_survives_sleep_and_a_port_that_is_plugged_again(machine: QemuGuest) -> None:
+    boot_id = machine.hear("heartbeat")["bootId"]
+    machine.say("hibernate", state="mem")
+    machine.wait_for_status("suspended")
+    machine.qmp("system_wakeup")
+    machine.wait_for_status("running")
+    machine.say("refresh", apiVersion=2)
+    assert machine.hear("heartbeat", apiVersion=3)["bootId"] == boot_id
+    machine.hear("timezone")
+    machine.qmp("device_del", id="port")
+    time.sleep(2.5)
+    machine.qmp("device_add", driver="virtserialport", id="port", chardev="port", name=p.PORT, nr=1)
+    machine.sh(f"ln -sf ../vport0p1 /dev/virtio-ports/{p.PORT}")  # what udev does elsewhere
+    machine.hear("session-startup")
+    assert machine.hear("heartbeat", apiVersion=0)["bootId"] == boot_id
+
+
+def test_agent_in_a_guest_speaks_the_version_that_its_host_knows(machine: QemuGuest) -> None:
+    machine.hear("heartbeat", apiVersion=0)
+    machine.hear("heartbeat", apiVersion=3)
+    machine.say("refresh")
+    said = [machine.hear_any() for _ in range(9)]
+    assert not {"os-info", "timezone", "containers", "number-of-cpus"} & set(said)
+    machine.say("api-version", apiVersion=1)
+    machine.hear("number-of-cpus")
+    machine.say("api-version", apiVersion=3)
+    machine.hear("os-info")
+    machine.hear("containers")
+    machine.say("api-version", apiVersion=0)
+    machine.say("echo", n=1)
+    machine.hear("echo", n=1)
+    assert machine.order("lifecycle-event", type="after_migration") == ""
