@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors.hypervisor_port import Opened, OpenHost, at_once
 from actors.silo import Silo
@@ -16,6 +17,9 @@ from hypervisor_backends.fencing import FenceAction, FenceDevices, FenceDone
 from hypervisor_backends.leases import LeaseStore
 from olvm.model.config import Config
 from olvm.model.errors import NotSupportedYet, OlvmError
+
+if TYPE_CHECKING:
+    from hypervisor_backends.fence_agents import FenceAgents
 
 Post = Callable[[Callable[[], None]], None]
 
@@ -31,6 +35,7 @@ class Hosts:
         self._open_simulated = at_once(self.simulated.open)
         self._lease_stores: dict[str, LeaseStore] = {}
         self._is_real: set[str] = set()
+        self._fence_devices: _FenceDevices | None = None
 
     # ------------------------------------------------------------------ hypervisors
 
@@ -85,13 +90,16 @@ class Hosts:
     # ------------------------------------------------------------------ power
 
     def fence_devices(self) -> FenceDevices:
-        return _FenceDevices(self.simulated.plant.fence_devices(), self._post)
+        self._fence_devices = _FenceDevices(self.simulated.plant.fence_devices(), self._post)
+        return self._fence_devices
 
     def close(self) -> None:
         for store in self._lease_stores.values():
             close = getattr(store, "close", None)
             if close is not None:
                 close()
+        if self._fence_devices is not None:
+            self._fence_devices.close()
         self.simulated.plant.close()
 
 
@@ -101,7 +109,7 @@ class _FenceDevices:
     def __init__(self, of_plant: FenceDevices, post: Post) -> None:
         self._of_plant = of_plant
         self._post = post
-        self._agents: FenceDevices | None = None
+        self._agents: FenceAgents | None = None
 
     def submit(
         self, device: Mapping[str, str | int | float | bool], host: str, action: FenceAction, done: FenceDone
@@ -114,3 +122,7 @@ class _FenceDevices:
 
             self._agents = FenceAgents(self._post)
         self._agents.submit(device, host, action, done)
+
+    def close(self) -> None:
+        if self._agents is not None:
+            self._agents.close()

@@ -21,10 +21,12 @@ def main(words: list[str]) -> int:
         return pam()
     if verb == "uninstalled":
         from guest_agent.loop import say_uninstalled
+
+        code = say_uninstalled()
         from guest_agent.text_lock import release_all
 
         release_all()  # nobody is left who could ask for the password
-        return say_uninstalled()
+        return code
     if verb == "version":
         from guest_agent.agent import VERSION
 

@@ -12,6 +12,7 @@ agent's counts, `ask` its answer to whoever runs it. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -32,7 +33,8 @@ def ask(said: dict[str, str], begun: str = "") -> str:
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(WAIT_S)
         line.connect(SOCKET)
-        line.sendall(json.dumps(said).encode())
+        with contextlib.suppress(BrokenPipeError):  # it may be refused before it has asked
+            line.sendall(json.dumps(said).encode())
         if begun:
             with open(STARTED + ".part", "w") as file:
                 file.write(begun)

@@ -6,6 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from guest_agent import freezing
 from guest_agent import protocol as p
@@ -236,3 +238,32 @@ def test_agent_two_messages_for_the_user_at_once_are_both_done(bench: AgentBench
             bench.agent.on_message(*message)
     bench.wait_for_errands()
     assert not any("still being done" in one["reason"] for one in bench.named("completion"))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+# Without those that would do something to the machine that runs the tests.
+HARMLESS = ("refresh", "api-version", "echo", "login", "freeze", "thaw", "no-such-order")
+KEYS = st.sampled_from(["apiVersion", "username", "session", "reply_id", "type", "failure", "x"])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(HARMLESS), st.dictionaries(KEYS, ANYTHING, max_size=4)), max_size=6)
+)
+@settings(max_examples=150, deadline=None)
+def test_agent_ordered_anything_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, orders: list[tuple[str, dict[str, object]]]
+) -> None:
+    bench = AgentBench(tmp_path_factory.mktemp("guest"))
+    bench.agent.connected()
+    for name, arguments in orders:
+        for message in p.LineDecoder().feed(p.encode(name, arguments)):
+            bench.agent.on_message(*message)
+    bench.wait_for_errands()
+    bench.agent.tick()
+    bench.order("echo", n=1)
+    assert bench.named("echo")[-1]["n"] == 1
+    assert 0 <= bench.agent.version <= p.API_VERSION_MAX
