@@ -32,7 +32,7 @@ from hypervisor_backends.libvirt_features import capabilities_of_host
 from hypervisor_backends.libvirt_guests import Guests, NoGuests
 from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost
 from hypervisor_backends.libvirt_host_statistics import read_host
-from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, forget, lookup
+from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, lookup
 from hypervisor_backends.libvirt_sampling import Sampling
 from hypervisor_backends.libvirt_session import FORGET_BUDGET_S, Session
 from hypervisor_backends.libvirt_settings import LibvirtSettings
@@ -349,5 +349,4 @@ class LibvirtHypervisor:
         self._leases.release(life)
         self._calls.answer_ended(life)
         self._departures.answer_ended(life)
-        work = self._host.bound(lambda connection: forget(connection, life.uuid))
-        self._host.lanes.run(life.vm_id, work, FORGET_BUDGET_S, lambda _result: None)
+        self._host.forget(life, FORGET_BUDGET_S)

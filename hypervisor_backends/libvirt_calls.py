@@ -152,7 +152,8 @@ class Calls:
         if verb == "StartDomain":
             code["not_found"] = "bad_request"
         new_code = code.get(failure.code, failure.code)
-        return CallFailed(code=new_code, message=failure.message, can_retry=new_code == "start_failed")  # type: ignore[arg-type]
+        can_retry = failure.can_retry or new_code == "start_failed"
+        return CallFailed(code=new_code, message=failure.message, can_retry=can_retry)  # type: ignore[arg-type]
 
     def _answer_waiters(self, life: Life, result: CallSucceeded | CallFailed) -> None:
         waiters, life.waiters = life.waiters, []
@@ -175,6 +176,11 @@ class Calls:
         if other is not None:
             words = f"{what}: domain {other.vm_id} has that name; rename one"
             return CallFailed(code="duplicate_domain", message=words)
+        if domain_uuid(request.vm_id) in self._host.held:
+            words = (
+                f"{what}: libvirt holds its broken migration; restart libvirtd there, or choose another host"
+            )
+            return CallFailed(code="start_failed", message=words, can_retry=True)
         if spec.leased and not isinstance(request, PrepareIncoming) and not self._leases.may_begin():
             words = f"{what}: it needs a lease and the host's watchdog is not armed; renew the host's lease"
             return CallFailed(code="lease_expired", message=words, can_retry=True)

@@ -286,4 +286,5 @@ class Departures:
             failure = CallFailed(code="domain_ended", message=f"{self._what(life)}: {words}")
             self._answer(life.outgoing, failure)
         life.ending = ("crashed", ExitReason.POSTCOPY_MIGRATION_FAILED, words)
+        self._host.held.add(life.uuid)  # libvirt 9.0 never lets go of the job of such a migration
         self._calls.end_by_force(life)

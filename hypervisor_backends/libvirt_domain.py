@@ -122,6 +122,22 @@ def look(connection: libvirt.virConnect, uuid: str) -> Seen:
 
 
 def seen_of(domain: libvirt.virDomain) -> Seen:
+    """State and number of one life.
+
+    A handle keeps the number that the domain had when it was looked up, and asks for the state anew: of a machine that
+    begins in between, it has the state of the new life and the number of none. So the number is looked up again.
+    Raises libvirt's error of a missing domain when it went meanwhile.
+    """
+    while True:
+        seen = _seen_of(domain)
+        if seen.execution == "off":
+            return seen
+        domain = domain.connect().lookupByUUIDString(seen.uuid)
+        if domain.ID() == seen.number:
+            return seen
+
+
+def _seen_of(domain: libvirt.virDomain) -> Seen:
     state, reason = domain.state(0)
     uuid, number = domain.UUIDString(), domain.ID()
     if state == libvirt.VIR_DOMAIN_SHUTOFF:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import libvirt
@@ -17,9 +18,9 @@ from hypervisor_backends.libvirt_book import Book, Life
 from hypervisor_backends.libvirt_connection import Link
 from hypervisor_backends.libvirt_domain import Seen, look
 from hypervisor_backends.libvirt_errors import failure_of
-from hypervisor_backends.libvirt_lifecycle import lookup
+from hypervisor_backends.libvirt_lifecycle import forget, lookup
 from hypervisor_backends.libvirt_settings import LibvirtSettings
-from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, Then, Workers
+from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, NoResult, Then, Workers
 from hypervisor_backends.protocol import (
     CallFailed,
     CallSucceeded,
@@ -56,6 +57,8 @@ class LibvirtHost:
         # Told what a call brought that came back after its time: a start may have worked.
         self.on_late_start: Callable[[Life, object], None] = lambda _life, _result: None
         self._suspects: frozenset[str] = frozenset()
+        # Machines of ended lives that this libvirt still holds a job of: it can neither define nor forget them.
+        self.held: set[str] = set()
 
     # ------------------------------------------------------------ calls
 
@@ -106,6 +109,18 @@ class LibvirtHost:
         else:
             self.look(life)
         self.outbox.drain()
+
+    def forget(self, life: Life, budget_s: float) -> None:
+        """Take away the definition of a life that has ended; `held` tells whether libvirt let go of it."""
+
+        def end(result: object) -> None:
+            if not isinstance(result, Exception | NoResult):
+                self.held.discard(life.uuid)
+            elif life.uuid in self.held:
+                words = "libvirt still holds the migration that broke, and cannot start this machine again"
+                log.warning("%s: %s; restart libvirtd, its machines go on", self.what("The end", life), words)
+
+        self.lanes.run(life.vm_id, self.bound(partial(forget, uuid=life.uuid)), budget_s, end)
 
     # ------------------------------------------------------------ looks
 

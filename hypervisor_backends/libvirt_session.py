@@ -124,6 +124,7 @@ class Session:
     def _on_connected(self, connected: Connected) -> None:
         host = self._host
         host.link = connected.link
+        host.held.clear()  # jobs end with the libvirtd that had them
         host.driver = connected.link.driver
         self._lost_ns = None
         self._retry_s = RETRY_S_MIN

@@ -29,7 +29,13 @@ from hypervisor_backends.protocol import (
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
 from tests.libvirt.lab_bench import InGuest, LabBench, migrate
-from tests.unit.hypervisor_backends.bench import RealClock, address_of, check_each_life_ends_once, migrate_of
+from tests.unit.hypervisor_backends.bench import (
+    RealClock,
+    address_of,
+    check_each_life_ends_once,
+    migrate_of,
+    start_of,
+)
 
 MIB = 1024 * 1024
 SLOW = (
@@ -52,9 +58,9 @@ class Journey:
         told = [
             (one.host.name, event.epoch, event.kind, event.message)
             for one in self.benches
-            for event in one.events
+            for event in one.events[-8:]
         ]
-        assert len(there) == 1, f"the machine is on {len(there)} hosts; {told[-8:]}"
+        assert len(there) == 1, f"the machine is on {len(there)} hosts; {told}"
         return there[0]
 
     @property
@@ -279,3 +285,14 @@ def test_target_qemu_that_dies_after_post_copy_loses_the_machine_on_both_sides(j
     assert isinstance(result, CallFailed)
     assert journey.clock.run_until(lambda: not source.backend.domains() and not target.backend.domains(), 20)
     assert source.events[-1].exit_reason == ExitReason.POSTCOPY_MIGRATION_FAILED
+    refused = source.ask(start_of(epoch=1000))  # libvirt 9.0 holds the job of that migration for ever
+    assert isinstance(refused, CallFailed)
+    assert (refused.code, refused.can_retry) == ("start_failed", True)
+    assert "restart libvirtd there" in refused.message
+    source.host.kill_libvirtd()
+    assert journey.clock.run_until(lambda: not source.hypervisor.is_connected, 10)
+    source.host.start_libvirtd()
+    source.wait_connected()
+    source.start(epoch=1000)
+    journey.boot_id, journey.tick_count = InGuest(source).boot_id(), 0
+    journey.check_guest()
