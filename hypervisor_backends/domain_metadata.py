@@ -27,6 +27,7 @@ ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
 _UUID_NAMESPACE = uuid.UUID("6f1c2f9e-5f0b-5f43-9f43-6d2f8a1c7b10")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EPOCH = re.compile(r"[0-9]{1,18}")
+_INSTANT_NS = re.compile(r"[0-9]{1,19}")
 
 
 class DomainMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,18 @@ class DomainMetadata(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     leased: bool
     spec: DomainSpec
+    powered_on_ns: int = 0  # since 1970, by the clock of the host where it was; 0: not known
+
+
+def new_metadata(vm_id: str, epoch: int, spec: DomainSpec, powered_on_ns: int) -> DomainMetadata:
+    return DomainMetadata(
+        vm_id=vm_id,
+        epoch=epoch,
+        name=spec.name,
+        leased=spec.leased,
+        spec=spec,
+        powered_on_ns=powered_on_ns,
+    )
 
 
 def domain_uuid(vm_id: str) -> str:
@@ -52,6 +65,8 @@ def metadata_element(metadata: DomainMetadata) -> ET.Element:
             "leased": "yes" if metadata.leased else "no",
         },
     )
+    if metadata.powered_on_ns:
+        element.set("poweredOn", str(metadata.powered_on_ns))
     # ASCII alone: JSON's escapes carry what XML has no characters for.
     ET.SubElement(element, _SPEC).text = json.dumps(msgspec.to_builtins(metadata.spec), sort_keys=True)
     return element
@@ -109,4 +124,12 @@ def _decoded(element: ET.Element) -> DomainMetadata | None:
         spec = msgspec.json.decode(element.findtext(_SPEC, default=""), type=DomainSpec)
     except (msgspec.DecodeError, BadInput, ValueError, RecursionError):
         return None
-    return DomainMetadata(vm_id=vm_id, epoch=int(epoch), name=name, leased=leased == "yes", spec=spec)
+    powered_on = element.get("poweredOn", "")
+    return DomainMetadata(
+        vm_id=vm_id,
+        epoch=int(epoch),
+        name=name,
+        leased=leased == "yes",
+        spec=spec,
+        powered_on_ns=int(powered_on) if _INSTANT_NS.fullmatch(powered_on) else 0,
+    )

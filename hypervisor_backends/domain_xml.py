@@ -29,7 +29,7 @@ from hypervisor_backends.device_xml import (
     nic_element,
     set_scsi_address,
 )
-from hypervisor_backends.domain_metadata import DomainMetadata, domain_uuid, metadata_element
+from hypervisor_backends.domain_metadata import domain_uuid, metadata_element, new_metadata
 from hypervisor_backends.protocol import DomainSpec
 from olvm.model.errors import BadInput
 from olvm.model.hardware import Hardware
@@ -75,14 +75,13 @@ class XmlContext(msgspec.Struct, frozen=True, kw_only=True):
     cgroups: bool = False  # whether CPU quotas are enforced
 
 
-def domain_xml(vm_id: str, epoch: int, spec: DomainSpec, context: XmlContext) -> str:
+def domain_xml(vm_id: str, epoch: int, spec: DomainSpec, context: XmlContext, powered_on_ns: int = 0) -> str:
     """Raises `BadInput`. Sources of disks must be absolute paths by now (`libvirt_storage.prepare_disks`)."""
     hardware = spec.hardware
     root = ET.Element("domain", {"type": "kvm" if context.accelerator == "kvm" else "qemu"})
     child(root, "name", spec.name)
     child(root, "uuid", domain_uuid(vm_id))
-    metadata = DomainMetadata(vm_id=vm_id, epoch=epoch, name=spec.name, leased=spec.leased, spec=spec)
-    child(root, "metadata").append(metadata_element(metadata))
+    child(root, "metadata").append(metadata_element(new_metadata(vm_id, epoch, spec, powered_on_ns)))
     _memory(root, spec)
     _vcpus(root, spec, context)
     _boot(root, hardware, context)

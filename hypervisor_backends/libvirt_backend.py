@@ -26,13 +26,13 @@ from hypervisor_backends.libvirt_calls import Calls, LifeRequest
 from hypervisor_backends.libvirt_capabilities import task_context
 from hypervisor_backends.libvirt_channels import LibvirtGuests
 from hypervisor_backends.libvirt_departures import MIGRATION_REQUESTS, Departures
-from hypervisor_backends.libvirt_domain import channel_of, pause_code_of_word
+from hypervisor_backends.libvirt_domain import pause_code_of_word
 from hypervisor_backends.libvirt_events import LibvirtEvent
 from hypervisor_backends.libvirt_features import capabilities_of_host
 from hypervisor_backends.libvirt_guests import Guests, NoGuests
 from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost
 from hypervisor_backends.libvirt_host_statistics import read_host
-from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, lookup
+from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched, launched_of, lookup
 from hypervisor_backends.libvirt_sampling import Sampling
 from hypervisor_backends.libvirt_session import FORGET_BUDGET_S, Session
 from hypervisor_backends.libvirt_settings import LibvirtSettings
@@ -98,7 +98,7 @@ class LibvirtHypervisor:
         self._guests: Guests = (
             NoGuests() if settings.uri.startswith("test:") else LibvirtGuests(self._host, post)
         )
-        self._xml = XmlMaker()
+        self._xml = XmlMaker(clock_ns)
         self._leases = LeaseGuard(self._host)
         self._calls = Calls(self._host, self._xml, self._guests, self._leases)
         self._departures = Departures(self._host, self._calls, self._xml)
@@ -329,11 +329,14 @@ class LibvirtHypervisor:
             self._guests.opened(life)
             return
         # It arrived, or its start was not answered: libvirt has chosen the path meanwhile.
-        work = self._host.bound(lambda connection: channel_of(lookup(connection, life.uuid).XMLDesc(0)))
+        work = self._host.bound(lambda connection: launched_of(lookup(connection, life.uuid)))
 
         def end(result: object) -> None:
-            if isinstance(result, str) and result and self._book.is_present(life):
-                life.channel = result
+            if not isinstance(result, Launched) or not self._book.is_present(life):
+                return
+            life.powered_on_ns = result.powered_on_ns or life.powered_on_ns
+            if result.channel:
+                life.channel = result.channel
                 self._guests.opened(life)
 
         self._workers.run(work, LOOK_BUDGET_S, end)

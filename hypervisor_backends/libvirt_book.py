@@ -71,6 +71,7 @@ class Life:
         "panicked",
         "pause_code",
         "paused_from",
+        "powered_on_ns",
         "rebooted_ns",
         "responds",
         "shutdown_asked",
@@ -99,6 +100,7 @@ class Life:
         self.paused_from: DomainStatus = "up"
         self.number = -1  # libvirt's, of a running domain
         self.started_ns: int | None = None
+        self.powered_on_ns = 0  # on whichever host; 0 before `started`
         self.guest_heard = False  # since the last boot
         self.responds = True  # its monitor
         self.ending: End | None = None  # how it ends if it ends now, because we asked for it
@@ -183,6 +185,7 @@ class Book:
         was_boot = life.status == "wait_for_launch"
         life.number = number
         life.started_ns = started_ns or self._now_ns()
+        life.powered_on_ns = life.powered_on_ns or life.started_ns
         life.incoming = life.under_way = False
         life.status = "powering_up" if was_boot else "up"
         self.tell(life, "started", message)
@@ -196,6 +199,7 @@ class Book:
         """A machine that ran before this backend was opened: nothing is told of it."""
         life.number = found.seen.number
         life.started_ns = found.started_ns or self._now_ns()
+        life.powered_on_ns = found.metadata.powered_on_ns or life.started_ns
         life.vcpus, life.memory_bytes = found.vcpus, found.memory_bytes
         life.guest_heard = True
         life.status = "up"

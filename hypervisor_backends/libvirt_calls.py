@@ -126,7 +126,7 @@ class Calls:
         if not self._book.is_present(life):
             return
         if isinstance(result, Launched):
-            life.channel = result.channel
+            life.channel, life.powered_on_ns = result.channel, result.powered_on_ns
             self._answer_waiters(life, SUCCEEDED)
             was_restore = life.status == "restoring_state"
             words = "restored from saved memory" if was_restore else "booting"

@@ -17,10 +17,10 @@ import libvirt
 import msgspec
 
 from hypervisor_backends.domain_metadata import (
-    DomainMetadata,
     domain_uuid,
     metadata_element,
     metadata_of,
+    new_metadata,
     with_epoch,
 )
 from hypervisor_backends.libvirt_domain import Seen, channel_of, seen_of
@@ -34,8 +34,11 @@ TEST_DRIVER = "TEST"
 
 
 class Launched(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain that runs, as its live XML tells."""
+
     number: int  # libvirt's own of this life
     channel: str  # the host's path of the guest agent's socket; empty: none
+    powered_on_ns: int  # since 1970; 0: not known
 
 
 def lookup(connection: libvirt.virConnect, uuid: str) -> libvirt.virDomain:
@@ -81,7 +84,13 @@ def define(connection: libvirt.virConnect, uuid: str, xml: str) -> libvirt.virDo
 
 
 def launched_of(domain: libvirt.virDomain) -> Launched:
-    return Launched(number=domain.ID(), channel=channel_of(domain.XMLDesc(0)))
+    xml = domain.XMLDesc(0)
+    metadata = metadata_of(xml)
+    return Launched(
+        number=domain.ID(),
+        channel=channel_of(xml),
+        powered_on_ns=0 if metadata is None else metadata.powered_on_ns,
+    )
 
 
 def restore(connection: libvirt.virConnect, uuid: str, epoch: int, settings: LibvirtSettings) -> Launched:
@@ -112,12 +121,12 @@ def _undo_definition(connection: libvirt.virConnect, uuid: str, error: libvirt.l
         forget(connection, uuid)
 
 
-def plain_xml(vm_id: str, epoch: int, spec: DomainSpec) -> str:
+def plain_xml(vm_id: str, epoch: int, spec: DomainSpec, powered_on_ns: int) -> str:
     """For libvirt's test driver, which has no hardware: what the book needs to know the machine again."""
     root = ET.Element("domain", {"type": "test"})
     ET.SubElement(root, "name").text = spec.name
     ET.SubElement(root, "uuid").text = domain_uuid(vm_id)
-    metadata = DomainMetadata(vm_id=vm_id, epoch=epoch, name=spec.name, leased=spec.leased, spec=spec)
+    metadata = new_metadata(vm_id, epoch, spec, powered_on_ns)
     ET.SubElement(root, "metadata").append(metadata_element(metadata))
     ET.SubElement(root, "memory", {"unit": "b"}).text = str(spec.memory_bytes)
     ET.SubElement(root, "vcpu").text = str(spec.vcpus)

@@ -95,14 +95,13 @@ def domain_statistics(
     used_ns = _int(numbers, "cpu.user") + _int(numbers, "cpu.system")
     total_kib = _int(numbers, "balloon.current") or life.memory_bytes // 1024
     unused_kib = _unused_kib(numbers, total_kib, guest)
-    started_ns = life.started_ns or now.at_ns
     return DomainStatistics(
         vm_id=life.vm_id,
         epoch=life.epoch,
         name=life.spec.name,
         status=life.shown(),
         status_ns=now.at_ns,
-        elapsed_time_s=max(now.at_ns - started_ns, 0) // NS_PER_S,
+        elapsed_time_s=max(now.at_ns - life.powered_on_ns, 0) // NS_PER_S,
         cpu_user_percent=100.0 * rate.per_s("cpu.user") / NS_PER_S,
         cpu_sys_percent=100.0 * rate.per_s("cpu.system") / NS_PER_S,
         cpu_usage_ns=used_ns or _int(numbers, "cpu.time"),

@@ -5,6 +5,8 @@ Decides which driver gets which XML.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import libvirt
 
 from hypervisor_backends.domain_xml import domain_xml
@@ -30,11 +32,14 @@ class XmlMaker:
 
     task_context: TaskContext
 
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+
     def make(self, connection: libvirt.virConnect, vm_id: str, epoch: int, spec: DomainSpec) -> str:
         """Raises `StartRefused`, `OlvmError`, `OSError` and libvirt's error."""
         if connection.getType() == TEST_DRIVER:
-            return plain_xml(vm_id, epoch, spec)
+            return plain_xml(vm_id, epoch, spec, self._clock_ns())
         prepared = prepare_start(connection, vm_id, spec, self.task_context)
         if isinstance(prepared, CallFailed):
             raise StartRefused(prepared)
-        return domain_xml(vm_id, epoch, prepared.spec, prepared.xml)
+        return domain_xml(vm_id, epoch, prepared.spec, prepared.xml, self._clock_ns())

@@ -243,6 +243,7 @@ class Departures:
             guest_heard=domain.guest_since_ns is not None,
             ignores_shutdown=domain.guest_ignores_shutdown,
             vcpus=domain.spec.vcpus,
+            powered_on_ns=domain.powered_on_ns,
             plugged=dict(domain.plugged),
             snapshots=self._host.snapshots_by_vm_id.get(domain.vm_id, ()),
         )

@@ -71,6 +71,7 @@ class SimulatedDomain:
         "pause_code",
         "paused_from",
         "plugged",
+        "powered_on_ns",
         "ran_elsewhere",
         "remaining_ns",
         "run_ns",
@@ -97,6 +98,9 @@ class SimulatedDomain:
         self.spec = spec
         self.status: DomainStatus = status  # a migration leaves it as it is: shown_status hides it
         self.started_ns: int | None = None  # set exactly when `started` was told
+        self.powered_on_ns = (
+            0  # when its machine began to run, on whichever host; means nothing before `started`
+        )
         self.guest_since_ns: int | None = None  # set exactly while the guest agent speaks
         self.guest_ignores_shutdown = False
         self.hung = False  # a start that is never answered: status stays WaitForLaunch or RestoringState

@@ -137,6 +137,7 @@ class SimulatedHost(SimulatedMachine):
         self.set_status(domain, state.status)
         self._take_over(domain, state)
         self._begin_life(domain, "arrived by live migration")
+        domain.powered_on_ns = state.powered_on_ns
         domain.guest_ignores_shutdown = state.ignores_shutdown
         if state.guest_heard:
             domain.guest_since_ns = self.scheduler.now_ns()
@@ -169,7 +170,7 @@ class SimulatedHost(SimulatedMachine):
 
     def _begin_life(self, domain: SimulatedDomain, message: str) -> None:
         self.saved_vm_ids.discard(domain.vm_id)
-        domain.started_ns = self.scheduler.now_ns()
+        domain.started_ns = domain.powered_on_ns = self.scheduler.now_ns()
         config = self.config
         domain.guest_ignores_shutdown = self.chance(
             domain, "ignores_shutdown", config.guest_ignores_shutdown_probability

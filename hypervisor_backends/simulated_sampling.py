@@ -94,15 +94,14 @@ def sample(
     used_share = profile.memory_share * (0.9 + 0.1 * cores / spec.vcpus)
     unused_kib = int(memory_kib * (1.0 - used_share))
     target_kib = domain.balloon_bytes // 1024 or memory_kib
-    started_ns = domain.started_ns
-    assert started_ns is not None, f"domain {domain.vm_id} was sampled before it started"
+    assert domain.started_ns is not None, f"domain {domain.vm_id} was sampled before it started"
     return DomainStatistics(
         vm_id=domain.vm_id,
         epoch=domain.epoch,
         name=spec.name,
         status=domain.shown_status(),
         status_ns=now_ns,
-        elapsed_time_s=(now_ns - started_ns) // NS_PER_S,
+        elapsed_time_s=max(now_ns - domain.powered_on_ns, 0) // NS_PER_S,
         cpu_user_percent=100.0 * cores * (1.0 - profile.sys_share),
         cpu_sys_percent=100.0 * cores * profile.sys_share,
         cpu_usage_ns=int(core_ns),

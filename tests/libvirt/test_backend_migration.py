@@ -67,6 +67,11 @@ class Journey:
     def target(self) -> LabBench:
         return next(one for one in self.benches if one is not self.source)
 
+    def uptime_s(self) -> int:
+        """As the host that it is on tells it: since its power-on, wherever that was."""
+        (domain,) = self.source.backend.statistics()[1]
+        return domain.elapsed_time_s
+
     def check_guest(self) -> None:
         """It is the one that was booted, and no second of its is missing or counted twice."""
         inside = InGuest(self.source)
@@ -114,6 +119,7 @@ def journey(wandering: Journey) -> Iterator[Journey]:
 )
 def test_guest_migrates_in_both_directions_without_losing_a_tick(journey: Journey, how: str) -> None:
     source, target = journey.source, journey.target
+    uptime_s = journey.uptime_s()
     result = migrate(source, target, managed=how.startswith("managed"))
 
     assert isinstance(result, CallSucceeded), result
@@ -124,6 +130,7 @@ def test_guest_migrates_in_both_directions_without_losing_a_tick(journey: Journe
     assert source.events[-1].exit_reason == ExitReason.MIGRATION_SUCCEEDED
     assert target.kinds()[-2:] == ["started", "guest_up"]
     journey.check_guest()
+    assert journey.clock.run_until(lambda: journey.uptime_s() > uptime_s, 5), (uptime_s, journey.uptime_s())
 
 
 def test_paused_guest_arrives_paused_and_goes_on_there(journey: Journey) -> None:

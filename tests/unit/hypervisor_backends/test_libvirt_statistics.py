@@ -20,7 +20,7 @@ S = 10**9
 
 def life_of() -> Life:
     life = Life("v1", "u", 3, spec_of("v1"), "up")
-    life.started_ns = 100 * S
+    life.started_ns = life.powered_on_ns = 100 * S
     return life
 
 

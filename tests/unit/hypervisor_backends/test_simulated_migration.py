@@ -22,7 +22,7 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.simulated_config import MIB, SimulatedConfig
 from hypervisor_backends.simulated_faults import Fault
 from olvm.model.limits import NS_PER_S
-from tests.unit.hypervisor_backends.bench import GIB, address_of, migrate_of, prepare_of, start_of
+from tests.unit.hypervisor_backends.bench import GIB, Bench, address_of, migrate_of, prepare_of, start_of
 from tests.unit.hypervisor_backends.migration_rig import CALM, Rig, failure_of
 
 
@@ -130,6 +130,24 @@ def test_migration_of_instant_hosts_is_over_before_submit_returns() -> None:
     assert final(answers).progress_percent == 100
     assert rig.truth.runs == {"v1": ("h2", 2)}
     assert rig.scheduler.waiting_count == 0
+
+
+def uptime_s(bench: Bench) -> int:
+    (domain,) = bench.backend.statistics()[1]
+    return domain.elapsed_time_s
+
+
+def test_uptime_goes_on_at_the_target(rig: Rig) -> None:
+    rig.start()
+    rig.advance(100)
+    before_s, begun_ns = uptime_s(rig.source), rig.scheduler.now_ns()
+    rig.migrate()
+    rig.advance(60)
+
+    assert before_s >= 100
+    assert rig.statuses() == (None, "up")
+    passed_s = (rig.scheduler.now_ns() - begun_ns) // NS_PER_S
+    assert uptime_s(rig.target) == before_s + passed_s
 
 
 def test_load_of_a_guest_moves_with_it(rig: Rig) -> None:
