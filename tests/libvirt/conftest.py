@@ -28,11 +28,7 @@ from olvm.lab.hosts import Lab, LabHost
 LAB_NAME = f"t{os.getpid():x}"
 LAB_DIRECTORY = Path(f"/var/tmp/olvm-lab-{LAB_NAME}")
 CACHE_VARIABLE = "OLVM_CACHE"
-# Modules that have been seen to fail behind others of one run, though they pass by themselves. They are run when asked
-# for: OLVM_UNSETTLED=1. A module leaves this list when the whole folder has passed with it, several times.
 LABS: list[Lab] = []  # the one of this run, once a test has asked for it
-UNSETTLED = frozenset({"test_backend_restart.py"})
-UNSETTLED_VARIABLE = "OLVM_UNSETTLED"
 DEBIAN_BUILD_TIMEOUT_S = 280.0  # within the time that one test has
 
 
@@ -64,15 +60,6 @@ class _MissingModule(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     return _MissingModule.from_parent(parent, path=module_path) if lacking() else None
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get(UNSETTLED_VARIABLE):
-        return
-    reason = f"unsettled: it passes alone and has failed behind others; run it with {UNSETTLED_VARIABLE}=1"
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name in UNSETTLED:
-            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

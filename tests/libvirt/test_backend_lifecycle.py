@@ -158,6 +158,7 @@ def test_full_storage_pauses_with_its_code_and_goes_on_when_there_is_room(bench:
         bench.succeed(DestroyDomain(vm_id="v1"))
     finally:
         bench.host.run(["umount", "-l", "/tmp/small"])
+        bench.host.run(["rmdir", "/tmp/small"])
 
 
 def test_second_start_of_a_leased_machine_on_the_other_host_is_refused_by_the_host_itself(
