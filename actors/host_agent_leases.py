@@ -26,9 +26,10 @@ class AgentLeases:
         self.unrenewed = (
             0  # renewals that failed since the last one that worked; those that work are not answered
         )
+        self.problem = ""  # what the last of them failed by
 
     def problems(self) -> list[str]:
-        return ["storage_domain_unreachable"] if self.unrenewed > RENEWALS_MISSED_MAX else []
+        return [self.problem] if self.unrenewed > RENEWALS_MISSED_MAX else []
 
     # ------------------------------------------------------------------ the host's own lease
 
@@ -39,6 +40,7 @@ class AgentLeases:
     def on_renewed(self, message: m.CallEnded, turn: Turn) -> None:
         if not message.ok:
             self.unrenewed += 1
+            self.problem = "watchdog_not_armed" if message.code == "unarmed" else "storage_domain_unreachable"
             return
         if self.unrenewed > RENEWALS_MISSED_MAX:
             turn.sometimes("agent_renews_again_after_the_storage_was_away")

@@ -17,15 +17,15 @@ from actors.hypervisor_port import HypervisorPort
 from actors.silo import Silo, deliver_result
 from hypervisor_backends.lease_keeper import LeaseKeeper, LeaseOutcome
 from hypervisor_backends.leases import LeaseStore
-from hypervisor_backends.protocol import ArmWatchdog, CallResult, Scheduler
+from hypervisor_backends.protocol import ArmWatchdog, CallResult, CallSucceeded, Scheduler
 from olvm.model.messages import CallEnded
 
 
 class RenewLease(msgspec.Struct, frozen=True):
     """Raise the host's counter, and arm its watchdog when that worked.
 
-    Answered when it failed, and when it works again after that: the agent wants to hear of nothing else, and all
-    hosts renew all the time.
+    Answered when it failed (`unreachable`, or `unarmed` when only the watchdog failed), and when it works again after
+    that: the agent wants to hear of nothing else, and all hosts renew all the time.
     """
 
     host: str
@@ -87,6 +87,7 @@ class LeasePort:
         self._scheduler_of = scheduler_of
         self.keepers: dict[str, LeaseKeeper] = {}
         self._failing: set[str] = set()  # callers whose last renewal failed, as they were told
+        self._unarmed: dict[str, str] = {}  # hosts whose watchdog refused the last deadline, and its words
         hypervisors.may_begin = self.may_begin
 
     def submit(self, caller: str, request: object, tag: str) -> None:
@@ -104,7 +105,7 @@ class LeasePort:
         on_outcome = partial(self._on_outcome, caller, tag)
         match request:
             case RenewLease():
-                keeper.renew(partial(self._on_renewed, caller, tag))
+                keeper.renew(partial(self._on_renewed, caller, request.host, tag))
             case TakeLease(vm_id=vm_id, epoch=epoch):
                 keeper.take(vm_id, epoch, on_outcome)
             case JoinLease(vm_id=vm_id, epoch=epoch, source_host=source_host):
@@ -150,9 +151,10 @@ class LeasePort:
             return keeper
         if keeper is not None:
             keeper.close()
+            self._unarmed.pop(host, None)
 
         def arm(deadline_ns: int) -> None:
-            backend.submit(ArmWatchdog(deadline_ns=deadline_ns), _ignore)
+            backend.submit(ArmWatchdog(deadline_ns=deadline_ns), partial(self._on_armed, host))
 
         store = self._store_of(host)
         if store is None:
@@ -169,14 +171,25 @@ class LeasePort:
         )
         return keeper
 
-    def _on_renewed(self, caller: str, tag: str, worked: bool, message: str) -> None:
+    def _on_armed(self, host: str, result: CallResult) -> None:
+        """A watchdog that takes its time to refuse is told of with the next renewal. A backend that fails otherwise
+        is closed, or its host is down, which is told elsewhere."""
+        if isinstance(result, CallSucceeded):
+            self._unarmed.pop(host, None)
+        elif result.code == "lease_expired":
+            self._unarmed[host] = result.message
+
+    def _on_renewed(self, caller: str, host: str, tag: str, worked: bool, message: str) -> None:
+        code = "" if worked else "unreachable"
+        if worked and host in self._unarmed:
+            worked, message, code = False, self._unarmed[host], "unarmed"
         if not worked:
             self._failing.add(caller)
         elif caller in self._failing:
             self._failing.discard(caller)
         else:
             return
-        self._answer(caller, CallEnded(tag, worked, message.encode(), "" if worked else "unreachable"))
+        self._answer(caller, CallEnded(tag, worked, message.encode(), code))
 
     def _on_outcome(self, caller: str, tag: str, outcome: LeaseOutcome) -> None:
         worked = outcome.kind == "taken"
@@ -184,7 +197,3 @@ class LeasePort:
 
     def _answer(self, caller: str, message: CallEnded) -> None:
         deliver_result(self._silo, caller, message, "leases")
-
-
-def _ignore(_: CallResult) -> None:
-    """A watchdog that could not be armed shows when a start is refused."""

@@ -251,7 +251,8 @@ class ArmWatchdog(Request, frozen=True, kw_only=True):
     When that moment passes without a later deadline, the host ends all domains whose spec says `leased`, at once and
     by itself, whatever its agent does: `crashed`, GENERIC_ERROR, "its lease expired". A leased domain can be started,
     and an incoming one can begin to run, only while the watchdog is armed; else `lease_expired`. An earlier deadline
-    than the present one changes nothing. A host boots with the watchdog expired.
+    than the present one changes nothing. A host boots with the watchdog expired. A watchdog that is not armed
+    afterwards answers `lease_expired`.
     """
 
     deadline_ns: int

@@ -5,8 +5,12 @@ The agent names a problem in its heartbeats; the host actor decides. Only those 
 
 from __future__ import annotations
 
-# By oVirt's number: 2, 3, 4, 5, 6, 7, 17.
+# By oVirt's number: 1 (general), 2, 3, 4, 5, 6, 7, 17.
 HOST_PROBLEMS: dict[str, tuple[int, str]] = {
+    "watchdog_not_armed": (
+        1,
+        "its watchdog is not armed, so that no leased machine may run there; its agent's log says why",
+    ),
     "cpu_type_incompatible": (2, "its CPU lacks what the cluster's hosts have; move it to another cluster"),
     "storage_domain_unreachable": (3, "it does not reach the shared storage; repair its storage network"),
     "network_unreachable": (4, "a required network is missing; repair its cabling or configuration"),

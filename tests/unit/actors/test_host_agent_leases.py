@@ -78,6 +78,17 @@ def test_agent_that_cannot_renew_for_more_than_two_periods_has_a_problem_until_i
     assert problems(one) == []
 
 
+def test_agent_whose_watchdog_is_not_armed_says_so_and_not_that_the_storage_is_away() -> None:
+    one = agent()
+    for _ in range(3):
+        give(one, failed("renew", "unarmed"))
+    assert problems(one) == ["watchdog_not_armed"]
+    give(one, failed("renew", "unreachable"))
+    assert problems(one) == ["storage_domain_unreachable"]
+    give(one, ok("renew"))
+    assert problems(one) == []
+
+
 # ---------------------------------------------------------------------- a start
 
 

@@ -8,9 +8,22 @@ import msgspec
 import pytest
 
 from actors.fence_port import Fence
+from actors.hypervisor_port import HypervisorPort
 from actors.lease_port import CheckLease, LeaveLease, RenewLease, TakeLease
 from hypervisor_backends.fencing import FenceAnswer
-from hypervisor_backends.protocol import DomainSpec, StartDomain
+from hypervisor_backends.measurements import DomainStatistics, HostStatistics
+from hypervisor_backends.protocol import (
+    ArmWatchdog,
+    CallFailed,
+    Capabilities,
+    DomainSpec,
+    DomainState,
+    Done,
+    HypervisorBackend,
+    HypervisorRequest,
+    Listener,
+    StartDomain,
+)
 from olvm.model import messages as m
 from tests.unit.actors.host_bench import MEMORY_BYTES, VM, HostBench
 
@@ -127,6 +140,50 @@ def test_agent_whose_storage_hangs_says_so_until_it_answers_again(bench: HostBen
     bench.storage_faults.heal("H1")
     bench.run(15)
     assert agent.leases.problems() == []
+
+
+class Unarmable:
+    """A hypervisor whose watchdog refuses, until it is let; all else is that of `inner`."""
+
+    def __init__(self, inner: HypervisorBackend) -> None:
+        self._inner = inner
+        self.refuses = True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._inner.capabilities
+
+    def submit(self, request: HypervisorRequest, done: Done) -> None:
+        if self.refuses and isinstance(request, ArmWatchdog):
+            done(CallFailed(code="lease_expired", message="host H1 was suspended"))
+        else:
+            self._inner.submit(request, done)
+
+    def set_listener(self, listener: Listener | None) -> None:
+        self._inner.set_listener(listener)
+
+    def domains(self) -> list[DomainState]:
+        return self._inner.domains()
+
+    def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
+        return self._inner.statistics()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def test_agent_whose_watchdog_is_not_armed_hears_of_it_with_its_renewals(bench: HostBench) -> None:
+    hypervisors = bench.silo.ports["hypervisor"]
+    assert isinstance(hypervisors, HypervisorPort)
+    watchdog = hypervisors.backends["H1"] = Unarmable(hypervisors.backends["H1"])
+    bench.lease_port.keepers.clear()  # as before the host's first renewal
+    agents = {one.record.host: one for one in bench.agents()}
+    bench.run(25)
+    assert agents["H1"].leases.problems() == ["watchdog_not_armed"]
+    assert agents["H2"].leases.problems() == []
+    watchdog.refuses = False
+    bench.run(15)
+    assert agents["H1"].leases.problems() == []
 
 
 # ---------------------------------------------------------------------- migration
