@@ -164,9 +164,10 @@ class LabBench(Bench):
     def remove_all(self) -> None:
         with self.connection() as connection:
             for domain in connection.listAllDomains(0):
-                if metadata_of(domain.XMLDesc(0)) is None:
-                    continue
                 # It may be ending by itself, or a call that a test has broken off still holds it.
+                with suppress(libvirt.libvirtError):
+                    if metadata_of(domain.XMLDesc(0)) is None:
+                        continue
                 with suppress(libvirt.libvirtError):
                     domain.destroy()
                 with suppress(libvirt.libvirtError):
