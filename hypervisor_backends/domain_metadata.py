@@ -91,8 +91,8 @@ def metadata_of(xml: str) -> DomainMetadata | None:
     return _decoded(elements[0])
 
 
-def with_epoch(xml: str, epoch: int) -> str:
-    """The same machine under another epoch, as a target or a restore takes it.
+def with_epoch(xml: str, epoch: int, powered_on_ns: int = 0) -> str:
+    """The same machine under another epoch, as a target or a restore takes it; 0: it was powered on when it was.
 
     Paths of channels are left out: libvirt chooses them anew on each host, and two hosts that share a directory would
     fight over an explicit one. Raises `BadInput` where the XML is of no machine of ours.
@@ -102,6 +102,8 @@ def with_epoch(xml: str, epoch: int) -> str:
     if root is None or element is None or _decoded(element) is None:
         raise BadInput("the XML of this domain is not that of a machine of olvm; it cannot be given an epoch")
     element.set("epoch", str(epoch))
+    if powered_on_ns:
+        element.set("poweredOn", str(powered_on_ns))
     for channel in root.findall("devices/channel"):
         for source in channel.findall("source"):
             channel.remove(source)

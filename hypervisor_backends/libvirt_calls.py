@@ -99,7 +99,10 @@ class Calls:
         life.waiters.append(done)
         settings = self._host.settings
         if is_restore:
-            work = partial(lifecycle.restore, uuid=life.uuid, epoch=life.epoch, settings=settings)
+            now_ns = self._host.timers.now_ns()
+            work = partial(
+                lifecycle.restore, uuid=life.uuid, epoch=life.epoch, powered_on_ns=now_ns, settings=settings
+            )
             budget_s = settings.migration_timeout_s
         else:
             work = partial(self._launch, life)

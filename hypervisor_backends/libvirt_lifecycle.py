@@ -93,14 +93,16 @@ def launched_of(domain: libvirt.virDomain) -> Launched:
     )
 
 
-def restore(connection: libvirt.virConnect, uuid: str, epoch: int, settings: LibvirtSettings) -> Launched:
+def restore(
+    connection: libvirt.virConnect, uuid: str, epoch: int, powered_on_ns: int, settings: LibvirtSettings
+) -> Launched:
     """Continue from saved memory, which is gone afterwards. Raises `NotFound` where there is none."""
     path = saved_path(settings, uuid)
     if not os.path.exists(settings.path_here(path)):
         raise NotFound(
             f"no memory of domain {uuid} is saved in {path}; restore it where that is, or start it cold"
         )
-    xml = with_epoch(connection.saveImageGetXMLDesc(path, 0), epoch)
+    xml = with_epoch(connection.saveImageGetXMLDesc(path, 0), epoch, powered_on_ns)
     # In the file itself: drivers differ in whether a restore takes other XML, and nobody else reads this file.
     connection.saveImageDefineXML(path, xml, 0)
     define(connection, uuid, xml)

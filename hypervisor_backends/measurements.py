@@ -121,7 +121,7 @@ class DomainStatistics(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     status: str  # a DomainStatus
     status_ns: int  # statusTime: when this was measured
-    elapsed_time_s: int  # since it was powered on, also where it has migrated since
+    elapsed_time_s: int  # since it was powered on or restored; goes on over a migration
     cpu_user_percent: float  # of one core: a busy domain of 4 vCPUs has 400 in user + sys
     cpu_sys_percent: float
     cpu_usage_ns: int  # counter, user + sys

@@ -65,7 +65,7 @@ _SHARED_COLUMNS: Final = (
     ),
     SampleColumn("receive_rate_bytes_per_second", "q", "Bytes received per second since the last sample."),
     SampleColumn("transmit_rate_bytes_per_second", "q", "Bytes sent per second since the last sample."),
-    SampleColumn("uptime_seconds", "q", "Seconds since it was powered on; goes on over a migration."),
+    SampleColumn("uptime_seconds", "q", "Seconds since power-on; a VM's goes on over a migration."),
 )
 
 VM_KIND: Final = SampleKind(

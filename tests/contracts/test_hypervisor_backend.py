@@ -325,6 +325,18 @@ def test_suspend_then_restore_brings_the_guest_back_without_boot(bench: Bench) -
     assert bench.kinds() == ["started", "guest_up", "stopped", "started", "guest_up"]
 
 
+def test_uptime_begins_anew_with_a_restore(bench: Bench) -> None:
+    need(bench, "suspend")
+    bench.start()
+    bench.scheduler.pass_s(5.0)
+    before = sample_of(bench)
+    bench.succeed(SuspendDomain(vm_id="v1"))
+    assert isinstance(bench.ask(restore_of(epoch=2)), CallSucceeded)
+
+    assert before.elapsed_time_s >= 5
+    assert sample_of(bench).elapsed_time_s < before.elapsed_time_s
+
+
 def test_restore_without_saved_memory_is_refused(bench: Bench) -> None:
     need(bench, "suspend")
 

@@ -225,6 +225,20 @@ def test_another_epoch_changes_that_and_forgets_paths_of_channels() -> None:
     assert ET.canonicalize(with_epoch(changed, 7)) == ET.canonicalize(text)
 
 
+def test_power_on_is_kept_with_another_epoch_unless_it_is_another_one() -> None:
+    text = domain_xml(VM, 7, spec(), FULL, powered_on_ns=5)
+
+    told = [metadata_of(one) for one in (text, with_epoch(text, 8), with_epoch(text, 8, powered_on_ns=6))]
+    assert [one and one.powered_on_ns for one in told] == [5, 5, 6]
+
+
+@pytest.mark.parametrize("word", ["", "-1", "1e9", "9" * 20, "soon"])
+def test_power_on_that_is_no_instant_is_not_known(word: str) -> None:
+    found = metadata_of(domain_xml(VM, 7, spec(), FULL, powered_on_ns=5).replace('"5"', f'"{word}"'))
+    assert found is not None
+    assert found.powered_on_ns == 0
+
+
 def test_epoch_of_a_foreign_domain_is_not_set() -> None:
     with pytest.raises(BadInput, match="a machine of olvm"):
         with_epoch("<domain><name>x</name></domain>", 1)

@@ -17,7 +17,7 @@ from hypervisor_backends.libvirt_processes import (
     started_ns_of,
 )
 
-SLEEPER = "import sys; sys.stdin.read()"
+SLEEPER = "import sys; print(flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -25,13 +25,18 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """Called as QEMU is, with the machine's UUID."""
     name = str(uuid.uuid4())
     command = ["qemu-system-x86_64", "-c", SLEEPER, "-name", "x", "-uuid", name]
-    process = subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # its command line is there a moment after it was begun
     process.uuid = name  # type: ignore[attr-defined]
     yield process
     process.kill()
     process.wait()
     assert process.stdin is not None
     process.stdin.close()
+    process.stdout.close()
 
 
 def test_qemu_is_found_by_its_uuid_and_killed(sleeper: subprocess.Popen[bytes]) -> None:
