@@ -70,8 +70,13 @@ class LabHost:
 
     @property
     def settings(self) -> dict[str, Setting]:
-        """What its libvirt backend is given by a process outside."""
-        return {"uri": self.uri, "root": str(self.root), **self.inner_settings}
+        """What its libvirt backend is given by a process outside. Its watchdog ends with the laboratory's directory."""
+        outer = {
+            "uri": self.uri,
+            "root": str(self.root),
+            "watchdog_directory": str(self._lab.directory / "watchdog"),
+        }
+        return {**outer, **self.inner_settings}
 
     @property
     def inner_settings(self) -> dict[str, Setting]:

@@ -65,7 +65,6 @@ class LabBench(Bench):
         self.settings = libvirt_settings_from(
             {
                 **host.settings,
-                "watchdog_directory": str(lab.directory / "watchdog"),
                 "seed_directory": str(lab.shared / "images"),
                 "guest_wait_timeout_s": 0.3,
                 "statistics_period_s": 2.0,
