@@ -28,7 +28,7 @@ HOST_INIT = Path(__file__).with_name("host_init.sh")
 FENCE_AGENTS = Path(__file__).with_name("fence_agents")
 LOCKSPACE = "area"
 UP_WITHIN_S = 30.0
-GONE_WITHIN_S = 15.0
+GONE_WITHIN_S = 30.0
 POLL_S = 0.02
 KILL_ROUNDS_MAX = 20
 # What libvirtd and virtlockd are started by, so that their machines' processes are counted as the host's.
@@ -194,9 +194,10 @@ class LabHost:
 
     def _wait_until_gone(self, namespace: str) -> None:
         deadline_s = time.monotonic() + GONE_WITHIN_S
-        while any(namespace_of(one, "pid") == namespace for one in processes()):
+        while left := [one for one in processes() if namespace_of(one, "pid") == namespace and runs(one)]:
             if time.monotonic() > deadline_s:
-                raise OlvmError(f"processes of laboratory host {self.name} are left after its power failure")
+                names = ", ".join(f"{program(one)} ({one})" for one in left)
+                raise OlvmError(f"of laboratory host {self.name} are left after its power failure: {names}")
             time.sleep(POLL_S)
 
     def _reap(self) -> None:

@@ -361,6 +361,7 @@ def test_saved_machine_cloned_is_another_that_goes_on(
         try:
             clone = Machine.__new__(Machine)
             clone.host, clone.domain, clone.vm_id = task_host, domain, domain.UUIDString()
+            clone.wait_until_up()
             assert float(clone.sh("cut -d' ' -f1 /proc/uptime")) > began_s
             assert not machine.domain.isActive()
         finally:
