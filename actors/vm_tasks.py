@@ -85,7 +85,9 @@ class VmTasks(VmCommands):
             return  # its deadline came first
         turn.cancel_timer(record, TIMER + message.operation_id)
         turn.save(record)
-        done = "was done" if message.succeeded else f"failed: {message.reason}"
+        # A host knows a machine by its id, people by its name.
+        why = message.reason.replace(f"machine {record.id}", f"machine {record.name}")
+        done = "was done" if message.succeeded else f"failed: {why}"
         if verb in SAID_TASKS:
             severity = "normal" if message.succeeded else "warning"
             turn.record(
@@ -99,7 +101,7 @@ class VmTasks(VmCommands):
                 operation_id=message.operation_id,
             )
         result = "" if message.result.startswith("hardware/") else message.result
-        reason = message.reason if message.outcome_known else f"{message.reason}; it may have been done"
+        reason = why if message.outcome_known else f"{why}; it may have been done"
         code = "" if message.succeeded else message.code or OperationFailed.code
         turn.send("engine", m.OperationEnded(message.operation_id, message.succeeded, reason, code, result))
 

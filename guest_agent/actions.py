@@ -73,6 +73,17 @@ def set_cpu_count(count: int) -> str:
     return ""
 
 
+def missing_user(user: str) -> str:
+    """Asked before a logon: of a name that nobody has `login` would ask a password, and the host would not hear."""
+    import pwd
+
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return f"this guest has no user {user}; create it there, or log on as another one"
+    return ""
+
+
 def session_command(verb: str, session: str) -> str:
     """lock-session, unlock-session or terminate-session of one session by its terminal; empty: of the console."""
     found = [one for one in read_sessions() if one.line == session or (not session and not one.is_remote)]

@@ -239,7 +239,9 @@ class Agent:
 
         try:
             work = self._slow_order(name, arguments)
-            reason = self._obey(name, arguments) if work is None else self._begin(name, work, answer)
+            reason = (
+                self._obey(name, arguments) if work is None else self._begin(name, arguments, work, answer)
+            )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             work, reason = None, f"{name}: wrong argument: {error}"
         except RecursionError:
@@ -249,13 +251,25 @@ class Agent:
         if work is None or reason:
             answer(reason)
 
-    def _begin(self, name: str, work: Callable[[], str], answer: Callable[[object, str], None]) -> str:
-        """Orders of one kind are done one at a time, but messages: each is for somebody."""
+    def _begin(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        work: Callable[[], str],
+        answer: Callable[[object, str], None],
+    ) -> str:
+        """Orders of one kind are done one at a time, but messages and logons: each is for somebody."""
         if name in ("freeze", "thaw"):
             return self._begin_freezing(name, work, answer)
+
+        def done(reason: str | None, error: str) -> None:
+            if name == "login" and self._desk is not None and not reason and not error:
+                reason = self._log_on(_user(arguments), _terminal(arguments))
+            answer(reason, error)
+
         self._order_count += 1
-        errand = f"{name} {self._order_count}" if name == "notify" else name
-        return self.errands.start(errand, work, answer, ERRAND_S)
+        errand = f"{name} {self._order_count}" if name in ("notify", "login") else name
+        return self.errands.start(errand, work, done, ERRAND_S)
 
     def _begin_freezing(
         self, name: str, work: Callable[[], str], answer: Callable[[object, str], None]
@@ -299,16 +313,16 @@ class Agent:
         if name == "thaw":
             return lambda: freezing.thaw(self._freeze_mark)
         if name == "login":
-            return self._unlocking(_user(arguments), session)
+            return self._before_logon(_user(arguments), session)
         return None
 
-    def _unlocking(self, user: str, session: str) -> Callable[[], str] | None:
-        """A logon to a session that the same user has locked opens that one again."""
+    def _before_logon(self, user: str, session: str) -> Callable[[], str] | None:
+        """A logon to a session that the same user has locked opens that one again; others are of users there are."""
         for one in self._facts.sessions():
             is_meant = one.line == session or (not session and not one.is_remote)
             if is_meant and one.is_locked and one.user == user:
                 return lambda: actions.session_command("unlock-session", one.line)
-        return None
+        return None if self._desk is None else lambda: actions.missing_user(user)
 
     def _obey(self, name: str, arguments: dict[str, Any]) -> str:
         if name in ("refresh", "api-version"):

@@ -165,7 +165,8 @@ class Desk:
             session = next(iter(sorted(self.waiting)), "")
         greeter = self.waiting.get(session)
         if greeter is None:
-            return "nobody waits for a logon on %s" % (session or "any console")
+            where = session or "any console"
+            return f"nobody waits for a logon on {where}: its greeter has yet to begin, or none is installed there"
         token = self._tokens.make(user, session)
         told = _answer(greeter, {"user": user, "token": token})
         self._drop(greeter)

@@ -134,6 +134,18 @@ def test_task_of_unknown_outcome_fails_and_says_so() -> None:
     assert ended.reason == "no answer; it may have been done"
 
 
+def test_task_that_fails_names_the_machine_as_people_do() -> None:
+    one = vm(status=VmStatus.UP)
+    give(one, m.TaskVm("op-1", m.VmTask("web", "log_on", {"user": "alice"})))
+    told = m.TaskEnded("H1", "op-1", False, "the guest of machine v1 refused: no user alice", "guest_refused")
+    done = give(one, told)
+    (ended,) = endings(done)
+    assert ended.reason == "the guest of machine web refused: no user alice"
+    assert [event.message for event in done.events] == [
+        "machine web: log_on failed: the guest of machine web refused: no user alice"
+    ]
+
+
 def test_task_of_a_machine_that_is_down_changes_its_hardware_at_once() -> None:
     one = vm(status=VmStatus.DOWN)
     done = give(one, ATTACH)

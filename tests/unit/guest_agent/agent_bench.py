@@ -9,6 +9,7 @@ from typing import Any
 
 from guest_agent import protocol as p
 from guest_agent.agent import Agent
+from guest_agent.credentials import Desk
 from guest_agent.facts import Facts
 
 MEMINFO = """MemTotal: 188416 kB
@@ -49,14 +50,14 @@ def write_tree(root: Path, files: dict[str, str] | None = None) -> Path:
 
 
 class AgentBench:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, desk: Desk | None = None) -> None:
         self.now_s = 1000.0
         self.said: list[dict[str, Any]] = []
         self.root = write_tree(root)
         self.addresses: list[tuple[str, str]] = []
         facts = Facts(str(root), lambda: self.addresses)
         mark = str(root / "frozen")
-        self.agent = Agent(facts, self._hear, None, lambda: self.now_s, mark)
+        self.agent = Agent(facts, self._hear, desk, lambda: self.now_s, mark)
 
     def _hear(self, line: bytes) -> None:
         self.said.append(json.loads(line))

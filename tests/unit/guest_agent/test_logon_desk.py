@@ -16,6 +16,7 @@ import pytest
 
 from guest_agent.credentials import Desk, Tokens
 from guest_agent.pam import token_file
+from tests.unit.guest_agent.agent_bench import AgentBench
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
@@ -104,15 +105,51 @@ def test_desk_login_without_a_session_chooses_a_greeter_that_waits(bench: Bench)
 
 
 def test_desk_login_where_nobody_waits_says_so(bench: Bench) -> None:
-    assert bench.desk.log_on("alice", "hvc0") == "nobody waits for a logon on hvc0"
-    assert bench.desk.log_on("alice", "") == "nobody waits for a logon on any console"
+    why = "its greeter has yet to begin, or none is installed there"
+    assert bench.desk.log_on("alice", "hvc0") == f"nobody waits for a logon on hvc0: {why}"
+    assert bench.desk.log_on("alice", "") == f"nobody waits for a logon on any console: {why}"
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [
+        ("root", ""),
+        ("nobody-at-all", "this guest has no user nobody-at-all; create it there, or log on as another one"),
+    ],
+)
+def test_desk_login_is_for_a_user_whom_the_guest_has(
+    bench: Bench, tmp_path: Path, user: str, reason: str
+) -> None:
+    guest = AgentBench(tmp_path, bench.desk)
+    with bench.connect({"verb": "wait", "session": "hvc0"}) as greeter:
+        guest.order("login", username=user, session="hvc0", reply_id=1)
+        (answer,) = guest.named("completion")
+        assert (answer["ok"], answer["reason"]) == (not reason, reason)
+        assert list(bench.desk.waiting) == (["hvc0"] if reason else [])  # refused: it waits on
+        assert reason or json.loads(greeter.recv(4096))["user"] == user
+
+
+def test_desk_two_logins_at_once_are_each_for_their_own_session(bench: Bench, tmp_path: Path) -> None:
+    guest = AgentBench(tmp_path, bench.desk)
+    with (
+        bench.connect({"verb": "wait", "session": "hvc0"}) as one,
+        bench.connect({"verb": "wait", "session": "hvc1"}) as other,
+    ):
+        for session in ("hvc0", "hvc1"):
+            guest.agent.on_message("login", {"username": "root", "session": session, "reply_id": session})
+        guest.wait_for_errands()
+        assert {said["reply_id"]: said["ok"] for said in guest.named("completion")} == {
+            "hvc0": True,
+            "hvc1": True,
+        }
+        assert json.loads(one.recv(4096))["token"] != json.loads(other.recv(4096))["token"]
 
 
 def test_desk_greeter_that_went_away_is_nobody(bench: Bench) -> None:
     bench.connect({"verb": "wait", "session": "hvc0"}).close()
     for caller in list(bench.desk.callers):
         bench.desk.serve(caller)
-    assert bench.desk.log_on("alice", "hvc0") == "nobody waits for a logon on hvc0"
+    assert bench.desk.log_on("alice", "hvc0").startswith("nobody waits for a logon on hvc0: ")
 
 
 def test_desk_second_greeter_of_a_session_takes_the_place_of_the_first(bench: Bench) -> None:
