@@ -18,6 +18,7 @@ LockManager = Literal["", "lockd", "sanlock"]
 
 _POSITIVE = (
     "guest_wait_timeout_s",
+    "guest_hooks_timeout_s",
     "call_timeout_s",
     "migration_timeout_s",
     "statistics_period_s",
@@ -42,7 +43,6 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Plain scalars, as `backend_settings` carries them. Paths are the host's own; `root` is where they begin here."""
 
     uri: str = "qemu:///system"
-    # How the libvirt of other hosts reaches this one, as in qemu+tcp://10.0.0.7/system. Empty: nobody can migrate here.
     # How the libvirt of other hosts reaches this one, as in qemu+tcp://10.0.0.7/system; `{host}` stands for its name.
     # Empty: nobody can migrate here.
     migration_uri: str = "qemu+tcp://{host}/system"
@@ -66,6 +66,8 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     vnc_listen: str = "127.0.0.1"
     memory_overcommit_percent: int = 100
     guest_wait_timeout_s: float = 60.0  # a guest that no agent speaks for is taken to be up after it
+    # How long a migration or a suspend waits for the guest's hooks; below the target's `incoming_timeout_s`.
+    guest_hooks_timeout_s: float = 10.0
     call_timeout_s: float = 60.0
     # Of the calls that move all of a machine's memory: save, restore, and the time a migration may make no progress.
     migration_timeout_s: float = 3600.0
