@@ -101,7 +101,7 @@ class Calls:
         life.waiters.append(done)
         settings = self._host.settings
         if is_restore:
-            work = partial(lifecycle.restore, uuid=life.uuid, epoch=life.epoch, settings=settings)
+            work = partial(self._restore, life)
             budget_s = settings.migration_timeout_s
         else:
             work = partial(self._launch, life)
@@ -119,6 +119,11 @@ class Calls:
         """On a worker."""
         xml = self._xml.make(connection, life.vm_id, life.epoch, life.spec)
         return lifecycle.launch(connection, life.uuid, xml, self._host.settings)
+
+    def _restore(self, life: Life, connection: object) -> Launched:
+        """On a worker."""
+        self._xml.make_seed(connection, life.vm_id, life.spec)
+        return lifecycle.restore(connection, life.uuid, life.epoch, self._host.settings)
 
     def _on_begun(self, life: Life, result: object) -> None:
         if result is TIMED_OUT:  # it stays as it is: its end is told late, or found by a look

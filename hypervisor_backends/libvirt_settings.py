@@ -60,7 +60,8 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     saved_memory_directory: str = "/var/lib/libvirt/qemu/save"  # shared: restored on any host
     pool_directory: str = "/var/lib/libvirt/images"  # of the pool that is made where a host has none
     console_log_directory: str = "/var/log/libvirt/qemu"
-    seed_directory: str = "/var/lib/libvirt/images"  # of cloud-init seeds that the backend makes
+    # Of cloud-init seeds that the backend makes; a directory of their own, for a pool would list them.
+    seed_directory: str = "/var/lib/libvirt/olvm-seeds"
     watchdog_directory: str = "/run/olvm"  # of this machine, not below `root`
     bridge: str = "br0"  # of network cards that name no network
     vnc_listen: str = "127.0.0.1"

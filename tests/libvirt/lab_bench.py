@@ -67,7 +67,7 @@ class LabBench(Bench):
             {
                 **host.settings,
                 "watchdog_directory": str(lab.directory / "watchdog"),
-                "seed_directory": str(lab.shared / "images"),
+                "seed_directory": str(lab.shared / "seeds"),
                 "guest_wait_timeout_s": 0.3,
                 "statistics_period_s": 2.0,
                 "incoming_timeout_s": 3.0,
