@@ -45,12 +45,17 @@ from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from hypervisor_backends.protocol import (
     FEATURE_BY_REQUEST,
     ArmWatchdog,
+    AttachDisk,
+    AttachNic,
     BulkStatistics,
     CallFailed,
     CallGuest,
     CallResult,
     CallSucceeded,
     Capabilities,
+    ChangeMedium,
+    DetachDisk,
+    DetachNic,
     DomainList,
     DomainRequest,
     DomainState,
@@ -64,6 +69,8 @@ from hypervisor_backends.protocol import (
     PlugMemory,
     PrepareIncoming,
     RestoreDomain,
+    SetCpuQuota,
+    SetNicLink,
     SetVcpus,
     StartDomain,
     UnplugMemory,
@@ -73,6 +80,17 @@ from olvm.model.errors import OlvmError
 
 DOMAIN_TASKS: tuple[type[DomainRequest], ...] = get_args(DomainTask)
 HOST_TASKS = get_args(HostTask)
+CHANGES_HARDWARE = (
+    PlugMemory,
+    UnplugMemory,
+    AttachDisk,
+    DetachDisk,
+    ChangeMedium,
+    AttachNic,
+    DetachNic,
+    SetNicLink,
+    SetCpuQuota,
+)
 UNREACHABLE = "kvm_not_running"  # of olvm.model.host_problems
 
 
@@ -274,7 +292,7 @@ class LibvirtHypervisor:
     def _remember(self, request: DomainTask, life: Life) -> None:
         if isinstance(request, SetVcpus):
             life.vcpus = request.vcpus
-        elif isinstance(request, PlugMemory | UnplugMemory):
+        elif isinstance(request, CHANGES_HARDWARE):
             self._host.measure(life)
 
     def _on_host_task(self, request: HostTask, done: Done) -> None:

@@ -124,6 +124,7 @@ class Life:
             monitor_responds=self.responds,
             started_ns=self.started_ns,
             leased=self.leased,
+            hardware=self.spec.hardware,
         )
 
     def cancel_timer(self, name: str) -> None:

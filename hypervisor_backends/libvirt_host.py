@@ -18,7 +18,7 @@ from hypervisor_backends.libvirt_book import Book, Life
 from hypervisor_backends.libvirt_connection import Link
 from hypervisor_backends.libvirt_domain import Seen, look
 from hypervisor_backends.libvirt_errors import failure_of
-from hypervisor_backends.libvirt_lifecycle import lookup
+from hypervisor_backends.libvirt_measuring import Measured, measured, with_hardware
 from hypervisor_backends.libvirt_seeds import forget_with_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, NoResult, Then, Workers
@@ -156,14 +156,14 @@ class LibvirtHost:
         self.arm(life, "look", seconds, lambda: self.look(life))
 
     def measure(self, life: Life) -> None:
-        """Learn how much memory it has now."""
-        work = self.bound(lambda connection: lookup(connection, life.uuid).info()[1])
+        """Learn how much memory and which devices it has now."""
 
         def end(result: object) -> None:
-            if isinstance(result, int):
-                life.memory_bytes = result * 1024
+            if isinstance(result, Measured):
+                life.memory_bytes = result.memory_bytes
+                life.spec = with_hardware(life.spec, result.hardware)
 
-        self.workers.run(work, LOOK_BUDGET_S, end)
+        self.workers.run(self.bound(partial(measured, uuid=life.uuid)), LOOK_BUDGET_S, end)
 
     # ------------------------------------------------------------ timers and answers
 
