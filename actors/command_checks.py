@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from actors.task_requests import domain_request, host_request
+from hypervisor_backends.fence_names import check_names
 from olvm.model import messages as m
 from olvm.model.errors import BadInput
 from olvm.model.host_tasks import host_task_timeout_s
@@ -35,7 +36,7 @@ AFFINITY_PRIORITY_MAX = 1_000.0
 # The types of fence devices, by the backend of the host that they switch.
 FENCE_TYPES_BY_BACKEND = {"simulated": ("simulated",)}
 # Those of real hosts are the distribution's fence agents, with their prefix or without; which there are is known on
-# the hosts that will use them.
+# the hosts that will use them. Where the engine's machine has one, the gateway has asked it what it takes.
 FENCE_AGENT = re.compile(r"(fence_)?[a-z0-9][a-z0-9_]{1,40}")
 
 
@@ -132,12 +133,20 @@ def _fence_device(what: str, backend: str, device: Mapping[str, str | int | floa
             raise BadInput(
                 f"{what}: fence device type {kind!r} is not the name of a fence agent, as in fence_ipmilan"
             )
+        _fence_names(what, device)
         return
     if kind not in known:
         raise BadInput(
             f"{what}: fence device type {kind!r} is not known for backend {backend}; "
             f"each device needs a type of: {', '.join(known) or 'none yet'}"
         )
+
+
+def _fence_names(what: str, device: Mapping[str, str | int | float | bool]) -> None:
+    try:
+        check_names(device)
+    except BadInput as error:
+        raise BadInput(f"{what}: {error.message}") from error
 
 
 def host_task(command: m.HostTask) -> None:

@@ -25,6 +25,8 @@ from actors.pam_accounts import PamAccounts
 from actors.silo import Records, Silo
 from actors.verifiers import Verifiers
 from actors.wire import Envelope
+from hypervisor_backends.fence_names import check_names
+from hypervisor_backends.fence_options import check_options
 from olvm.model import client_protocol as p
 from olvm.model import messages as m
 from olvm.model.errors import BadInput, Denied, OlvmError
@@ -123,6 +125,9 @@ class Gateway:
     def handle(self, connection: Connection, request: p.Request) -> None:
         ask, number = request.ask, request.number
         match ask:
+            case p.Do(command=m.AddHost(backend="libvirt", fence_devices=[_, *_])):
+                # Fence agents are asked what they take, which takes a moment.
+                self._read(connection, number, lambda: self._do(connection, number, ask))
             case p.Do():
                 self._on_do(connection, number, ask)
             case p.Watch():
@@ -153,21 +158,24 @@ class Gateway:
         self._silo.post(Envelope("engine", sender, sender, "", message))
 
     def _on_do(self, connection: Connection, number: int, ask: p.Do) -> None:
-        command = ask.command
         try:
-            # A silo is named after its host or machine, and a file after the silo: no name goes there unchecked.
-            _check_open(command)
-            if isinstance(command, m.AddHost):
-                _check_names("host", command.name, command.silo)
-                silo = self._infrastructure.silo_for_host(command)
-                command = msgspec.structs.replace(command, silo=silo)
-            elif isinstance(command, m.CreateVm):
-                _check_names("vm", command.name, command.silo)
-                silo = self._infrastructure.silo_for_vm(command)
-                command = msgspec.structs.replace(command, silo=silo)
+            self._do(connection, number, ask)
         except OlvmError as error:
             _refuse(connection, number, error)
-            return
+
+    def _do(self, connection: Connection, number: int, ask: p.Do) -> None:
+        command = ask.command
+        # A silo is named after its host or machine, and a file after the silo: no name goes there unchecked.
+        _check_open(command)
+        if isinstance(command, m.AddHost):
+            _check_names("host", command.name, command.silo)
+            _check_fence_devices(command)
+            silo = self._infrastructure.silo_for_host(command)
+            command = msgspec.structs.replace(command, silo=silo)
+        elif isinstance(command, m.CreateVm):
+            _check_names("vm", command.name, command.silo)
+            silo = self._infrastructure.silo_for_vm(command)
+            command = msgspec.structs.replace(command, silo=silo)
         self._submit(connection, number, ask, command)
 
     def _submit(
@@ -357,6 +365,18 @@ def _check_open(command: m.Command | m.TrustedCommand) -> None:
             "who is logged on, or gets a password, is authenticated first; use `olvm vm logon VM --user USER` and "
             "`olvm user password USER`"
         )
+
+
+def _check_fence_devices(command: m.AddHost) -> None:
+    """Before anything of it is in a journal: a device may come with its password."""
+    if command.backend != "libvirt":
+        return
+    for device in command.fence_devices:
+        try:
+            check_names(device)
+            check_options(device)
+        except BadInput as error:
+            raise BadInput(f"host {command.name}: {error.message}") from error
 
 
 def _check_names(kind: str, name: str, silo: str) -> None:

@@ -241,6 +241,7 @@ class DomainBook:
         domain.lease_taken = True  # if it has one; leaving what is not held works
         domain.leased = found.leased
         domain.vcpus, domain.memory_bytes = found.vcpus, found.memory_bytes
+        domain.hardware = found.hardware or domain.hardware  # a backend may not say
         domain.boot_id = self.record.boot_id
         self.stand(domain, VmStatus(found.status), found.pause_code, turn)
 

@@ -33,6 +33,7 @@ from hypervisor_backends.protocol import (
     StartDomain,
 )
 from olvm.model.errors import OlvmError
+from olvm.model.hardware import Hardware
 from olvm.model.messages import CallEnded, ConsoleTicket, DomainHappened
 
 
@@ -46,6 +47,8 @@ class FoundDomain(msgspec.Struct, frozen=True, array_like=True):
     leased: bool = False
     vcpus: int = 0
     memory_bytes: int = 0
+    # For an agent that knows nothing of the machine: in answers to `ListDomains` alone. It may lack the seed.
+    hardware: Hardware | None = None
 
 
 class OpenHost(msgspec.Struct, frozen=True):
@@ -192,7 +195,7 @@ class HypervisorPort:
         if isinstance(result, CallFailed):
             message = CallEnded(tag, False, result.message.encode(), result.code, result.outcome_known)
         elif isinstance(result.value, DomainList):
-            message = CallEnded(tag, True, msgspec.msgpack.encode(_found(result.value.domains)))
+            message = CallEnded(tag, True, msgspec.msgpack.encode(_found(result.value.domains, whole=True)))
         elif isinstance(result.value, IncomingAddress):
             message = CallEnded(tag, True, result.value.uri.encode())
         elif isinstance(result.value, MigrationStatistics):
@@ -308,7 +311,8 @@ def _guests(facts: bytes, domains: list[DomainStatistics]) -> list[tuple[str, in
     ]
 
 
-def _found(domains: Iterable[DomainState]) -> dict[str, FoundDomain]:
+def _found(domains: Iterable[DomainState], *, whole: bool = False) -> dict[str, FoundDomain]:
+    """`whole`: with the hardware, which is too much to be told each time that a host is looked at."""
     return {
         domain.vm_id: FoundDomain(
             domain.epoch,
@@ -318,6 +322,7 @@ def _found(domains: Iterable[DomainState]) -> dict[str, FoundDomain]:
             domain.leased,
             domain.vcpus,
             domain.memory_bytes,
+            domain.hardware if whole else None,
         )
         for domain in domains
     }

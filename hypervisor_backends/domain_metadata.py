@@ -1,5 +1,8 @@
 """What a domain's XML says of the machine that it is: id, epoch, name, lease, and the spec that it was made from.
 
+The cloud-init seed of a spec is left out: it may hold passwords, and whoever may read a domain's XML may read this. An
+agent that has nothing but this knows its machine without one (docs/decisions/0020).
+
 Decides the element in our own namespace by which an agent that lost its journal knows its machines again. Must not know
 libvirt: it reads and writes text. XML that is foreign, edited by hand or garbled is nobody's machine, never an error.
 """
@@ -50,6 +53,10 @@ def new_metadata(vm_id: str, epoch: int, spec: DomainSpec, powered_on_ns: int) -
     )
 
 
+def without_seed(spec: DomainSpec) -> DomainSpec:
+    return msgspec.structs.replace(spec, hardware=msgspec.structs.replace(spec.hardware, cloud_init=None))
+
+
 def domain_uuid(vm_id: str) -> str:
     """libvirt's UUID of a machine: its id where that is one in form, else a digest of it."""
     return vm_id if _UUID.fullmatch(vm_id) else str(uuid.uuid5(_UUID_NAMESPACE, vm_id))
@@ -68,7 +75,8 @@ def metadata_element(metadata: DomainMetadata) -> ET.Element:
     if metadata.powered_on_ns:
         element.set("poweredOn", str(metadata.powered_on_ns))
     # ASCII alone: JSON's escapes carry what XML has no characters for.
-    ET.SubElement(element, _SPEC).text = json.dumps(msgspec.to_builtins(metadata.spec), sort_keys=True)
+    told = msgspec.to_builtins(without_seed(metadata.spec))
+    ET.SubElement(element, _SPEC).text = json.dumps(told, sort_keys=True)
     return element
 
 

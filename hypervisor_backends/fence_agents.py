@@ -45,7 +45,7 @@ NOISE = re.compile(
 def check_device(device: Settings, directory: Path = AGENTS) -> None:
     """Whether the device could ever work: its agent, its options, and what the agent itself thinks of them.
 
-    Asks nothing of the device. Raises `BadInput`. Cost: half a second, twice; blocks.
+    For the host that will ask it. Asks nothing of the device. Raises `BadInput`. Cost: half a second, twice; blocks.
     """
     prepared = prepare(device, directory)
     if "validate-all" not in prepared.agent.actions:

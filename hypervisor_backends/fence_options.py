@@ -1,13 +1,13 @@
 """What a fence device's settings mean to its agent: which options there are, which are lacking, what goes to stdin.
 
 The agent itself says what it takes (`-o metadata`, read once for each file). An option that it does not know is refused
-here: it would be ignored there, and written to the system log with its value. So are options that are ours to give,
-that write what is secret to a file, or that run a program: a device's settings come from whoever may add hosts, and
-agents run as root.
+here: it would be ignored there, and written to the system log with its value. So are options that may not be given at
+all (`fence_names.py`).
 
 Secrets: any option may be given as `<option>_file`, the path of a file that only its owner can read and whose first
-line is the value. It is read on the host that asks the device, at each call, and is in no journal. Must not know
-processes but for the agent's metadata, nor when what is asked.
+line is the value. It is read on the host that asks the device, at each call, and is in no journal. A device that is
+added with a host must give its secrets so; those of older journals are still passed on. Must not know processes but for
+the agent's metadata, nor when what is asked.
 """
 
 from __future__ import annotations
@@ -16,30 +16,24 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
 
+from hypervisor_backends.fence_names import FILE, OURS, REFUSED, SECRET, may_be_given
 from hypervisor_backends.fence_process import INPUT_BYTES_MAX, run_agent
 from olvm.model.errors import BadInput
 
 Setting = str | int | float | bool
 Settings = Mapping[str, Setting]
+Reader = Callable[["Agent", str, Setting], str]
 
 AGENTS = Path("/usr/sbin")
 METADATA_WITHIN_S = 30.0  # some import half a cloud for it
 SECRET_BYTES_MAX = 4096
-FILE = "_file"
 TYPE = re.compile(r"(fence_)?([a-z0-9][a-z0-9_]{0,60})")
-OURS = ("type", "name")  # of a device, and no option of its agent
-# The action is ours; the others end an agent before it acts, or write what it is told, passwords too.
-REFUSED = frozenset(
-    {"action", "option", "help", "version", "verbose", "verbose_level", "debug", "debug_file"}
-)
-RUNS_A_PROGRAM = re.compile(r"(?!api_path$).*_(path|script)|exec")
-SECRET = re.compile(r".*(pass|secret|token|key|community|_kg)")
 NO_POWER = {
     "fence_ack_manual": "it asks a person",
     "fence_dummy": "it does nothing and says that it worked",
@@ -80,8 +74,21 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def prepare(device: Settings, directory: Path = AGENTS) -> Prepared:
+def check_options(device: Settings, directory: Path = AGENTS) -> bool:
+    """Whether this machine has the agent; if so its options were held against it, all but what secret files hold.
+
+    Those are on the hosts that ask the device. Raises `BadInput`. Cost: some 0.3 s the first time; blocks.
+    """
+    name = _agent_name(device)
+    if name and name not in NO_POWER and not (directory / name).is_file():
+        return False
+    prepare(device, directory, _stand_in)
+    return True
+
+
+def prepare(device: Settings, directory: Path = AGENTS, read: Reader | None = None) -> Prepared:
     """Raises `BadInput`. Blocks: reads files, and runs the agent the first time."""
+    read = read or _read_secret
     agent = agent_of(device, directory)
     given = {name: value for name, value in device.items() if name not in OURS}
     values: dict[str, str] = {}
@@ -92,7 +99,7 @@ def prepare(device: Settings, directory: Path = AGENTS) -> Prepared:
             raise BadInput(
                 f"fence device {agent.name}: option {target} is given twice, as {name} too; give it once"
             )
-        text = _read_secret(agent, name, value) if target != name else _text(agent, name, value)
+        text = read(agent, name, value) if target != name else _text(agent, name, value)
         if target != name or SECRET.match(target):
             secrets.append(text)
         if not _is_left_out(agent.options[target], text):
@@ -108,20 +115,25 @@ def prepare(device: Settings, directory: Path = AGENTS) -> Prepared:
 
 def agent_of(device: Settings, directory: Path) -> Agent:
     """`type` is the agent's name, with or without `fence_`."""
-    kind = device.get("type", "")
-    matched = TYPE.fullmatch(kind) if isinstance(kind, str) else None
-    name = f"fence_{matched[2]}" if matched else ""
+    kind, name = device.get("type", ""), _agent_name(device)
     path = directory / name
-    if not matched or not os.access(path, os.X_OK) or not path.is_file():
-        raise BadInput(
-            f"fence device has the unknown type {kind!r}: there is no fence agent {name or kind!r} in {directory}; "
-            f"there are {', '.join(agents_in(directory)) or 'none'} (Debian: apt install fence-agents)"
-        )
     if name in NO_POWER:
         raise BadInput(
             f"fence device {name} proves nothing about a host's power: {NO_POWER[name]}; use another one"
         )
+    if not name or not os.access(path, os.X_OK) or not path.is_file():
+        raise BadInput(
+            f"fence device has the unknown type {kind!r}: there is no fence agent {name or kind!r} in {directory}; "
+            f"there are {', '.join(agents_in(directory)) or 'none'} (Debian: apt install fence-agents)"
+        )
     return _described(path, path.stat().st_mtime_ns)
+
+
+def _agent_name(device: Settings) -> str:
+    """Empty: its type names no agent."""
+    kind = device.get("type", "")
+    matched = TYPE.fullmatch(kind) if isinstance(kind, str) else None
+    return f"fence_{matched[2]}" if matched else ""
 
 
 def agents_in(directory: Path = AGENTS) -> list[str]:
@@ -190,7 +202,7 @@ def _target(agent: Agent, name: str) -> str:
             f"fence device {agent.name} has no option {name!r}; there are {', '.join(_allowed(agent))}, "
             f"and each with {FILE} for the file that holds it"
         )
-    if not _may_be_given(target):
+    if not may_be_given(target):
         raise BadInput(
             f"fence device {agent.name}: option {name} is not for a device's settings; leave it out "
             f"(a password may stand in a file that password{FILE} names)"
@@ -198,13 +210,9 @@ def _target(agent: Agent, name: str) -> str:
     return target
 
 
-def _may_be_given(name: str) -> bool:
-    return name not in REFUSED and not RUNS_A_PROGRAM.fullmatch(name)
-
-
 def _allowed(agent: Agent) -> list[str]:
     return sorted(
-        name for name, option in agent.options.items() if _may_be_given(name) and option.canonical == name
+        name for name, option in agent.options.items() if may_be_given(name) and option.canonical == name
     )
 
 
@@ -234,13 +242,23 @@ def _is_left_out(option: Option, text: str) -> bool:
     return option.kind == "boolean" and text.lower() in FALSE and option.default not in TRUE
 
 
+def _path(agent: Agent, name: str, value: Setting) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise BadInput(f"fence device {agent.name}: {name} {value} is not the absolute path of a file")
+    return value
+
+
+def _stand_in(agent: Agent, name: str, value: Setting) -> str:
+    """For what stands in a file that is not here."""
+    return _path(agent, name, value)
+
+
 def _read_secret(agent: Agent, name: str, value: Setting) -> str:
     """The first line of the file. The message of an error never has what is in it."""
-    what = f"fence device {agent.name}: {name} {value}"
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise BadInput(f"{what} is not the absolute path of a file")
+    path = _path(agent, name, value)
+    what = f"fence device {agent.name}: {name} {path}"
     try:
-        descriptor = os.open(value, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise BadInput(f"{what} cannot be read on the host that asks the device: {error.strerror}") from error
     with open(descriptor, "rb") as file:
@@ -248,7 +266,7 @@ def _read_secret(agent: Agent, name: str, value: Setting) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise BadInput(f"{what} is not a file")
         if status.st_mode & 0o077:
-            raise BadInput(f"{what} can be read by others; run chmod 600 {value}")
+            raise BadInput(f"{what} can be read by others; run chmod 600 {path}")
         data = file.read(SECRET_BYTES_MAX + 1)
     try:
         line = data.decode().split("\n", 1)[0].removesuffix("\r")

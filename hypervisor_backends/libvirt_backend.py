@@ -7,6 +7,7 @@ nothing is locked.
     libvirt_backend      the port: dispatch, refusals that need no machine
       libvirt_session      connect, lose, come back; what a survey means
       libvirt_calls        begin, run, end            libvirt_lifecycle     the calls themselves
+      libvirt_suspension   memory to a file
       libvirt_departures   migrations                 libvirt_migration     the calls themselves
       libvirt_sampling     the rhythm of measuring    libvirt_statistics    numbers into oVirt's words
         libvirt_host         lanes, looks, failures
@@ -44,12 +45,17 @@ from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from hypervisor_backends.protocol import (
     FEATURE_BY_REQUEST,
     ArmWatchdog,
+    AttachDisk,
+    AttachNic,
     BulkStatistics,
     CallFailed,
     CallGuest,
     CallResult,
     CallSucceeded,
     Capabilities,
+    ChangeMedium,
+    DetachDisk,
+    DetachNic,
     DomainList,
     DomainRequest,
     DomainState,
@@ -63,6 +69,8 @@ from hypervisor_backends.protocol import (
     PlugMemory,
     PrepareIncoming,
     RestoreDomain,
+    SetCpuQuota,
+    SetNicLink,
     SetVcpus,
     StartDomain,
     UnplugMemory,
@@ -72,6 +80,17 @@ from olvm.model.errors import OlvmError
 
 DOMAIN_TASKS: tuple[type[DomainRequest], ...] = get_args(DomainTask)
 HOST_TASKS = get_args(HostTask)
+CHANGES_HARDWARE = (
+    PlugMemory,
+    UnplugMemory,
+    AttachDisk,
+    DetachDisk,
+    ChangeMedium,
+    AttachNic,
+    DetachNic,
+    SetNicLink,
+    SetCpuQuota,
+)
 UNREACHABLE = "kvm_not_running"  # of olvm.model.host_problems
 
 
@@ -87,6 +106,7 @@ class LibvirtHypervisor:
         *,
         workers: Workers | None = None,
         timers: Timers | None = None,
+        guests_of: Callable[[LibvirtHost, Post], Guests] | None = None,
     ) -> None:
         """`post` runs a function on the owner's thread, from any thread; `clock_ns` is monotonic, in ns since 1970."""
         self.name = name
@@ -95,13 +115,13 @@ class LibvirtHypervisor:
         self._workers = workers or ThreadWorkers(name, post, self._timers, settings.workers_lost_max)
         self._host = LibvirtHost(name, settings, self._timers, self._workers)
         self._book = self._host.book
-        self._guests: Guests = (
-            NoGuests() if settings.uri.startswith("test:") else LibvirtGuests(self._host, post)
-        )
+        if guests_of is None:
+            guests_of = _no_guests if settings.uri.startswith("test:") else LibvirtGuests
+        self._guests = guests_of(self._host, post)
         self._xml = XmlMaker(clock_ns)
         self._leases = LeaseGuard(self._host)
         self._calls = Calls(self._host, self._xml, self._guests, self._leases)
-        self._departures = Departures(self._host, self._calls, self._xml)
+        self._departures = Departures(self._host, self._calls, self._xml, self._guests)
         self._sampling = Sampling(self._host, self._guests)
         self._session = Session(self._host, post, self._on_event)
         self._session.on_connected = self._on_connected
@@ -109,6 +129,9 @@ class LibvirtHypervisor:
         self._book.on_started = self._on_started
         self._book.on_booting = self._on_booting
         self._book.on_ended = self._on_ended
+        self._book.on_resumed = lambda life, event, failure: self._guests.tell_after(
+            life, event, failure=failure
+        )
         self._book.was_killed = self._leases.has_killed
         self._closed = False
         self._session.connect()
@@ -269,7 +292,7 @@ class LibvirtHypervisor:
     def _remember(self, request: DomainTask, life: Life) -> None:
         if isinstance(request, SetVcpus):
             life.vcpus = request.vcpus
-        elif isinstance(request, PlugMemory | UnplugMemory):
+        elif isinstance(request, CHANGES_HARDWARE):
             self._host.measure(life)
 
     def _on_host_task(self, request: HostTask, done: Done) -> None:
@@ -353,3 +376,7 @@ class LibvirtHypervisor:
         self._calls.answer_ended(life)
         self._departures.answer_ended(life)
         self._host.forget(life, FORGET_BUDGET_S)
+
+
+def _no_guests(_host: LibvirtHost, _post: Post) -> Guests:
+    return NoGuests()

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hypervisor_backends.libvirt_domain import Found, Seen, end_of
+from hypervisor_backends.libvirt_outgoing import Outgoing
 from hypervisor_backends.protocol import (
     Cancel,
     DomainEvent,
@@ -25,7 +26,6 @@ from hypervisor_backends.protocol import (
     DomainStatus,
     Done,
     ExitReason,
-    MigrateDomain,
     PauseCode,
 )
 from hypervisor_backends.simulated_outbox import Outbox
@@ -33,21 +33,6 @@ from hypervisor_backends.simulated_outbox import Outbox
 End = tuple[DomainEventKind, ExitReason, str]
 # QEMU tells a reset more than once for one reboot of a Linux guest (measured: three times within a second).
 REBOOT_ECHO_NS = 3_000_000_000
-
-
-class Outgoing:
-    """A migration from here. `end` is the request's `done`."""
-
-    __slots__ = ("cancelled", "downtime_ms", "end", "no_way_back", "post_copy", "request", "unknown")
-
-    def __init__(self, request: MigrateDomain, end: Done) -> None:
-        self.request = request
-        self.end: Done | None = end  # None once it was answered
-        self.downtime_ms = request.downtime_ms
-        self.post_copy = False  # the target has been seen to run
-        self.no_way_back = False  # it was told to run
-        self.cancelled = False  # asked to be given up
-        self.unknown = False  # its call ended without an answer; the next look decides
 
 
 class Life:
@@ -139,6 +124,7 @@ class Life:
             monitor_responds=self.responds,
             started_ns=self.started_ns,
             leased=self.leased,
+            hardware=self.spec.hardware,
         )
 
     def cancel_timer(self, name: str) -> None:
@@ -158,6 +144,8 @@ class Book:
         self.on_started: Callable[[Life], None] = _ignore
         self.on_ended: Callable[[Life], None] = _ignore
         self.on_booting: Callable[[Life], None] = _ignore
+        # The guest goes on where it stood: after a restore, an arrival, or a migration from here that came to nothing.
+        self.on_resumed: Callable[[Life, str, bool], None] = lambda _life, _event, _failure: None
         self.was_killed: Callable[[Life], bool] = lambda _life: False  # by the host's watchdog
         self.on_lost_in_post_copy: Callable[[Life], None] = _ignore
 
@@ -182,7 +170,7 @@ class Book:
     def started(self, life: Life, number: int, started_ns: int, message: str) -> None:
         """The process runs. `restoring_state` and arrivals are up at once, a boot waits for the guest."""
         assert life.started_ns is None
-        was_boot = life.status == "wait_for_launch"
+        was_boot, was_saved = life.status == "wait_for_launch", life.status == "restoring_state"
         life.number = number
         life.started_ns = started_ns or self._now_ns()
         life.powered_on_ns = life.powered_on_ns or life.started_ns
@@ -194,6 +182,7 @@ class Book:
             self.on_booting(life)
         else:
             self.guest_up(life)
+            self.on_resumed(life, "after_hibernation" if was_saved else "after_migration", False)
 
     def adopt(self, life: Life, found: Found) -> None:
         """A machine that ran before this backend was opened: nothing is told of it."""
@@ -276,6 +265,12 @@ class Book:
             life.shutdown_asked = False
             life.status = "up" if life.guest_heard else "powering_up"
 
+    def stays(self, life: Life) -> None:
+        """Its migration from here came to nothing."""
+        outgoing, life.outgoing = life.outgoing, None
+        if outgoing is not None and outgoing.guest_told:
+            self.on_resumed(life, "after_migration", True)
+
     # ------------------------------------------------------------ what was seen
 
     def apply(self, life: Life, seen: Seen) -> None:
@@ -335,7 +330,7 @@ class Book:
 
     def _seen_running(self, life: Life) -> None:
         if life.outgoing is not None and life.outgoing.unknown:
-            life.outgoing = None  # whoever asks finds it as it was before; the call was answered
+            self.stays(life)  # whoever asks finds it as it was before; the call was answered
         if life.status == "paused":
             self.continued(life)
 

@@ -19,6 +19,7 @@ from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched
 from hypervisor_backends.libvirt_processes import end_qemu
+from hypervisor_backends.libvirt_suspension import Suspension
 from hypervisor_backends.libvirt_watchdog import LeaseGuard
 from hypervisor_backends.libvirt_workers import TIMED_OUT
 from hypervisor_backends.libvirt_xml import StartRefused, XmlMaker
@@ -77,6 +78,7 @@ class Calls:
         self._xml = xml
         self._guests = guests
         self._leases = leases
+        self._suspension = Suspension(host, guests, self.answer_waiters)
         host.on_late_start = self._on_begun
 
     # ------------------------------------------------------------ begin
@@ -99,10 +101,7 @@ class Calls:
         life.waiters.append(done)
         settings = self._host.settings
         if is_restore:
-            now_ns = self._host.timers.now_ns()
-            work = partial(
-                lifecycle.restore, uuid=life.uuid, epoch=life.epoch, powered_on_ns=now_ns, settings=settings
-            )
+            work = partial(self._restore, life)
             budget_s = settings.migration_timeout_s
         else:
             work = partial(self._launch, life)
@@ -121,16 +120,22 @@ class Calls:
         xml = self._xml.make(connection, life.vm_id, life.epoch, life.spec)
         return lifecycle.launch(connection, life.uuid, xml, self._host.settings)
 
+    def _restore(self, life: Life, connection: object) -> Launched:
+        """On a worker."""
+        self._xml.make_seed(connection, life.vm_id, life.spec)
+        now_ns, settings = self._host.timers.now_ns(), self._host.settings
+        return lifecycle.restore(connection, life.uuid, life.epoch, now_ns, settings)
+
     def _on_begun(self, life: Life, result: object) -> None:
         if result is TIMED_OUT:  # it stays as it is: its end is told late, or found by a look
-            self._answer_waiters(life, self._host.failure(result, self._host.what("Start", life)))
+            self.answer_waiters(life, self._host.failure(result, self._host.what("Start", life)))
             return
         life.under_way = False
         if not self._book.is_present(life):
             return
         if isinstance(result, Launched):
             life.channel, life.powered_on_ns = result.channel, result.powered_on_ns
-            self._answer_waiters(life, SUCCEEDED)
+            self.answer_waiters(life, SUCCEEDED)
             was_restore = life.status == "restoring_state"
             words = "restored from saved memory" if was_restore else "booting"
             self._book.started(life, result.number, 0, words)
@@ -138,7 +143,7 @@ class Calls:
                 self._destroy(life)
             return
         failure = self._start_failure(life, result)
-        self._answer_waiters(life, failure)
+        self.answer_waiters(life, failure)
         if failure.outcome_known:
             self._book.end(life, ("crashed", ExitReason.LIBVIRT_START_FAILED, failure.message))
         else:
@@ -158,7 +163,7 @@ class Calls:
         can_retry = failure.can_retry or new_code == "start_failed"
         return CallFailed(code=new_code, message=failure.message, can_retry=can_retry)  # type: ignore[arg-type]
 
-    def _answer_waiters(self, life: Life, result: CallSucceeded | CallFailed) -> None:
+    def answer_waiters(self, life: Life, result: CallSucceeded | CallFailed) -> None:
         waiters, life.waiters = life.waiters, []
         for done in waiters:
             self._host.answer(done, result)
@@ -243,7 +248,7 @@ class Calls:
             case RebootDomain():
                 self._on_reboot(request, life, done)
             case SuspendDomain():
-                self._on_suspend(life, done)
+                self._suspension.begin(life, done)
             case DestroyDomain():
                 raise AssertionError("it passes by the lane")
             case _:
@@ -341,30 +346,6 @@ class Calls:
         self._book.ask(life, "reboot_in_progress")
         self._host.arm(life, "obey", 2 * OBEY_S, partial(self._book.stand_again, life))
 
-    # ------------------------------------------------------------ suspend
-
-    def _on_suspend(self, life: Life, done: Done) -> None:
-        settings = self._host.settings
-        self._book.ask(life, "saving_state")
-        life.ending = ("stopped", ExitReason.SAVE_STATE_SUCCEEDED, "memory saved")
-        life.waiters.append(done)
-
-        def end(result: object) -> None:
-            if isinstance(result, Seen) and result.execution != "runs":
-                self._answer_waiters(life, SUCCEEDED)
-                self._book.end(life, life.ending or ("stopped", ExitReason.SAVE_STATE_SUCCEEDED, ""))
-                return
-            failure = self._host.failure(result, self._host.what("SuspendDomain", life))
-            self._answer_waiters(life, failure)
-            if failure.outcome_known:
-                life.ending = None
-                self._book.stand_again(life)
-            if self._book.is_present(life):
-                self._host.look(life)
-
-        work = partial(lifecycle.save, uuid=life.uuid, settings=settings)
-        self._host.call(life, work, settings.migration_timeout_s, end)
-
     # ------------------------------------------------------------ end
 
     def _on_destroy(self, life: Life, done: Done) -> None:
@@ -439,4 +420,4 @@ class Calls:
         """The life is off the book: whoever still waits for it is told."""
         self._answer_doom(life, SUCCEEDED)
         words = f"domain {life.spec.name} ({life.vm_id}) ended on host {self._host.name} meanwhile"
-        self._answer_waiters(life, CallFailed(code="domain_ended", message=words))
+        self.answer_waiters(life, CallFailed(code="domain_ended", message=words))

@@ -6,7 +6,10 @@ comes from them is run on the owner's thread.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import libvirt
 import libvirt_qemu
@@ -15,7 +18,7 @@ from hypervisor_backends.guest_channels import GuestChannels
 from hypervisor_backends.libvirt_book import Life
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.measurements import GuestFacts
-from hypervisor_backends.protocol import CallGuest, CallResult, Cancel, Done
+from hypervisor_backends.protocol import CallFailed, CallGuest, CallResult, Cancel, Done
 from hypervisor_backends.qemu_guest_agent import (
     COMMAND_TIMEOUT_S,
     SOURCE,
@@ -27,12 +30,28 @@ from hypervisor_backends.qemu_guest_agent import (
 from hypervisor_backends.real_time import Post
 from olvm.model.limits import NS_PER_S
 
+log = logging.getLogger("olvm.libvirt")
+
 POLL_PERIOD_S = 5.0
 SHUTDOWN_TIMEOUT_S = 10.0
 # Of all questions of one round to one machine; each has libvirt's own bound too.
 ROUND_BUDGET_S = 30.0
+NOT_HEARD = ("guest_silent", "not_supported")
+
+# After a move or a restore the line is new: the agent is heard with its next heartbeat, and says its version with the
+# one after that. What is told of the move any later would be no news.
+TELL_AFTER_S = 60.0
 
 Answers = list[tuple[str, str]]  # command and answer
+
+
+class _News(NamedTuple):
+    """An event that a guest is to be told of, once it can be."""
+
+    life: Life
+    event: str
+    failure: bool
+    until_ns: int
 
 
 class LibvirtGuests:
@@ -49,6 +68,8 @@ class LibvirtGuests:
         )
         self._poller = QemuGuestAgentPoller()
         self._asked: set[str] = set()  # machines whose agent has a round of questions under way
+        self._news: dict[str, _News] = {}  # by machine: what is not told yet
+        self._telling: set[str] = set()  # machines with news that are on the way
         self._timer: Cancel | None = None
         self._closed = False
         self._again()
@@ -62,9 +83,11 @@ class LibvirtGuests:
     def closed(self, life: Life) -> None:
         self._channels.close_vm(life.vm_id)
         self._poller.end(life.vm_id)
+        self._news.pop(life.vm_id, None)
 
     def booting(self, life: Life) -> None:
         self._channels.booting(life.vm_id)
+        self._news.pop(life.vm_id, None)
         self._poller.begin(life.vm_id, self._host.timers.now_ns())
 
     def speaks(self, vm_id: str) -> bool:
@@ -78,12 +101,14 @@ class LibvirtGuests:
         if life is not None and not self._closed:
             self._host.book.guest_up(life)
             self._host.outbox.drain()
+            self._tell_news(vm_id)
 
     def _on_event(self, vm_id: str, word: str) -> None:
         life = self._host.book.lives.get(vm_id)
         if life is not None and life.started_ns is not None and not self._closed:
             self._host.book.tell(life, "guest_event", word)
             self._host.outbox.drain()
+            self._tell_news(vm_id)  # it may have said its version
 
     # ------------------------------------------------------------------ what it says
 
@@ -101,6 +126,52 @@ class LibvirtGuests:
     def _answer(self, done: Done, result: CallResult) -> None:
         self._host.answer(done, result)
         self._host.outbox.drain()
+
+    # ------------------------------------------------------------------ before and after a move or a rest
+
+    def prepare(self, life: Life, event: str, then: Callable[[], None]) -> None:
+        def on_over(result: CallResult) -> None:
+            if self._closed:
+                return
+            _log(life, event, result)
+            then()
+            self._host.outbox.drain()
+
+        timeout_s = self._host.settings.guest_hooks_timeout_s
+        self._channels.notify_lifecycle(
+            life.vm_id, event, timeout_s, lambda result: self._post(lambda: on_over(result))
+        )
+
+    def tell_after(self, life: Life, event: str, *, failure: bool = False) -> None:
+        until_ns = self._host.timers.now_ns() + int(TELL_AFTER_S * NS_PER_S)
+        self._news[life.vm_id] = _News(life, event, failure, until_ns)
+        self._tell_news(life.vm_id)
+
+    def _tell_news(self, vm_id: str) -> None:
+        news = self._news.get(vm_id)
+        if news is None or vm_id in self._telling or self._closed:
+            return
+        if self._host.timers.now_ns() > news.until_ns:
+            del self._news[vm_id]
+            return
+        self._telling.add(vm_id)
+        timeout_s = self._host.settings.guest_hooks_timeout_s
+        self._channels.notify_lifecycle(
+            vm_id,
+            news.event,
+            timeout_s,
+            lambda result: self._post(lambda: self._on_told(vm_id, news, result)),
+            failure=news.failure,
+        )
+
+    def _on_told(self, vm_id: str, news: _News, result: CallResult) -> None:
+        self._telling.discard(vm_id)
+        is_heard = not (isinstance(result, CallFailed) and result.outcome_known and result.code in NOT_HEARD)
+        if self._news.get(vm_id) is not news:
+            self._tell_news(vm_id)  # what came in its place meanwhile
+        elif is_heard:
+            del self._news[vm_id]
+            _log(news.life, news.event, result)
 
     # ------------------------------------------------------------------ QEMU's agent
 
@@ -165,6 +236,12 @@ def _ask_all(connection: libvirt.virConnect, *, uuid: str, commands: list[str]) 
             break
         answers.append((command, said))
     return answers
+
+
+def _log(life: Life, event: str, result: CallResult) -> None:
+    """Hooks are the guest's affair, and what goes wrong with them stops nothing here."""
+    if isinstance(result, CallFailed):
+        log.info("machine %s: its guest's hooks of %s: %s", life.spec.name, event, result.message)
 
 
 def _ignore(_: CallResult) -> None:

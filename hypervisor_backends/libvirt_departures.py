@@ -8,6 +8,8 @@ source is looked at, and only what is seen there is answered. Rules:
 3. It is off by migration: it was handed over, whatever the error says.
 4. It cannot be looked at: the answer is "unknown", and the machine stays `migrating_from` until it can be.
 5. A target ends what arrives and was not prepared.
+6. libvirt is asked once the guest has run its hooks, or had its time for them. Until then nothing has moved: a cancel
+   is the end, and statistics are zero.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TypeAlias, assert_never
 
+import msgspec
+
 from hypervisor_backends import libvirt_migration as migration
-from hypervisor_backends.libvirt_book import End, Life, Outgoing
-from hypervisor_backends.libvirt_calls import SUCCEEDED, Calls
+from hypervisor_backends.libvirt_book import End, Life
+from hypervisor_backends.libvirt_calls import GUEST_RUNS, SUCCEEDED, Calls
 from hypervisor_backends.libvirt_domain import Seen, look
+from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost, Work
 from hypervisor_backends.libvirt_migration import Handed
+from hypervisor_backends.libvirt_outgoing import Outgoing
 from hypervisor_backends.libvirt_workers import TIMED_OUT
 from hypervisor_backends.libvirt_xml import StartRefused, XmlMaker
 from hypervisor_backends.protocol import (
@@ -49,11 +55,12 @@ ENDED_ELSEWHERE: End = ("stopped", ExitReason.MIGRATION_SUCCEEDED, "migrated to 
 
 
 class Departures:
-    def __init__(self, host: LibvirtHost, calls: Calls, xml: XmlMaker) -> None:
+    def __init__(self, host: LibvirtHost, calls: Calls, xml: XmlMaker, guests: Guests) -> None:
         self._host = host
         self._book = host.book
         self._calls = calls
         self._xml = xml
+        self._guests = guests
         host.book.on_lost_in_post_copy = self._on_lost_in_post_copy
 
     # ------------------------------------------------------------ the target
@@ -125,9 +132,12 @@ class Departures:
         if refusal is not None:
             self._host.fail(done, "wrong_state", f"{what} is refused while {refusal}", can_retry=True)
             return
+        if life.outgoing is not None and not life.outgoing.begun:
+            self._while_guest_prepares(request, life, life.outgoing, done)
+            return
         match request:
             case MigrateDomain():
-                self._begin(request, life, done)
+                self._prepare_guest(request, life, done)
             case ChangeMigration():
                 outgoing = self._outgoing(life)
                 outgoing.downtime_ms = request.downtime_ms
@@ -159,6 +169,8 @@ class Departures:
             return None
         if life.outgoing is None or life.outgoing.end is None:
             return "no migration of it is under way"
+        if isinstance(request, StartPostCopy) and not life.outgoing.begun:
+            return "its guest still prepares itself"
         if life.outgoing.no_way_back and isinstance(request, CancelMigration):
             return "its target runs already; wait for the end"
         if isinstance(request, StartPostCopy) and life.outgoing.no_way_back:
@@ -167,9 +179,35 @@ class Departures:
             return "its migration was begun without post-copy; begin it anew with it"
         return None
 
-    def _begin(self, request: MigrateDomain, life: Life, done: Done) -> None:
-        life.outgoing = outgoing = Outgoing(request, done)
+    def _prepare_guest(self, request: MigrateDomain, life: Life, done: Done) -> None:
+        outgoing = Outgoing(request, done)
+        outgoing.guest_told = life.status in GUEST_RUNS  # one that stands still runs no hooks
+        life.outgoing = outgoing
         life.touched += 1
+        if outgoing.guest_told:
+            self._guests.prepare(life, "before_migration", partial(self._begin, life, outgoing))
+        else:
+            self._begin(life, outgoing)
+
+    def _while_guest_prepares(
+        self, request: MigrationRequest, life: Life, outgoing: Outgoing, done: Done
+    ) -> None:
+        if isinstance(request, CancelMigration):
+            outgoing.cancelled = True
+            self._host.answer(done, SUCCEEDED)
+            self._failed(life, outgoing, f"{self._what(life)} was cancelled before anything was sent")
+        elif isinstance(request, ChangeMigration):
+            outgoing.downtime_ms = request.downtime_ms
+            self._host.answer(done, SUCCEEDED)
+        else:
+            value = migration.statistics_of({}, outgoing.downtime_ms, post_copy=False)
+            self._host.answer(done, CallSucceeded(value=value))
+
+    def _begin(self, life: Life, outgoing: Outgoing) -> None:
+        if life.outgoing is not outgoing or not self._book.is_present(life):
+            return  # cancelled, or ended: it was answered
+        outgoing.begun = True
+        request = msgspec.structs.replace(outgoing.request, downtime_ms=outgoing.downtime_ms)
         settings, accelerator = self._host.settings, self._host.capabilities.accelerator
         work = self._host.bound(
             lambda connection: migration.migrate(connection, life.uuid, request, settings, accelerator)
@@ -264,7 +302,7 @@ class Departures:
 
     def _failed(self, life: Life, outgoing: Outgoing, message: str) -> None:
         code: FailureCode = "migration_cancelled" if outgoing.cancelled else "migration_failed"
-        life.outgoing = None
+        self._book.stays(life)
         self._answer(outgoing, CallFailed(code=code, message=message, can_retry=True))
         self._host.look(life)
 

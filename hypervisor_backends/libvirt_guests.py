@@ -5,6 +5,7 @@ A port with one implementation that has nobody to speak to; `LibvirtGuests` puts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from hypervisor_backends.libvirt_book import Life
@@ -33,6 +34,16 @@ class Guests(Protocol):
 
     def call(self, request: CallGuest, done: Done) -> None:
         """`done` comes on the owner's thread."""
+
+    def prepare(self, life: Life, event: str, then: Callable[[], None]) -> None:
+        """Let the guest run its hooks of `before_…`; `then` comes once, on the owner's thread.
+
+        It comes when they are done, at once when nobody there can run them, and in `guest_hooks_timeout_s` at the
+        latest. It does not come when the backend is closed; whoever is called looks whether the life is still there.
+        """
+
+    def tell_after(self, life: Life, event: str, *, failure: bool = False) -> None:
+        """The same with `after_…`, as soon as the guest is heard; nobody waits for it."""
 
     def poll(self) -> None:
         """Now and then: whatever must be asked of guests that do not speak by themselves."""
@@ -63,6 +74,12 @@ class NoGuests:
 
     def call(self, request: CallGuest, done: Done) -> None:
         done(CallFailed(code="guest_silent", message=f"no agent of machine {request.vm_id} can be heard"))
+
+    def prepare(self, life: Life, event: str, then: Callable[[], None]) -> None:  # noqa: ARG002
+        then()
+
+    def tell_after(self, life: Life, event: str, *, failure: bool = False) -> None:
+        """Nobody would hear it."""
 
     def poll(self) -> None:
         """Nobody is there."""

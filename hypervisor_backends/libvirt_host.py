@@ -18,7 +18,8 @@ from hypervisor_backends.libvirt_book import Book, Life
 from hypervisor_backends.libvirt_connection import Link
 from hypervisor_backends.libvirt_domain import Seen, look
 from hypervisor_backends.libvirt_errors import failure_of
-from hypervisor_backends.libvirt_lifecycle import forget, lookup
+from hypervisor_backends.libvirt_measuring import Measured, measured, with_hardware
+from hypervisor_backends.libvirt_seeds import forget_with_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, NoResult, Then, Workers
 from hypervisor_backends.protocol import (
@@ -111,7 +112,7 @@ class LibvirtHost:
         self.outbox.drain()
 
     def forget(self, life: Life, budget_s: float) -> None:
-        """Take away the definition of a life that has ended; `held` tells whether libvirt let go of it."""
+        """Take away the definition and the seed of a life that has ended; `held` tells whether libvirt let go of it."""
 
         def end(result: object) -> None:
             if not isinstance(result, Exception | NoResult):
@@ -119,8 +120,11 @@ class LibvirtHost:
             elif life.uuid in self.held:
                 words = "libvirt still holds the migration that broke, and cannot start this machine again"
                 log.warning("%s: %s; restart libvirtd, its machines go on", self.what("The end", life), words)
+            else:
+                log.info("%s", self.failure(result, self.what("Clearing away", life)).message)
 
-        self.lanes.run(life.vm_id, self.bound(partial(forget, uuid=life.uuid)), budget_s, end)
+        work = partial(forget_with_seed, uuid=life.uuid, host=self.name, settings=self.settings)
+        self.lanes.run(life.vm_id, self.bound(work), budget_s, end)
 
     # ------------------------------------------------------------ looks
 
@@ -152,14 +156,14 @@ class LibvirtHost:
         self.arm(life, "look", seconds, lambda: self.look(life))
 
     def measure(self, life: Life) -> None:
-        """Learn how much memory it has now."""
-        work = self.bound(lambda connection: lookup(connection, life.uuid).info()[1])
+        """Learn how much memory and which devices it has now."""
 
         def end(result: object) -> None:
-            if isinstance(result, int):
-                life.memory_bytes = result * 1024
+            if isinstance(result, Measured):
+                life.memory_bytes = result.memory_bytes
+                life.spec = with_hardware(life.spec, result.hardware)
 
-        self.workers.run(work, LOOK_BUDGET_S, end)
+        self.workers.run(self.bound(partial(measured, uuid=life.uuid)), LOOK_BUDGET_S, end)
 
     # ------------------------------------------------------------ timers and answers
 

@@ -16,13 +16,13 @@ from functools import partial
 import libvirt
 import msgspec
 
-from hypervisor_backends import libvirt_lifecycle as lifecycle
 from hypervisor_backends.libvirt_book import Life
 from hypervisor_backends.libvirt_connection import Link, open_link
 from hypervisor_backends.libvirt_domain import Found, Seen, end_of, survey
 from hypervisor_backends.libvirt_events import LibvirtEvent
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_migration import end_unprepared
+from hypervisor_backends.libvirt_seeds import forget_with_seed, sweep_seeds
 from hypervisor_backends.libvirt_workers import TIMED_OUT
 from hypervisor_backends.protocol import Cancel, Capabilities, DomainEvent
 from hypervisor_backends.real_time import Post
@@ -65,11 +65,16 @@ class Session:
 
     def connect(self) -> None:
         self._timer = None
+        # Without a link nothing new begins meanwhile: whatever needs its files is on the book now, or is found.
+        lives = frozenset(life.uuid for life in self._host.book.lives.values())
         self._host.workers.run(
-            self._open, 2 * self._host.settings.call_timeout_s, self._on_opened, self._on_opened_late
+            partial(self._open, lives),
+            2 * self._host.settings.call_timeout_s,
+            self._on_opened,
+            self._on_opened_late,
         )
 
-    def _open(self) -> Connected:
+    def _open(self, lives: frozenset[str]) -> Connected:
         """On a worker."""
         settings = self._host.settings
         link = open_link(settings, self._tell, self._tell_closed)
@@ -77,6 +82,7 @@ class Session:
             with link.borrowed() as connection:
                 found = survey(connection, settings.root)
                 capabilities = self.measure_host(connection)
+            sweep_seeds(lives | {one.seen.uuid for one in found}, self._host.name, settings)
         except (libvirt.libvirtError, OlvmError, OSError):
             link.close()
             raise
@@ -195,8 +201,9 @@ class Session:
         metadata, seen = one.metadata, one.seen
         if seen.execution == "off":
             self._tell_end(one)
-            work = self._host.bound(lambda connection: lifecycle.forget(connection, seen.uuid))
-            self._host.lanes.run(metadata.vm_id, work, FORGET_BUDGET_S, lambda _result: None)
+            host = self._host
+            work = partial(forget_with_seed, uuid=seen.uuid, host=host.name, settings=host.settings)
+            host.lanes.run(metadata.vm_id, host.bound(work), FORGET_BUDGET_S, lambda _result: None)
             return
         life = Life(metadata.vm_id, seen.uuid, metadata.epoch, metadata.spec, "up")
         life.channel = one.channel

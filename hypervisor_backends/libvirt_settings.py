@@ -18,6 +18,7 @@ LockManager = Literal["", "lockd", "sanlock"]
 
 _POSITIVE = (
     "guest_wait_timeout_s",
+    "guest_hooks_timeout_s",
     "call_timeout_s",
     "migration_timeout_s",
     "statistics_period_s",
@@ -42,7 +43,6 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Plain scalars, as `backend_settings` carries them. Paths are the host's own; `root` is where they begin here."""
 
     uri: str = "qemu:///system"
-    # How the libvirt of other hosts reaches this one, as in qemu+tcp://10.0.0.7/system. Empty: nobody can migrate here.
     # How the libvirt of other hosts reaches this one, as in qemu+tcp://10.0.0.7/system; `{host}` stands for its name.
     # Empty: nobody can migrate here.
     migration_uri: str = "qemu+tcp://{host}/system"
@@ -60,12 +60,15 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     saved_memory_directory: str = "/var/lib/libvirt/qemu/save"  # shared: restored on any host
     pool_directory: str = "/var/lib/libvirt/images"  # of the pool that is made where a host has none
     console_log_directory: str = "/var/log/libvirt/qemu"
-    seed_directory: str = "/var/lib/libvirt/images"  # of cloud-init seeds that the backend makes
+    # Of cloud-init seeds that the backend makes; a directory of their own, for a pool would list them.
+    seed_directory: str = "/var/lib/libvirt/olvm-seeds"
     watchdog_directory: str = "/run/olvm"  # of this machine, not below `root`
     bridge: str = "br0"  # of network cards that name no network
     vnc_listen: str = "127.0.0.1"
     memory_overcommit_percent: int = 100
     guest_wait_timeout_s: float = 60.0  # a guest that no agent speaks for is taken to be up after it
+    # How long a migration or a suspend waits for the guest's hooks; below the target's `incoming_timeout_s`.
+    guest_hooks_timeout_s: float = 10.0
     call_timeout_s: float = 60.0
     # Of the calls that move all of a machine's memory: save, restore, and the time a migration may make no progress.
     migration_timeout_s: float = 3600.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -23,11 +22,11 @@ from hypervisor_backends import libvirt_pools as pools
 from hypervisor_backends import libvirt_snapshots as snapshots
 from hypervisor_backends import libvirt_storage as storage
 from hypervisor_backends import protocol as p
-from hypervisor_backends.cloud_init import seed_iso
 from hypervisor_backends.disk_layers import Unsettled, writable_path
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.domain_xml import XmlContext
 from hypervisor_backends.libvirt_console import set_console_ticket
+from hypervisor_backends.libvirt_seeds import write_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, who
 
@@ -174,7 +173,7 @@ def prepare_start(
         context.xml,
         networks=networks.network_names(connection),
         layer_by_source=layers,
-        seed_path=_write_seed(vm_id, spec, context),
+        seed_path=write_seed(vm_id, spec, context.host, context.settings),
     )
     if spec.hardware.serial_console and context.xml.console_log_directory:
         here = context.settings.path_here(context.xml.console_log_directory)
@@ -199,25 +198,6 @@ def _layers(spec: p.DomainSpec, context: TaskContext) -> dict[str, str]:
         for disk in spec.hardware.disks
         if disk.device == "disk" and (layer := writable_path(disk.source, here)) != disk.source
     }
-
-
-def _write_seed(vm_id: str, spec: p.DomainSpec, context: TaskContext) -> str:
-    """The path of the machine's seed. Its name holds a digest of what is in it, so one that is there is right."""
-    cloud_init = spec.hardware.cloud_init
-    if cloud_init is None:
-        return ""
-    digest = blake2b(spec.name.encode() + msgspec.msgpack.encode(cloud_init), digest_size=6).hexdigest()
-    stem = f"{domain_uuid(vm_id)}-seed-"
-    path = f"{context.settings.seed_directory.rstrip('/')}/{stem}{digest}.iso"
-    here = Path(context.settings.path_here(path))
-    if not here.exists():
-        here.parent.mkdir(parents=True, exist_ok=True)
-        fresh = here.with_name(here.name + ".new")
-        fresh.write_bytes(seed_iso(vm_id, spec.name, cloud_init))
-        # It may hold what only the machine is to know.
-        fresh.chmod(0o600)
-        fresh.replace(here)
-    return path
 
 
 def _make_lease_file(vm_id: str, context: TaskContext) -> None:

@@ -11,6 +11,7 @@ import libvirt
 
 from hypervisor_backends.domain_xml import domain_xml
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, plain_xml
+from hypervisor_backends.libvirt_seeds import write_seed
 from hypervisor_backends.libvirt_task_context import TaskContext
 from hypervisor_backends.libvirt_tasks import prepare_start
 from hypervisor_backends.protocol import CallFailed, DomainSpec
@@ -43,3 +44,8 @@ class XmlMaker:
         if isinstance(prepared, CallFailed):
             raise StartRefused(prepared)
         return domain_xml(vm_id, epoch, prepared.spec, prepared.xml, self._clock_ns())
+
+    def make_seed(self, connection: libvirt.virConnect, vm_id: str, spec: DomainSpec) -> None:
+        """Before a restore, whose XML names the seed: another host may have had it. Raises as `make` does."""
+        if connection.getType() != TEST_DRIVER:
+            write_seed(vm_id, spec, self.task_context.host, self.task_context.settings)

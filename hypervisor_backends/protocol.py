@@ -627,6 +627,8 @@ class DomainState(msgspec.Struct, frozen=True, kw_only=True):
     monitor_responds: bool = True
     started_ns: int | None = None  # None until the hypervisor process runs
     leased: bool = False
+    # As it is now, with what was plugged; None: the backend does not say. It may lack the cloud-init seed.
+    hardware: Hardware | None = None
 
 
 class DomainList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):

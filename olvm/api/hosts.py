@@ -142,7 +142,8 @@ class Hosts(Table[HostRecord]):
             backend_settings: of `SimulatedConfig` or `LibvirtSettings`.
             power_management: the simulated fence device can switch it, so that it can be fenced.
             fence_devices: what else can switch it, tried in order; each has a "type". They go before
-                `power_management`.
+                `power_management`. A secret of a real one stands in a file of mode 600 on the hosts that may ask it,
+                as in `password_file="/etc/olvm/kvm01"`.
             kdump: its kernel tells when it crashed and writes a dump, which is waited for before fencing.
             wait: False returns when the registration is durable.
 

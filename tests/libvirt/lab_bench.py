@@ -34,6 +34,7 @@ from tests.unit.hypervisor_backends.bench import Bench, RealClock, address_of, m
 
 MIB = 1024 * 1024
 SECTOR = 512
+CALM_S = 2.0  # after the guest's agent has told everything
 # sti; xor ax,ax; mov es,ax; again: hlt; mov ax,0x301; mov bx,0x7c00; mov cx,2; mov dh,0; int 0x13; jmp again
 BOOT_CODE = bytes.fromhex("FB31C08EC0F4B80103BB007CB90200B600CD13EBF0")
 IN_TRANSIT = frozenset(
@@ -65,10 +66,11 @@ class LabBench(Bench):
         self.settings = libvirt_settings_from(
             {
                 **host.settings,
-                "seed_directory": str(lab.shared / "images"),
+                "seed_directory": str(lab.shared / "seeds"),
                 "guest_wait_timeout_s": 0.3,
                 "statistics_period_s": 2.0,
                 "incoming_timeout_s": 3.0,
+                "guest_hooks_timeout_s": 2.0,
                 "call_timeout_s": 30.0,
                 **settings,
             }
@@ -238,6 +240,17 @@ def migrate(
     source.clock.wait_for(answers)
     source.clock.advance(1)
     return answers[0]
+
+
+def wait_until_calm(bench: LabBench) -> None:
+    """QEMU's TCG may lose writes of a guest that is busy while it moves, as one is that still boots: it panics then."""
+
+    def is_known() -> bool:
+        guest = bench.backend.statistics()[1][0].guest
+        return guest is not None and "olvm 3" in guest.agents
+
+    assert bench.clock.run_until(is_known, 60), bench.console()
+    bench.clock.pass_s(CALM_S)
 
 
 def wait_until_memory_flows(source: LabBench) -> MigrationStatistics:

@@ -28,7 +28,7 @@ from hypervisor_backends.protocol import (
 )
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
-from tests.libvirt.lab_bench import InGuest, LabBench, migrate
+from tests.libvirt.lab_bench import InGuest, LabBench, migrate, wait_until_calm
 from tests.unit.hypervisor_backends.bench import (
     RealClock,
     address_of,
@@ -41,7 +41,6 @@ MIB = 1024 * 1024
 SLOW = (
     8 * MIB
 )  # bytes a second: 192 MiB take long enough for something to break. Only where the copy is given up.
-CALM_S = 2.0  # after the guest's agent has told everything
 
 
 class Journey:
@@ -88,17 +87,6 @@ class Journey:
         assert source.status() == "up"
         assert self.target.backend.domains() == []
         self.check_guest()
-
-
-def wait_until_calm(bench: LabBench) -> None:
-    """QEMU's TCG may lose writes of a guest that is busy while it moves, as one is that still boots: it panics then."""
-
-    def is_known() -> bool:
-        guest = bench.backend.statistics()[1][0].guest
-        return guest is not None and "olvm 3" in guest.agents
-
-    assert bench.clock.run_until(is_known, 60), bench.console()
-    bench.clock.pass_s(CALM_S)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 
 import olvm.lab
 from hypervisor_backends.fence_agents import FenceAgents, check_device
+from hypervisor_backends.fence_options import check_options
 from hypervisor_backends.fencing import FenceAction, FenceAnswer
 from olvm.lab.hosts import Lab
 from olvm.model.errors import BadInput
@@ -124,6 +125,14 @@ def test_device_that_could_never_work_is_refused_when_it_is_checked(
     with pytest.raises(BadInput, match=words):
         check_device(device)
     assert bmc.paths == []
+
+
+@pytest.mark.parametrize("kind", ["ipmilan", "redfish"])
+def test_options_of_a_real_agent_are_held_against_what_it_says_of_itself(kind: str) -> None:
+    device = {"type": kind, "ip": "10.0.0.7", "username": "root", "password_file": "/on/the/proxy"}
+    assert check_options(device)
+    with pytest.raises(BadInput, match="no option 'usrename'"):
+        check_options(device | {"usrename": "root"})
 
 
 # ---------------------------------------------------------------- IPMI

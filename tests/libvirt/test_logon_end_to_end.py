@@ -146,7 +146,7 @@ def place(lab: Lab, debian: DebianImage, tmp_path_factory: pytest.TempPathFactor
 
 
 def furnish(place: Place, lab: Lab, debian: DebianImage) -> None:
-    settings = {**place.host.settings, "seed_directory": str(lab.shared / "images")}
+    settings = {**place.host.settings, "seed_directory": str(lab.shared / "seeds")}
     lab_cluster = place.dc.clusters.create("lab")
     lab_cluster.hosts.add("h1", backend="libvirt", backend_settings=settings)
     hardware = Hardware(

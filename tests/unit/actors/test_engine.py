@@ -93,6 +93,18 @@ REFUSED: dict[str, tuple[m.Command, str]] = {
     "activation with a deadline": (m.HostCommand("H1", "activate", 5.0), "bad_input"),
     "fence device of no type": (add_host("H2", fence_devices=[{"address": "bmc"}]), "bad_input"),
     "fence device of unknown type": (add_host("H2", fence_devices=[{"type": "ipmi"}]), "bad_input"),
+    "fence password": (
+        m.AddHost(
+            "H2",
+            "prod",
+            0,
+            0,
+            silo="host-1",
+            backend="libvirt",
+            fence_devices=[{"type": "ipmilan", "password": "x"}],
+        ),
+        "bad_input",
+    ),
     "many fence devices": (add_host("H2", fence_devices=[{"type": "simulated"}] * 9), "bad_input"),
     "group of no cluster": (group(cluster="nowhere"), "not_found"),
     "group removed from no cluster": (m.RemoveAffinityGroup("apart", "nowhere"), "not_found"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from actors.host_agent_starts import spec_of
 from actors.hypervisor_port import FoundDomain
 from actors.roster import AgentRoster
 from hypervisor_backends.fencing import FenceAnswer
-from hypervisor_backends.protocol import DestroyDomain, ListDomains, StartDomain
+from hypervisor_backends.protocol import DestroyDomain, DomainSpec, ListDomains, StartDomain
 from olvm.model import messages as m
+from olvm.model.hardware import Hardware, NicSpec
 from olvm.model.records import DomainRecord
 from olvm.model.vm_states import VmStatus
-from tests.builders import sent_to, turn
+from tests.builders import GIB, sent_to, turn
 from tests.unit.actors.agent_driving import (
     VM,
     agent,
@@ -300,6 +302,17 @@ def test_agent_without_journal_asked_for_a_machine_that_runs_finds_it_again() ->
     give(one, m.QueryDomain("v1", VM, 3))
     done = give(one, listed("query/v1/3", there("up")))
     assert (told(done), one.domains["v1"].lease_taken) == ([(S.UP, 3, False)], True)
+
+
+def test_agent_without_journal_can_start_what_it_found_as_it_was() -> None:
+    one = agent()
+    hardware = Hardware(nics=(NicSpec(name="nic0"),), vcpus_max=8)
+    found = FoundDomain(3, "up", "", "web", True, 4, 2 * GIB, hardware)
+    give(one, m.QueryDomain("v1", VM, 3))
+    give(one, listed("query/v1/3", {"v1": found}))
+    assert spec_of(one.domains["v1"]) == DomainSpec(
+        name="web", vcpus=4, memory_bytes=2 * GIB, hardware=hardware, leased=True
+    )
 
 
 def test_agent_without_journal_asked_for_a_later_copy_ends_the_older_one_before_it_answers() -> None:

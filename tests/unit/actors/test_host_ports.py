@@ -8,23 +8,27 @@ import msgspec
 import pytest
 
 from actors.fence_port import Fence
-from actors.hypervisor_port import HypervisorPort
+from actors.hypervisor_port import FoundDomain, HostSeen, HypervisorPort, LookAround
 from actors.lease_port import CheckLease, LeaveLease, RenewLease, TakeLease
 from hypervisor_backends.fencing import FenceAnswer
 from hypervisor_backends.measurements import DomainStatistics, HostStatistics
 from hypervisor_backends.protocol import (
     ArmWatchdog,
     CallFailed,
+    CallSucceeded,
     Capabilities,
+    DomainList,
     DomainSpec,
     DomainState,
     Done,
     HypervisorBackend,
     HypervisorRequest,
+    ListDomains,
     Listener,
     StartDomain,
 )
 from olvm.model import messages as m
+from olvm.model.hardware import Hardware
 from tests.unit.actors.host_bench import MEMORY_BYTES, VM, HostBench
 
 
@@ -142,22 +146,18 @@ def test_agent_whose_storage_hangs_says_so_until_it_answers_again(bench: HostBen
     assert agent.leases.problems() == []
 
 
-class Unarmable:
-    """A hypervisor whose watchdog refuses, until it is let; all else is that of `inner`."""
+class Inner:
+    """A hypervisor before another one, which does all that it is not said to do itself."""
 
     def __init__(self, inner: HypervisorBackend) -> None:
         self._inner = inner
-        self.refuses = True
 
     @property
     def capabilities(self) -> Capabilities:
         return self._inner.capabilities
 
     def submit(self, request: HypervisorRequest, done: Done) -> None:
-        if self.refuses and isinstance(request, ArmWatchdog):
-            done(CallFailed(code="lease_expired", message="host H1 was suspended"))
-        else:
-            self._inner.submit(request, done)
+        self._inner.submit(request, done)
 
     def set_listener(self, listener: Listener | None) -> None:
         self._inner.set_listener(listener)
@@ -172,6 +172,18 @@ class Unarmable:
         self._inner.close()
 
 
+class Unarmable(Inner):
+    """Its watchdog refuses, until it is let."""
+
+    refuses = True
+
+    def submit(self, request: HypervisorRequest, done: Done) -> None:
+        if self.refuses and isinstance(request, ArmWatchdog):
+            done(CallFailed(code="lease_expired", message="host H1 was suspended"))
+        else:
+            super().submit(request, done)
+
+
 def test_agent_whose_watchdog_is_not_armed_hears_of_it_with_its_renewals(bench: HostBench) -> None:
     hypervisors = bench.silo.ports["hypervisor"]
     assert isinstance(hypervisors, HypervisorPort)
@@ -184,6 +196,41 @@ def test_agent_whose_watchdog_is_not_armed_hears_of_it_with_its_renewals(bench: 
     watchdog.refuses = False
     bench.run(15)
     assert agents["H1"].leases.problems() == []
+
+
+# ---------------------------------------------------------------------- what runs
+
+
+class Equipped(Inner):
+    """A hypervisor that says what hardware its domains have."""
+
+    hardware = Hardware(vcpus_max=8)
+
+    def domains(self) -> list[DomainState]:
+        return [msgspec.structs.replace(one, hardware=self.hardware) for one in self._inner.domains()]
+
+    def submit(self, request: HypervisorRequest, done: Done) -> None:
+        if isinstance(request, ListDomains):
+            done(CallSucceeded(value=DomainList(domains=tuple(self.domains()))))
+        else:
+            super().submit(request, done)
+
+
+def test_hardware_is_told_to_who_asks_for_the_list_and_not_each_time_that_a_host_is_looked_at(
+    bench: HostBench,
+) -> None:
+    bench.started(leased=False)
+    hypervisors = bench.silo.ports["hypervisor"]
+    assert isinstance(hypervisors, HypervisorPort)
+    hypervisors.backends["vm/v1"] = Equipped(hypervisors.backends["H1"])  # the listener asks for its own
+    hypervisors.submit("vm/v1", ListDomains(), "list")
+    hypervisors.submit("vm/v1", LookAround("vm/v1"), "look")
+    bench.run(1)
+    answers = {one.tag: one.value for one in bench.vm.heard if isinstance(one, m.CallEnded)}
+    listed = msgspec.msgpack.decode(answers["list"], type=dict[str, FoundDomain])
+    looked = msgspec.msgpack.decode(answers["look"], type=HostSeen)
+    assert listed["v1"].hardware == Equipped.hardware
+    assert looked.found["v1"].hardware is None
 
 
 # ---------------------------------------------------------------------- migration

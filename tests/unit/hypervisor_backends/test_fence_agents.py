@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hypervisor_backends.fence_agents import FenceAgents, check_device
-from hypervisor_backends.fence_options import NO_POWER, prepare
+from hypervisor_backends.fence_names import check_names
+from hypervisor_backends.fence_options import NO_POWER, check_options, prepare
 from hypervisor_backends.fencing import FenceAction, FenceAnswer
 from olvm.model.errors import BadInput
 from tests.unit.hypervisor_backends.stand_in_agent import install
@@ -251,6 +252,50 @@ def test_agent_judges_its_options_itself_where_it_can(rack: Rack) -> None:
     rack.misbehave("if given['action'] == 'validate-all': sys.exit('You have to enter fence address')")
     with pytest.raises(BadInput, match="refuses its options: You have to enter fence address"):
         check_device({"type": "other", "plug": "h1"}, rack.directory)
+
+
+# ---------------------------------------------------------------- when a host is added
+
+
+@pytest.mark.parametrize("name", [
+    "password", "passwd", "snmp_priv_passwd", "secret_key", "api_token", "community", "hexadecimal_kg", "ssh_key",
+])  # fmt: skip
+def test_secret_that_would_be_kept_is_refused_with_the_way_to_give_it(name: str) -> None:
+    with pytest.raises(BadInput, match=rf"fence device ipmilan: option {name} .* as {name}_file") as caught:
+        check_names({"type": "ipmilan", "ip": "10.0.0.7", name: "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["action", "verbose", "password_script", "debug_file"])
+def test_option_that_no_device_may_have_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(BadInput, match=f"option {name} is not for a device's settings"):
+        check_names({"type": "ipmilan", name: "on"})
+
+
+def test_settings_without_secrets_pass() -> None:
+    check_names({"type": "ipmilan", "name": "pass 7", "ip": "x", "username": "root", "password_file": "/a"})
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    ({"pasword_file": "/x"}, "no option 'pasword_file'"),
+    ({"power_wait": "soon"}, "whole number"),
+    ({"password_file": "x"}, "absolute path"),
+    ({"password_file": "/a", "password": "b"}, "given twice"),
+])  # fmt: skip
+def test_options_are_held_against_the_agent_where_it_is(rack: Rack, more: Device, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        check_options(rack.device(**more), rack.directory)
+
+
+def test_secret_file_of_another_host_and_an_agent_of_another_host_are_no_error_here(rack: Rack) -> None:
+    assert check_options(rack.device(password_file="/on/the/proxy"), rack.directory)
+    assert not check_options({"type": "elsewhere", "anything": 1}, rack.directory)
+
+
+@pytest.mark.parametrize("name", sorted(NO_POWER))
+def test_agent_that_switches_no_power_is_refused_wherever_it_is(rack: Rack, name: str) -> None:
+    with pytest.raises(BadInput, match="proves nothing"):
+        check_options({"type": name, "plug": "h1"}, rack.directory)
 
 
 # ---------------------------------------------------------------- secrets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import socket
 import time
@@ -15,48 +14,7 @@ from guest_agent import protocol as g
 from hypervisor_backends.guest_channels import GuestChannels
 from hypervisor_backends.protocol import CallFailed, CallResult, CallSucceeded
 from olvm.model.limits import GUEST_OUT_BYTES_MAX
-
-WITHIN_S = 20.0
-
-
-class Guest:
-    """QEMU's listening end, and who speaks behind it."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        # Longer than an address has room for, as libvirt's are.
-        place = directory / ("d" * 60) / ("e" * 60)
-        place.mkdir(parents=True, exist_ok=True)
-        self.path = str(place / name)
-        self._listening = socket.socket(socket.AF_UNIX)
-        short = directory / name
-        self._listening.bind(str(short))
-        short.rename(self.path)
-        self._listening.listen()
-        self._listening.settimeout(WITHIN_S)
-        self.line: socket.socket | None = None
-
-    def accept(self) -> Guest:
-        if self.line is not None:
-            self.line.close()
-        self.line, _ = self._listening.accept()
-        self.line.settimeout(WITHIN_S)
-        return self
-
-    def say(self, name: str, /, **arguments: object) -> None:
-        assert self.line is not None
-        self.line.sendall(g.encode(name, arguments))
-
-    def hear(self) -> str:
-        assert self.line is not None
-        data = b""
-        while not data.endswith(b"\n"):
-            data += self.line.recv(1)
-        return str(json.loads(data)["__name__"])
-
-    def close(self) -> None:
-        if self.line is not None:
-            self.line.close()
-        self._listening.close()
+from tests.unit.hypervisor_backends.guest_sockets import WITHIN_S, Guest
 
 
 class Host:

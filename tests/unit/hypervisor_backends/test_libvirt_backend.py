@@ -23,6 +23,7 @@ from hypervisor_backends.protocol import (  # noqa: E402
     SuspendDomain,
 )
 from olvm.model.errors import OlvmError, OperationFailed  # noqa: E402
+from olvm.model.hardware import CloudInit, Hardware, NicSpec  # noqa: E402
 from tests.unit.hypervisor_backends.bench import (  # noqa: E402
     Bench,
     RealClock,
@@ -148,6 +149,20 @@ def test_real_life_with_threads_and_events_is_told_once(real: RealBench) -> None
     real.clock.advance(1)
 
     assert real.kinds() == ["started", "guest_up", "paused", "stopped"] * 5
+
+
+def test_backend_that_comes_back_knows_the_hardware_of_its_machines_but_their_seeds(bench: Bench) -> None:
+    hardware = Hardware(nics=(NicSpec(name="nic0"),), vcpus_max=8, cloud_init=CloudInit(user_data="secret"))
+    start = start_of()
+    bench.succeed(msgspec.structs.replace(start, spec=msgspec.structs.replace(start.spec, hardware=hardware)))
+    bench.backend.close()
+
+    again = driver_bench(clear=False)
+
+    (found,) = again.backend.domains()
+    assert found.hardware == msgspec.structs.replace(hardware, cloud_init=None)
+    again.succeed(DestroyDomain(vm_id="v1"))
+    again.backend.close()
 
 
 def test_backend_that_comes_back_finds_its_machines_with_epoch_status_and_size(

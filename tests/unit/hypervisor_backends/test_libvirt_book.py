@@ -8,8 +8,9 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
-from hypervisor_backends.libvirt_book import REBOOT_ECHO_NS, Book, Life, Outgoing  # noqa: E402
+from hypervisor_backends.libvirt_book import REBOOT_ECHO_NS, Book, Life  # noqa: E402
 from hypervisor_backends.libvirt_domain import Seen, pause_code_of_word  # noqa: E402
+from hypervisor_backends.libvirt_outgoing import Outgoing  # noqa: E402
 from hypervisor_backends.protocol import DomainEvent, ExitReason  # noqa: E402
 from hypervisor_backends.simulated_outbox import Outbox  # noqa: E402
 from tests.unit.hypervisor_backends.bench import migrate_of, spec_of  # noqa: E402
