@@ -152,12 +152,17 @@ class LibvirtHost:
         self.arm(life, "look", seconds, lambda: self.look(life))
 
     def measure(self, life: Life) -> None:
-        """Learn how much memory it has now."""
-        work = self.bound(lambda connection: lookup(connection, life.uuid).info()[1])
+        """Learn how many CPUs and how much memory it has now; what was plugged is in the first number of info()."""
+
+        def look(connection: libvirt.virConnect) -> tuple[int, int]:
+            _, memory_kib, _, vcpus, _ = lookup(connection, life.uuid).info()
+            return vcpus, memory_kib * 1024
+
+        work = self.bound(look)
 
         def end(result: object) -> None:
-            if isinstance(result, int):
-                life.memory_bytes = result * 1024
+            if isinstance(result, tuple):
+                life.vcpus, life.memory_bytes = result
 
         self.workers.run(work, LOOK_BUDGET_S, end)
 

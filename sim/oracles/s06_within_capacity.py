@@ -5,8 +5,9 @@ What was plugged into a machine counts from the moment that its hypervisor gives
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
+from olvm.model.records import CopyRecord, ReservationRecord
 from sim.oracles.oracle import Oracle, Witness
 
 
@@ -23,6 +24,21 @@ class WithinCapacity(Oracle):
 
     def domain_resized(self, host: str, vm_id: str, epoch: int, more_bytes: int) -> None:
         self._take(host, more_bytes, f"{vm_id} (epoch {epoch}) was given {more_bytes} bytes")
+        if more_bytes > 0:
+            self._check_row(host, vm_id, epoch)
+
+    def _check_row(self, host: str, vm_id: str, epoch: int) -> None:
+        """Room is reserved before it is taken, and durably."""
+        witness = self.witness
+        _, has_bytes = witness.size_by_vm_id(host)[vm_id]
+        for kind in (ReservationRecord, CopyRecord):
+            rows = cast("dict[str, ReservationRecord | CopyRecord]", witness.durable("engine", kind))
+            for row in rows.values():
+                if (row.vm_id, row.epoch) == (vm_id, epoch) and row.memory_bytes >= has_bytes:
+                    return
+        self.fail(
+            f"{vm_id} (epoch {epoch}) has {has_bytes} bytes on {host}, and so much is not reserved for it"
+        )
 
     def _take(self, host: str, more_bytes: int, since: str) -> None:
         used = self._used_bytes[host] = self._used_bytes.get(host, 0) + more_bytes

@@ -192,12 +192,25 @@ def test_s6_machines_beyond_the_host_fire(board: Board) -> None:
     fires("S6", lambda: board.domain_added("H1", "m5", 1, 1))
 
 
-def test_s6_memory_plugged_beyond_the_host_fires(board: Board) -> None:
-    board.domain_added("H1", "m1", 1, 3 * GIB)
-    board.domain_resized("H1", "m1", 1, GIB)
-    fires("S6", lambda: board.domain_resized("H1", "m1", 1, 1))
-    board.domain_resized("H1", "m1", 1, -GIB)
+def test_s6_memory_plugged_beyond_the_host_fires(scene: Scene, board: Board) -> None:
+    at_rest(scene)
+    board.domain_added("H1", "b", 1, 3 * GIB)
+    board.domain_added("H1", "a", 3, GIB // 2)
+    board.domain_resized("H1", "a", 3, GIB // 2)
+    fires("S6", lambda: board.domain_resized("H1", "a", 3, 1))
+    board.domain_resized("H1", "a", 3, -GIB)
     board.domain_added("H1", "m2", 1, GIB - 1)
+
+
+@pytest.mark.parametrize("size_bytes", [GIB, GIB + 1])
+def test_s6_memory_plugged_beyond_what_is_reserved_fires(scene: Scene, board: Board, size_bytes: int) -> None:
+    at_rest(scene)
+    scene.size_by_vm_id_by_host = {"H1": {"a": (1, size_bytes)}}
+    board.domain_added("H1", "a", 3, 1)
+    if size_bytes == GIB:
+        board.domain_resized("H1", "a", 3, 1)
+    else:
+        fires("S6", lambda: board.domain_resized("H1", "a", 3, 1))
 
 
 def test_s6_plug_refused_for_lack_of_room_fires(board: Board) -> None:
