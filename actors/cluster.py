@@ -82,6 +82,8 @@ class Cluster:
                 self._on_place_vm(message, turn)
             case m.ReleaseVm():
                 self._on_release_vm(message, turn)
+            case m.ResizeVm():
+                self._on_resize_vm(message, turn)
             case m.PlaceCopy():
                 self._on_place_copy(message, turn)
             case m.PromoteCopy():
@@ -257,6 +259,14 @@ class Cluster:
         if source is not None:
             turn.sometimes("source_is_kept_until_its_end_is_heard")
             self.drains.on_left(message.vm_id, source.host, turn)
+
+    def _on_resize_vm(self, message: m.ResizeVm, turn: Turn) -> None:
+        refusal = self.book.resize(message, turn)
+        if not message.operation_id:
+            return
+        if refusal is not None:
+            turn.sometimes("plug_refused_as_its_host_has_no_room")
+        turn.reply(m.VmResized(message.epoch, message.operation_id, refusal or ""))
 
     def _on_release_vm(self, message: m.ReleaseVm, turn: Turn) -> None:
         self.copies.give_up(message.vm_id, message.epoch)

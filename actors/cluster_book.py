@@ -4,6 +4,8 @@ It decides nothing but whether a row may be written. Rule (S6): a row is written
 before any command leaves, and goes only when its epoch is given back; so the sum of all rows of a host is within
 its capacity at any time, copies included. A machine has at most one row on a host, because its agent has at most
 one record of it. A copy is known by (machine, epoch).
+A row is never smaller than what its copy can have: room for what is to be plugged is taken before its host is asked,
+and is given back when its host has said that it failed or that something was unplugged (`actors/vm_size.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import msgspec
 
 from actors.behaviour import Turn
 from olvm.model import messages as m
+from olvm.model.errors import NoCapacity
 from olvm.model.host_states import HostStatus
 from olvm.model.records import ClusterRecord, CopyRecord, HostRecord, ReservationRecord
 from olvm.scheduling.affinity import Places
@@ -202,6 +205,25 @@ class Book:
         self.table.release(vm_id, copy.host)
         self._drop_copy(copy, turn)
         return _row(copy)
+
+    def resize(self, message: m.ResizeVm, turn: Turn) -> str | None:
+        """Hold as much for the copy of that epoch as is said; why not, if it was asked and does not fit."""
+        held = self.reservations.get(message.vm_id)
+        row: ReservationRecord | CopyRecord | None = held
+        if held is None or held.epoch != message.epoch:
+            row = self.copies.get(f"{message.vm_id}/{message.epoch}")
+        if row is None:
+            return "it holds no host any more"
+        is_told = not message.operation_id
+        try:
+            self.table.resize(
+                row.vm_id, row.host, message.vcpus, message.memory_bytes, already_running=is_told
+            )
+        except NoCapacity as error:
+            return error.message
+        row.vcpus, row.memory_bytes = message.vcpus, message.memory_bytes
+        turn.save(row)
+        return None
 
     def _drop_copy(self, copy: CopyRecord, turn: Turn) -> None:
         del self.copies[copy.key]

@@ -98,6 +98,8 @@ class HostAgent:
                 self.commands.command(message, turn)
             case m.TaskDomain():
                 self.tasks.of_domain(message, turn)
+            case m.MeasureDomain():
+                self.tasks.measure(message, turn)
             case m.TaskOfHost():
                 self.tasks.of_host(message, turn)
             case m.OpenConsole():
@@ -329,6 +331,8 @@ class HostAgent:
                 self.tasks.on_ended(message, turn)
             case "console":
                 self.tasks.on_console(message, turn)
+            case "measure":
+                self.tasks.on_measured(message, turn)
             case _:
                 vm_id, epoch, *attempt = rest.split("/")
                 domain = self.domains.get(vm_id)

@@ -1,6 +1,9 @@
 """Tasks as a host carries them out: to its hypervisor, and back. Nothing of them is kept but the hardware they leave.
 
 An agent that is restarted in the middle of a task does not know of it any more; the engine's deadline does.
+
+Rule: how large a machine is, is answered only when no task of it that changes that is under way, or when one has been
+for so long that no hypervisor still works on it: then what the hypervisor lists stays so.
 """
 
 from __future__ import annotations
@@ -9,10 +12,14 @@ import msgspec
 
 from actors.behaviour import Turn
 from actors.host_agent_domains import HYPERVISOR, DomainBook
+from actors.host_agent_starts import Found
 from actors.hypervisor_port import OpenTicket
 from actors.task_requests import domain_request, host_request
+from hypervisor_backends.protocol import ListDomains
 from olvm.model import messages as m
 from olvm.model.errors import OlvmError
+from olvm.model.limits import NS_PER_S, SIZE_TASK_S_MAX
+from olvm.model.vm_sizes import SIZE_TASKS
 from olvm.model.vm_states import VmStatus
 from olvm.model.vm_tasks import VM_TASKS, hardware_after
 
@@ -20,7 +27,8 @@ from olvm.model.vm_tasks import VM_TASKS, hardware_after
 class AgentTasks:
     def __init__(self, book: DomainBook) -> None:
         self.book = book
-        self.under_way: dict[str, tuple[str, m.TaskDomain | None]] = {}  # by operation: who asked, what
+        # By operation: who asked, what, and since when.
+        self.under_way: dict[str, tuple[str, m.TaskDomain | None, int]] = {}
 
     def restart(self) -> None:
         self.under_way = {}
@@ -44,7 +52,7 @@ class AgentTasks:
         except OlvmError as error:  # an engine of another version
             self._refuse(message.operation_id, error, turn)
             return
-        self.under_way[message.operation_id] = (turn.sender, message)
+        self.under_way[message.operation_id] = (turn.sender, message, turn.now_ns)
         turn.call(HYPERVISOR, request, f"task/{message.operation_id}")
 
     def of_host(self, message: m.TaskOfHost, turn: Turn) -> None:
@@ -53,7 +61,7 @@ class AgentTasks:
         except OlvmError as error:
             self._refuse(message.operation_id, error, turn)
             return
-        self.under_way[message.operation_id] = (turn.sender, None)
+        self.under_way[message.operation_id] = (turn.sender, None, turn.now_ns)
         turn.call(HYPERVISOR, request, f"task/{message.operation_id}")
 
     def _refuse(self, operation_id: str, error: OlvmError, turn: Turn) -> None:
@@ -74,7 +82,7 @@ class AgentTasks:
         asked = self.under_way.pop(operation_id, None)
         if asked is None:
             return
-        to, task = asked
+        to, task, _ = asked
         result = ""
         if message.ok:
             result = message.value.decode()
@@ -97,6 +105,33 @@ class AgentTasks:
             domain.hardware = hardware_after(domain.hardware, task.verb, task.arguments)
             turn.save(domain)
         return "hardware/" + msgspec.json.encode((task.verb, task.arguments)).decode()
+
+    # ------------------------------------------------------------------ sizes
+
+    def measure(self, message: m.MeasureDomain, turn: Turn) -> None:
+        """No answer: it is asked again."""
+        domain = self.book.domains.get(message.vm_id)
+        if domain is None or domain.epoch != message.epoch or domain.forgotten or not self.book.is_open:
+            return
+        since_ns = turn.now_ns - SIZE_TASK_S_MAX * NS_PER_S
+        for _, task, begun_ns in self.under_way.values():
+            is_of_it = task is not None and task.vm_id == message.vm_id and task.verb in SIZE_TASKS
+            if is_of_it and begun_ns > since_ns:
+                return
+        tag = f"measure/{message.vm_id}/{message.epoch}/{message.operation_id}"
+        turn.call(HYPERVISOR, ListDomains(), tag)
+
+    def on_measured(self, message: m.CallEnded, turn: Turn) -> None:
+        vm_id, epoch, operation_id = message.tag.split("/", 3)[1:]
+        domain = self.book.domains.get(vm_id)
+        if not message.ok or domain is None or domain.epoch != int(epoch):
+            return
+        found = msgspec.msgpack.decode(message.value, type=Found).get(vm_id)
+        if found is not None and found.epoch == domain.epoch:
+            measured = m.DomainMeasured(
+                self.book.host, found.epoch, operation_id, found.vcpus, found.memory_bytes
+            )
+            turn.send(domain.vm_address, measured)
 
     def on_console(self, message: m.CallEnded, turn: Turn) -> None:
         reply_to = message.tag.partition("/")[2]

@@ -56,6 +56,8 @@ from olvm.model.messages import (
     OperationEnded,
     Recovered,
     Refusal,
+    TaskHost,
+    TaskVm,
     TimerFired,
 )
 from olvm.model.record import Record, key_of
@@ -67,6 +69,18 @@ Records = dict[type[Record], dict[str, Record]]
 Cast = Callable[[Records], list[Behaviour]]
 
 POSTED_PER_STEP = 200
+# Whoever sent one of these waits for the end of its operation.
+ENDED_FOR_NOBODY = (
+    CommandVm
+    | ChangeVm
+    | TaskVm
+    | CommandHost
+    | TaskHost
+    | ChangeCluster
+    | EndCluster
+    | CommandCluster
+    | ChangeAffinity
+)
 
 
 class Port(Protocol):
@@ -528,10 +542,7 @@ class Silo:
         """A command whose actor is gone ends its operation here; anything else came too late to matter."""
         message, address = envelope.message, local_name(envelope.to)
         log.debug("%s: no actor %s for %s", self.name, address, type(message).__name__)
-        if isinstance(
-            message,
-            CommandVm | ChangeVm | CommandHost | ChangeCluster | EndCluster | CommandCluster | ChangeAffinity,
-        ):
+        if isinstance(message, ENDED_FOR_NOBODY):
             turn = self._turn_of(envelope, now_ns)
             reason = f"{address} was removed before it could carry out the command"
             turn.send("engine", OperationEnded(message.operation_id, False, reason, NotFound.code))

@@ -1,6 +1,7 @@
 """The `vm/<id>` actor: one machine's life, by the seventeen-status machine. Here: which part a message is for.
 
-The parts stand on each other, and each says its rules at its top: `vm_core` (record, moves, operation), `vm_starting`
+The parts stand on each other, and each says its rules at its top: `vm_core` (record, moves, operation), `vm_size`
+(CPUs and memory, and what is reserved for them), `vm_starting`
 (attempts, retries), `vm_running` (reports, ends, doubt), `vm_copies` (the second copy, and what is left of copies),
 `vm_takeover` (a lease), `vm_outcome` and `vm_settling` (how a migration ends), `vm_migration` (how it begins),
 `vm_commands` (what people and the cluster order).
@@ -21,7 +22,8 @@ from actors.vm_commands import new_record
 from actors.vm_copies import UNRESOLVED
 from actors.vm_core import LAUNCHING
 from actors.vm_migration import UNDOABLE
-from actors.vm_tasks import TIMER, VmTasks
+from actors.vm_size import TASK_TIMER
+from actors.vm_tasks import VmTasks
 from olvm.model import messages as m
 from olvm.model.vm_states import VmStatus
 
@@ -86,14 +88,15 @@ class Vm(VmTasks):
                 self._on_power(message, turn)
             case m.TimerFired():
                 self._on_timer(message.name, turn)
-            case m.TaskVm():
-                self._on_task(message, turn)
-            case m.TaskEnded():
-                self._on_task_ended(message, turn)
-            case m.GuestTold():
-                self._on_guest_told(message, turn)
-            case m.AskConsole():
-                self._on_ask_console(message, turn)
+            case (
+                m.TaskVm()
+                | m.TaskEnded()
+                | m.VmResized()
+                | m.DomainMeasured()
+                | m.GuestTold()
+                | m.AskConsole()
+            ):
+                self._on_task_message(message, turn)
             case m.RegisterVm():
                 self._on_register(message, turn)
             case m.ChangeVm():
@@ -256,8 +259,8 @@ class Vm(VmTasks):
     def _on_timer(self, name: str, turn: Turn) -> None:
         record = self.record
         match name:
-            case _ if name.startswith(TIMER):
-                self._on_task_deadline(name.removeprefix(TIMER), turn)
+            case _ if name.startswith(TASK_TIMER):
+                self._on_task_deadline(name.removeprefix(TASK_TIMER), turn)
             case "deadline" if record.operation_kind in MOVING:
                 self._on_migration_deadline(turn)
             case "deadline":
@@ -271,6 +274,8 @@ class Vm(VmTasks):
             case "query":
                 if record.status is VmStatus.UNKNOWN:
                     self._query(turn)
+            case "size":
+                self._ask_size(turn)
             case "place":
                 self._place_again(turn)
             case "ha_retry" if record.status is VmStatus.UNKNOWN:

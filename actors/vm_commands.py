@@ -6,7 +6,8 @@ Rules:
    migration that has copied nothing yet.
 3. `lease` changes only while nothing of the machine can run: a takeover relies on what the running copy was started
    with. A machine with a lease is killed when its storage fails, for its lease cannot be renewed then either.
-4. What the cluster orders (`PowerVm`) is a command whose end is told to the cluster.
+4. The size may change at any time: it is that of the next start, and what runs stays as large as it is.
+5. What the cluster orders (`PowerVm`) is a command whose end is told to the cluster.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from actors.behaviour import Turn
-from actors.vm_core import POWER_ORDER, Details
+from actors.vm_core import POWER_ORDER
 from actors.vm_migration import UNDOABLE, VmMigration
 from olvm.model import messages as m
 from olvm.model.errors import BadInput, Conflict
@@ -74,26 +75,6 @@ class VmCommands(VmMigration):
         )
         turn.send("engine", m.OperationEnded(message.operation_id, True))
 
-    def _say_configured(self, code: str, text: str, operation_id: str, turn: Turn) -> None:
-        record = self.record
-        details: Details = {
-            "kind": "vm",
-            "vcpus": record.vcpus,
-            "memory_bytes": record.memory_bytes,
-            "high_availability": record.high_availability,
-            "priority": record.priority,
-            "lease": record.lease,
-        }
-        turn.record(
-            code,
-            f"machine {record.name} {text}",
-            vm_id=record.id,
-            vm_name=record.name,
-            cluster=record.cluster,
-            operation_id=operation_id,
-            details=details,
-        )
-
     def _on_change(self, message: m.ChangeVm, turn: Turn) -> None:
         command, record = message.command, self.record
         refusal = self._change_refusal(command)
@@ -103,6 +84,8 @@ class VmCommands(VmMigration):
             return
         if command.lease and not record.lease and command.resume_behavior is None:
             record.resume_behavior = "kill"
+        if record.host is not None:  # a row of an older version knows one size
+            record.now_vcpus, record.now_memory_bytes = self._size
         for name in command.__struct_fields__:
             value = getattr(command, name)
             if name != "vm" and value is not None:
@@ -115,15 +98,6 @@ class VmCommands(VmMigration):
         """What a change would need that does not hold: (code, reason)."""
         record = self.record
         name, status = record.name, record.status
-        resizes = command.vcpus not in (None, record.vcpus) or command.memory_bytes not in (
-            None,
-            record.memory_bytes,
-        )
-        if resizes and status is not VmStatus.DOWN:
-            return Conflict.code, (
-                f"cannot resize {name}: it is {status.value}; stop it first "
-                "(hot-plug comes with the libvirt backend)"
-            )
         if command.lease not in (None, record.lease) and (status is not VmStatus.DOWN or record.strays):
             # The copy that runs was started with or without one, and a takeover relies on it.
             return Conflict.code, f"cannot change the lease of {name}: it is {status.value}; stop it first"
@@ -248,6 +222,9 @@ class VmCommands(VmMigration):
             cluster=record.cluster,
             operation_id=operation_id,
         )
+        for task_id, verb in list(record.tasks.items()):
+            reason = f"{record.name} was removed before its host said what became of {verb}"
+            self._end_task(task_id, turn, False, reason, Conflict.code)
         turn.send("engine", m.EntityRemoved("vm", record.name))
         turn.send("engine", m.OperationEnded(operation_id, True))
         turn.cancel_timer(record, "ha_retry")

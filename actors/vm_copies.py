@@ -14,6 +14,7 @@ from actors.behaviour import Turn
 from actors.vm_running import VmRunning
 from olvm.model import messages as m
 from olvm.model.records import Stray
+from olvm.model.vm_sizes import Size
 from olvm.model.vm_states import VmStatus
 
 # What a copy is before it runs.
@@ -37,6 +38,9 @@ class VmCopies(VmRunning):
         record.copy_cancelled = False
         record.copy_begun_ns = turn.now_ns
         record.copy_data_bytes = record.copy_downtime_ms = 0
+        # A takeover is another life, which begins as the machine is defined.
+        size = self._size_held if kind == "migration" else Size(record.vcpus, record.memory_bytes)
+        record.copy_vcpus, record.copy_memory_bytes = size
         self.copy_seen = (0, 0)
         self._ask_for_copy(turn)
 
@@ -44,7 +48,7 @@ class VmCopies(VmRunning):
         """Ask, or ask again: the same epoch has the same answer."""
         record = self.record
         turn.set_timer(record, "copy", turn.config.migration_retry_s)
-        excluded = record.copy_tried_hosts
+        excluded, size = record.copy_tried_hosts, self._copy_size
         if record.copy_kind == "takeover":
             excluded = [record.host or "", *excluded]
         turn.send(
@@ -55,8 +59,8 @@ class VmCopies(VmRunning):
                 record.copy_epoch,
                 record.copy_kind,  # type: ignore[arg-type]
                 record.host or "",
-                record.vcpus,
-                record.memory_bytes,
+                size.vcpus,
+                size.memory_bytes,
                 record.copy_reason,  # type: ignore[arg-type]
                 record.copy_to_host,
                 record.pinned_hosts,
@@ -109,6 +113,7 @@ class VmCopies(VmRunning):
                 *self.copy_seen,
                 may_run,
                 end_ordered,
+                *self._copy_size,
             )
         )
         self._clear_copy(turn)
@@ -118,7 +123,7 @@ class VmCopies(VmRunning):
         record.copy_phase = record.copy_kind = record.copy_reason = ""
         record.copy_to_host = record.copy_host = record.copy_agent = record.copy_boot_id = ""
         record.copy_policy = ""
-        record.copy_epoch = 0
+        record.copy_epoch = record.copy_vcpus = record.copy_memory_bytes = 0
         record.copy_source_word = record.copy_target_word = ""
         record.copy_cancelled = False
         self.copy_seen = (0, 0)
@@ -152,7 +157,8 @@ class VmCopies(VmRunning):
     def _promote(self, turn: Turn, *, old_is_over: bool) -> None:
         """The copy is the machine from now on; the status is the caller's business."""
         record = self.record
-        old_host = record.host or ""
+        old_host, copy_size = record.host or "", self._copy_size
+        is_new_life = record.copy_kind == "takeover"
         turn.send(self.cluster, m.PromoteCopy(record.id, record.copy_epoch, old_host, record.epoch))
         if old_is_over:
             self._release(turn)
@@ -162,6 +168,7 @@ class VmCopies(VmRunning):
         record.boot_id, record.epoch = record.copy_boot_id, record.copy_epoch
         self.seen = self.copy_seen
         self._clear_copy(turn)
+        self._size_of_promoted(copy_size, turn, is_new_life=is_new_life)
 
     # ------------------------------------------------------------------ strays and ghosts
 

@@ -94,6 +94,26 @@ class VmCore:
             details=details,
         )
 
+    def _say_configured(self, code: str, text: str, operation_id: str, turn: Turn) -> None:
+        record = self.record
+        details: Details = {
+            "kind": "vm",
+            "vcpus": record.vcpus,
+            "memory_bytes": record.memory_bytes,
+            "high_availability": record.high_availability,
+            "priority": record.priority,
+            "lease": record.lease,
+        }
+        turn.record(
+            code,
+            f"machine {record.name} {text}",
+            vm_id=record.id,
+            vm_name=record.name,
+            cluster=record.cluster,
+            operation_id=operation_id,
+            details=details,
+        )
+
     def _issue_epoch(self) -> int:
         """An epoch that no copy of this machine has had; rows of older versions know `epoch` alone."""
         record = self.record

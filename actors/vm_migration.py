@@ -39,6 +39,8 @@ class VmMigration(VmOutcome):
             return (
                 f"cannot migrate {name}: it is marked as not migratable; change that first, or shut it down"
             )
+        if record.resize is not None and record.resize.phase != "unknown":
+            return f"cannot migrate {name}: {self._resize_refusal()}"
         if record.status is VmStatus.PAUSED and record.pause_code in IO_ERRORS:
             return (
                 f"cannot migrate {name}: it is paused on an I/O error ({record.pause_code}); "
@@ -77,7 +79,7 @@ class VmMigration(VmOutcome):
         self._seek_copy("migration", reason, to_host, turn)
 
     def _on_migration_placed(self, message: m.CopyPlaced, turn: Turn) -> None:
-        record = self.record
+        record, size = self.record, self._copy_size
         if not self._take_place(message, turn):
             return
         record.copy_phase = "preparing"
@@ -90,8 +92,8 @@ class VmMigration(VmOutcome):
                 self.full_address,
                 record.copy_epoch,
                 record.name,
-                record.vcpus,
-                record.memory_bytes,
+                size.vcpus,
+                size.memory_bytes,
                 record.host or "",
                 message.boot_id,
                 record.lease,

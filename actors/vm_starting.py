@@ -11,15 +11,11 @@ Rules:
 from __future__ import annotations
 
 from actors.behaviour import Turn
-from actors.vm_core import (
-    EXIT_ADMIN,
-    EXIT_HOST_SHUTDOWN,
-    EXIT_START_FAILED,
-    LAUNCHING,
-    VmCore,
-)
+from actors.vm_core import EXIT_ADMIN, EXIT_HOST_SHUTDOWN, EXIT_START_FAILED, LAUNCHING
+from actors.vm_size import VmSize
 from olvm.model import messages as m
 from olvm.model.errors import Conflict, NoCapacity, OperationFailed
+from olvm.model.vm_sizes import Size
 from olvm.model.vm_states import VmStatus, VmTrigger
 
 HA_RETRY_S = 30.0  # oVirt: every 30 s, ten times, then every 1800 s
@@ -28,17 +24,17 @@ HA_RETRY_LONG_S = 1800.0
 PLACE_AGAIN_S = 5.0  # deferred behind machines of higher priority
 
 
-class VmStarting(VmCore):
+class VmStarting(VmSize):
     __slots__ = ()
 
     def _request(self) -> m.PlaceVm:
-        record = self.record
+        record, size = self.record, self._size_held
         return m.PlaceVm(
             record.id,
             record.name,
             record.epoch,
-            record.vcpus,
-            record.memory_bytes,
+            size.vcpus,
+            size.memory_bytes,
             record.pinned_hosts,
             record.tried_hosts,
             record.high_availability,
@@ -62,6 +58,7 @@ class VmStarting(VmCore):
         turn.cancel_timer(record, "place")
         if record.status not in LAUNCHING:
             self._move(VmTrigger.RUN_ACCEPTED, turn)
+        self._begin_size(turn)
         turn.save(record)
         if record.operation_id is None:
             turn.set_timer(record, "deadline", turn.config.launch_timeout_s)
@@ -80,17 +77,17 @@ class VmStarting(VmCore):
         record.host, record.agent, record.boot_id = message.host, message.agent, message.boot_id
         turn.save(record)
         restore = record.status is VmStatus.RESTORING_STATE
-        turn.send(message.agent, self._creation(record.epoch, message.boot_id, restore))
+        turn.send(message.agent, self._creation(record.epoch, message.boot_id, self._size_held, restore))
 
-    def _creation(self, epoch: int, boot_id: str, restore: bool) -> m.CreateDomain:
+    def _creation(self, epoch: int, boot_id: str, size: Size, restore: bool) -> m.CreateDomain:
         record = self.record
         return m.CreateDomain(
             record.id,
             self.full_address,
             epoch,
             record.name,
-            record.vcpus,
-            record.memory_bytes,
+            size.vcpus,
+            size.memory_bytes,
             restore,
             boot_id,
             record.lease,

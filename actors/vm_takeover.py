@@ -57,7 +57,9 @@ class VmTakeover(VmCopies):
             return
         record.copy_phase = "starting"
         turn.set_timer(record, "copy", turn.config.launch_timeout_s)
-        turn.send(message.agent, self._creation(record.copy_epoch, message.boot_id, restore=False))
+        turn.send(
+            message.agent, self._creation(record.copy_epoch, message.boot_id, self._copy_size, restore=False)
+        )
 
     def _on_takeover_report(self, message: m.DomainReported, turn: Turn) -> None:
         """Of the copy."""
@@ -172,6 +174,8 @@ class VmTakeover(VmCopies):
         record.copy_host, record.copy_agent = stray.host, stray.agent
         record.copy_boot_id, record.copy_epoch = stray.boot_id, stray.epoch
         record.copy_begun_ns = turn.now_ns
+        record.copy_vcpus = stray.vcpus or record.vcpus
+        record.copy_memory_bytes = stray.memory_bytes or record.memory_bytes
         self.copy_seen = (stray.seen_host_epoch, stray.seen_seq)
 
     def _adopt(self, message: m.DomainReported, stray: Stray, turn: Turn) -> None:

@@ -4,30 +4,54 @@ Rules:
 1. A task changes no status. Its operation ends by its host's answer or by its own deadline, whichever is first; the
    deadline says that it may have been done.
 2. What a task leaves in the hardware is kept when the host says that it was done, also if that comes late: the next
-   start, and the target of a migration, must be given what the guest has now.
+   start, and the target of a migration, must be given what the guest has now. CPUs and memory are `vm_size.py`'s.
 3. Several tasks may be under way; the hypervisor orders those of one machine.
 """
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import msgspec
 
 from actors.behaviour import Turn
 from actors.vm_commands import VmCommands
+from actors.vm_size import TASK_TIMER
 from hypervisor_backends.measurements import GuestFacts
 from olvm.model import messages as m
 from olvm.model.errors import Conflict, OlvmError, OperationFailed
 from olvm.model.limits import TASKS_PER_OBJECT_MAX
+from olvm.model.vm_sizes import SIZE_TASKS
 from olvm.model.vm_states import VmStatus
 from olvm.model.vm_tasks import VM_TASKS, hardware_after, missing_device, task_refusal
 
-TIMER = "task/"
 # Events that a person looks for later; the others stand in the operations alone.
 SAID_TASKS = frozenset({"log_on", "log_off", "lock_screen", "create_snapshot", "commit_snapshot"})
 
 
 class VmTasks(VmCommands):
     __slots__ = ()
+
+    def _on_task_message(
+        self,
+        message: m.TaskVm | m.TaskEnded | m.VmResized | m.DomainMeasured | m.GuestTold | m.AskConsole,
+        turn: Turn,
+    ) -> None:
+        match message:
+            case m.TaskVm():
+                self._on_task(message, turn)
+            case m.TaskEnded():
+                self._on_task_ended(message, turn)
+            case m.VmResized():
+                self._on_resized(message, turn)
+            case m.DomainMeasured():
+                self._on_measured(message, turn)
+            case m.GuestTold():
+                self._on_guest_told(message, turn)
+            case m.AskConsole():
+                self._on_ask_console(message, turn)
+            case _:
+                assert_never(message)
 
     # ------------------------------------------------------------------ begin
 
@@ -42,13 +66,28 @@ class VmTasks(VmCommands):
             self._change_hardware(message, turn)
         else:
             assert record.agent is not None, f"{self.address} is {record.status} without a host"
-            record.tasks[message.operation_id] = command.verb
-            timeout_s = command.timeout_s or VM_TASKS[command.verb].timeout_s
-            turn.set_timer(record, TIMER + message.operation_id, timeout_s)
-            task = m.TaskDomain(
-                record.id, record.epoch, message.operation_id, command.verb, command.arguments
-            )
-            turn.send(record.agent, task)
+            self._carry_out_task(message, turn)
+
+    def _carry_out_task(self, message: m.TaskVm, turn: Turn) -> None:
+        record, command = self.record, message.command
+        size = None
+        if command.verb in SIZE_TASKS:
+            try:
+                size = self._size_after(command)
+            except OlvmError as error:
+                reason = f"cannot {VM_TASKS[command.verb].what} {record.name}: {error.message}"
+                self._answer(message.operation_id, turn, False, reason, error.code)
+                return
+            if command.verb == "plug_memory" and size == self._size:
+                self._answer(message.operation_id, turn, True)  # it has that device already
+                return
+        record.tasks[message.operation_id] = command.verb
+        timeout_s = command.timeout_s or VM_TASKS[command.verb].timeout_s
+        turn.set_timer(record, TASK_TIMER + message.operation_id, timeout_s)
+        if size is None:
+            self._order_task(message.operation_id, command.verb, command.arguments, turn)
+        else:
+            self._begin_resize(message, size, turn)
 
     def _task_refusal(self, command: m.VmTask) -> str | None:
         record = self.record
@@ -60,6 +99,9 @@ class VmTasks(VmCommands):
             return f"{what}: a second copy of it is under way ({record.copy_phase}); wait for its end"
         if len(record.tasks) >= TASKS_PER_OBJECT_MAX:
             return f"{what}: {len(record.tasks)} tasks of it are under way; wait for their end"
+        open_resize = self._resize_refusal() if command.verb in SIZE_TASKS else None
+        if open_resize is not None:
+            return f"{what}: {open_resize}"
         missing = missing_device(record.hardware, command.verb, command.arguments)
         return None if missing is None else f"{what}: {missing}"
 
@@ -81,9 +123,10 @@ class VmTasks(VmCommands):
         verb = record.tasks.pop(message.operation_id, None)
         if message.succeeded and message.result.startswith("hardware/"):
             self._keep_hardware(message.result.removeprefix("hardware/"), turn)
+        self._note_end_of_resize(message, turn)
         if verb is None:
             return  # its deadline came first
-        turn.cancel_timer(record, TIMER + message.operation_id)
+        turn.cancel_timer(record, TASK_TIMER + message.operation_id)
         turn.save(record)
         # A host knows a machine by its id, people by its name.
         why = message.reason.replace(f"machine {record.id}", f"machine {record.name}")
@@ -118,6 +161,12 @@ class VmTasks(VmCommands):
         if verb is None:
             return
         turn.save(record)
+        if self._is_reserving() and record.resize is not None and record.resize.operation_id == operation_id:
+            reason = f"cluster {record.cluster} did not say in time whether there is room; nothing was done"
+            self._resize_deadline(operation_id, turn)
+            self._answer(operation_id, turn, False, reason, OperationFailed.code)
+            return
+        self._resize_deadline(operation_id, turn)
         reason = (
             f"{record.host or 'its host'} did not say in time what became of {verb} of {record.name}; "
             "it may have been done"

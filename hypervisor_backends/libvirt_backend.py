@@ -81,6 +81,7 @@ from olvm.model.errors import OlvmError
 DOMAIN_TASKS: tuple[type[DomainRequest], ...] = get_args(DomainTask)
 HOST_TASKS = get_args(HostTask)
 CHANGES_HARDWARE = (
+    SetVcpus,
     PlugMemory,
     UnplugMemory,
     AttachDisk,
@@ -283,17 +284,24 @@ class LibvirtHypervisor:
             return run_domain_task(lookup(connection, life.uuid), request, context)
 
         def end(result: object) -> None:
-            if isinstance(result, CallSucceeded):
-                self._remember(request, life)
+            self._remember(request, life, result)
             self._finish(result, what, done)
 
         self._host.call(life, work, task_budget_s(request, self._host.settings), end)
 
-    def _remember(self, request: DomainTask, life: Life) -> None:
-        if isinstance(request, SetVcpus):
-            life.vcpus = request.vcpus
-        elif isinstance(request, CHANGES_HARDWARE):
-            self._host.measure(life)
+    def _remember(self, request: DomainTask, life: Life, result: object) -> None:
+        """What it has now. If the outcome is not known the larger size counts until it was measured."""
+        if not isinstance(request, CHANGES_HARDWARE):
+            return
+        if isinstance(result, CallSucceeded):
+            if isinstance(request, SetVcpus):
+                life.vcpus = request.vcpus
+        elif not isinstance(result, CallFailed) or not result.outcome_known:
+            if isinstance(request, SetVcpus):
+                life.vcpus = max(life.vcpus, request.vcpus)
+            elif isinstance(request, PlugMemory):
+                life.memory_bytes += request.size_bytes
+        self._host.measure(life)
 
     def _on_host_task(self, request: HostTask, done: Done) -> None:
         context = self._xml.task_context

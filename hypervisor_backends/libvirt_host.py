@@ -156,11 +156,11 @@ class LibvirtHost:
         self.arm(life, "look", seconds, lambda: self.look(life))
 
     def measure(self, life: Life) -> None:
-        """Learn how much memory and which devices it has now."""
+        """Learn how many CPUs, how much memory and which devices it has now."""
 
         def end(result: object) -> None:
             if isinstance(result, Measured):
-                life.memory_bytes = result.memory_bytes
+                life.vcpus, life.memory_bytes = result.vcpus, result.memory_bytes
                 life.spec = with_hardware(life.spec, result.hardware)
 
         self.workers.run(self.bound(partial(measured, uuid=life.uuid)), LOOK_BUDGET_S, end)

@@ -1,4 +1,4 @@
-"""How much memory and which devices a domain has after a task has changed them."""
+"""How many CPUs, how much memory and which devices a domain has after a task has changed them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from olvm.model.hardware import Hardware
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    memory_bytes: int
+    vcpus: int
+    memory_bytes: int  # what was plugged included
     hardware: Hardware | None  # None: its metadata does not tell
 
 
@@ -20,8 +21,11 @@ def measured(connection: libvirt.virConnect, uuid: str) -> Measured:
     """On a worker."""
     domain = lookup(connection, uuid)
     metadata = metadata_of(domain.XMLDesc(0))
+    _, memory_kib, _, vcpus, _ = domain.info()  # the first of both memories has what was plugged
     return Measured(
-        memory_bytes=domain.info()[1] * 1024, hardware=None if metadata is None else metadata.spec.hardware
+        vcpus=vcpus,
+        memory_bytes=memory_kib * 1024,
+        hardware=None if metadata is None else metadata.spec.hardware,
     )
 
 

@@ -243,6 +243,7 @@ class Departures:
             guest_heard=domain.guest_since_ns is not None,
             ignores_shutdown=domain.guest_ignores_shutdown,
             vcpus=domain.spec.vcpus,
+            memory_bytes=domain.spec.memory_bytes,
             powered_on_ns=domain.powered_on_ns,
             plugged=dict(domain.plugged),
             snapshots=self._host.snapshots_by_vm_id.get(domain.vm_id, ()),
@@ -379,8 +380,8 @@ class Departures:
         dirty_bytes_per_s = least + (most - least) * draw(host.seed, "dirty", domain.vm_id)
         never = host.faults and host.faults.use("migration_never_converges", domain.vm_id, spec.name)
         return Copying(
-            memory_bytes=spec.memory_bytes,
-            working_set_bytes=spec.memory_bytes * host.identity_of(domain).profile.memory_share,
+            memory_bytes=domain.memory_bytes,
+            working_set_bytes=domain.memory_bytes * host.identity_of(domain).profile.memory_share,
             dirty_bytes_per_core_ns=dirty_bytes_per_s / spec.vcpus / NS_PER_S,
             downtime_ms=request.downtime_ms,
             auto_converge=request.auto_converge,

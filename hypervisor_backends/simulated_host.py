@@ -151,8 +151,7 @@ class SimulatedHost(SimulatedMachine):
         """What was plugged and frozen at the source, which the spec of the arrival does not say."""
         if state.vcpus != domain.spec.vcpus:
             self.set_vcpus(domain, state.vcpus)
-        for name, device in state.plugged.items():
-            self.plug_memory(domain, name, device)
+        self.set_memory(domain, state.memory_bytes, state.plugged)
         if state.snapshots:
             self.snapshots_by_vm_id[domain.vm_id] = state.snapshots
 

@@ -168,16 +168,32 @@ class SimulatedMachine(ABC):
             domain.identity.set_vcpus(self.seed, domain.vm_id, vcpus, self._mean_percent)
 
     def plug_memory(self, domain: SimulatedDomain, name: str, device: tuple[int, int]) -> None:
-        """The observer is told nothing: it counts what a domain was started with."""
+        before_bytes = domain.memory_bytes
         domain.plugged[name] = device
-        self.memory_used_bytes += device[0]
-        self.devices_changed(domain)
+        self._memory_changed(domain, before_bytes)
 
     def unplug_memory(self, domain: SimulatedDomain, name: str) -> None:
-        device = domain.plugged.pop(name, None)
-        if device is not None:
-            self.memory_used_bytes -= device[0]
-            self.devices_changed(domain)
+        before_bytes = domain.memory_bytes
+        domain.plugged.pop(name, None)
+        self._memory_changed(domain, before_bytes)
+
+    def set_memory(
+        self, domain: SimulatedDomain, memory_bytes: int, plugged: dict[str, tuple[int, int]]
+    ) -> None:
+        """What a machine that arrives brings along: what it was started with, and its devices."""
+        before_bytes = domain.memory_bytes
+        domain.spec = msgspec.structs.replace(domain.spec, memory_bytes=memory_bytes)
+        domain.plugged = dict(plugged)
+        self._memory_changed(domain, before_bytes)
+
+    def _memory_changed(self, domain: SimulatedDomain, before_bytes: int) -> None:
+        more_bytes = domain.memory_bytes - before_bytes
+        if more_bytes == 0:
+            return
+        self.memory_used_bytes += more_bytes
+        self.devices_changed(domain)
+        if self.observer is not None:
+            self.observer.domain_resized(self.name, domain.vm_id, domain.epoch, more_bytes)
 
     def devices_changed(self, domain: SimulatedDomain) -> None:
         if domain.identity is not None:
@@ -206,14 +222,14 @@ class SimulatedMachine(ABC):
             self.observer.vcpus_stopped(self.name, domain.vm_id, domain.epoch)
 
     def _observe_addition(self, observer: HypervisorObserver, domain: SimulatedDomain) -> None:
-        bytes_taken = self.footprint_bytes(domain.spec.memory_bytes)
+        bytes_taken = self.footprint_bytes(domain.memory_bytes)
         observer.domain_added(self.name, domain.vm_id, domain.epoch, bytes_taken)
         observer.status_changed(self.name, domain.vm_id, domain.epoch, domain.shown_status())
 
     def _observe_removal(self, observer: HypervisorObserver, domain: SimulatedDomain) -> None:
         if domain.run_ns is not None:
             observer.vcpus_stopped(self.name, domain.vm_id, domain.epoch)
-        bytes_taken = self.footprint_bytes(domain.spec.memory_bytes)
+        bytes_taken = self.footprint_bytes(domain.memory_bytes)
         observer.domain_removed(self.name, domain.vm_id, domain.epoch, bytes_taken)
 
     # ------------------------------------------------------------ what can be read

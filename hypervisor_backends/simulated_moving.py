@@ -37,6 +37,7 @@ class GuestState(msgspec.Struct, frozen=True, kw_only=True):
     guest_heard: bool
     ignores_shutdown: bool
     vcpus: int
+    memory_bytes: int  # what it was started with, beside what was plugged
     powered_on_ns: int
     plugged: dict[str, tuple[int, int]] = {}
     snapshots: tuple[SnapshotInfo, ...] = ()

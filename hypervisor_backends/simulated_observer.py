@@ -18,6 +18,9 @@ class HypervisorObserver(Protocol):
     def domain_removed(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
         """Also when the host loses its power."""
 
+    def domain_resized(self, host: str, vm_id: str, epoch: int, more_bytes: int) -> None:
+        """Memory was plugged, or below zero: taken out. A domain that is removed takes along what it has then."""
+
     def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
         """From now on this copy executes."""
 

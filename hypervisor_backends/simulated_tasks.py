@@ -100,6 +100,9 @@ class Tasks(DeviceTasks):
         try:
             delay_s, finish = self._plans[type(request)](domain, request)
         except (TaskRefused, StorageRefused) as refused:
+            if self._host.observer is not None:
+                refusal = f"Refused:{refused.failure.code}"
+                self._host.observer.called(self._host.name, refusal, domain.vm_id, domain.epoch)
             self._host.outbox.answer(done, refused.failure)
             return
         except BadInput as error:

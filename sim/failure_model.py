@@ -142,6 +142,13 @@ COMMANDS: dict[str, int] = {  # and how often a swarm draws each
     "cluster_start": 2,
 }
 
+# Changes of size of machines that run. Only some seeds have them, drawn beside their other commands.
+PLUGS: dict[str, int] = {
+    "set_vcpus": 4,
+    "plug_memory": 6,
+    "unplug_memory": 4,
+}
+
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the model. `most` is a number of the unit in `of`; what lies beyond is refused."""
@@ -251,7 +258,7 @@ def _check_step(step: Step, plan: Plan, limit_by_name: dict[str, Limit]) -> None
             f"{limit.most:g} {limit.of}; {limit.promise}"
         )
     fault = FAULTS.get(step.what)
-    if fault is None and step.what not in COMMANDS:
+    if fault is None and step.what not in COMMANDS and step.what not in PLUGS:
         raise BadInput(
             f"step {step.what} at {step.at_ms} ms is neither a fault nor a command; see sim.failure_model"
         )

@@ -12,7 +12,12 @@ from typing import Literal
 
 import msgspec
 
+from olvm.model.hardware import Hardware
+
 GIB = 1024**3
+# What a machine may have, as a multiple of what it is defined with.
+VCPUS_FACTOR = 4
+MEMORY_FACTOR = 3
 Profile = Literal["calm", "rough", "brutal"]
 
 
@@ -35,6 +40,13 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "none"
     migration_policy: str = "minimal_downtime"
     telemetry: bool = False
+
+
+def room_to_plug(shape: Shape) -> Hardware:
+    """Of every machine: CPUs and memory can be plugged while it runs."""
+    return Hardware(
+        vcpus_max=VCPUS_FACTOR * shape.vm_vcpus, memory_bytes_max=MEMORY_FACTOR * shape.vm_memory_gib * GIB
+    )
 
 
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):

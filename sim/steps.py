@@ -15,7 +15,7 @@ from olvm.model import messages as m
 from olvm.model.limits import NS_PER_S
 from olvm.model.records import HostRecord
 from sim.network import Noise
-from sim.plan import GIB, Plan, Step
+from sim.plan import GIB, VCPUS_FACTOR, Plan, Step, room_to_plug
 from sim.world import World
 
 VERBS: dict[str, m.VmVerb] = {
@@ -46,6 +46,7 @@ GUEST_FAULTS: dict[str, FaultKind] = {
 }
 POLICIES = ("none", "evenly_distributed", "power_saving", "vm_evenly_distributed")
 CRASH_POINTS = ("before_commit", "in_commit", "after_commit", "in_release")
+DEVICES = 3  # memory devices of different names that are plugged into one machine
 NEW_VMS_FROM = 1_000  # numbers of machines and hosts that a plan adds
 
 
@@ -78,8 +79,7 @@ class Steps:
             method(step)
         elif step.what in VERBS:
             to_host = step.detail or None
-            timeout_s = float(step.value % 60 + 5) if step.value % 7 == 0 else None
-            self.ask(m.VmCommand(step.target, VERBS[step.what], timeout_s, to_host))
+            self.ask(m.VmCommand(step.target, VERBS[step.what], _timeout_s(step), to_host))
         elif step.what in HOST_ACTIONS:
             self.ask(m.HostCommand(step.target, HOST_ACTIONS[step.what]))
         elif step.what in GUEST_FAULTS:
@@ -107,6 +107,7 @@ class Steps:
                 "prod",
                 shape.vm_vcpus,
                 shape.vm_memory_gib * GIB,
+                hardware=room_to_plug(shape),
                 high_availability=step.value % 2 == 0,
                 priority=step.value % 100 + 1,
             )
@@ -163,6 +164,22 @@ class Steps:
 
     def _do_cluster_start(self, _: Step) -> None:
         self.ask(m.ClusterCommand("prod", "start"))
+
+    # ------------------------------------------------------------------ CPUs and memory of what runs
+
+    def _do_set_vcpus(self, step: Step) -> None:
+        vcpus = 1 + step.value % (VCPUS_FACTOR * self._plan.shape.vm_vcpus)
+        self.ask(m.VmTask(step.target, "set_vcpus", {"vcpus": vcpus}, _timeout_s(step)))
+
+    def _do_plug_memory(self, step: Step) -> None:
+        """Few names and one size of each, so that a device meets itself, and those who take it out."""
+        number = step.value % DEVICES
+        arguments: m.Arguments = {"name": f"m{number}", "size_bytes": (1 + number) * GIB // 2}
+        self.ask(m.VmTask(step.target, "plug_memory", arguments, _timeout_s(step)))
+
+    def _do_unplug_memory(self, step: Step) -> None:
+        name = f"m{step.value % DEVICES}"
+        self.ask(m.VmTask(step.target, "unplug_memory", {"name": name}, _timeout_s(step)))
 
     # ------------------------------------------------------------------ processes and power
 
@@ -355,6 +372,11 @@ class Steps:
 
     def _do_fence_lies(self, step: Step) -> None:
         self._world.fence_fault(step.target, "lies", step.for_ms / 1000)
+
+
+def _timeout_s(step: Step) -> float | None:
+    """Now and then the client has less patience than the machine has by itself."""
+    return float(step.value % 60 + 5) if step.value % 7 == 0 else None
 
 
 def due_ns(step: Step, begin_ns: int) -> int:

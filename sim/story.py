@@ -62,6 +62,9 @@ class Story:
         del footprint_bytes
         self._tell(f"truth on {host}", f"{self._vm(vm_id)} is gone (epoch {epoch})")
 
+    def domain_resized(self, host: str, vm_id: str, epoch: int, more_bytes: int) -> None:
+        self._tell(f"truth on {host}", f"{self._vm(vm_id)} (epoch {epoch}) has {more_bytes:+} bytes")
+
     def called(self, host: str, request: str, vm_id: str, epoch: int) -> None:
         if request not in QUIET_CALLS:
             self._tell(f"truth on {host}", f"{request} of {self._vm(vm_id)} (epoch {epoch})")

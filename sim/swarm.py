@@ -11,11 +11,14 @@ import random
 from typing import Final
 
 from olvm.model.errors import BadInput
-from sim.failure_model import COMMANDS, FAULTS, FaultKind
+from sim.failure_model import COMMANDS, FAULTS, PLUGS, FaultKind
 from sim.plan import Knobs, Plan, Profile, Shape, Step
 
 FAULTS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 12, "rough": 90, "brutal": 300}
 COMMANDS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 120, "rough": 240, "brutal": 400}
+PLUGS_PER_HOUR: Final = 200
+PLUGGING_SHARE: Final = 0.4  # of the seeds
+PLUG_CALLS: Final = {"set_vcpus": "SetVcpus", "plug_memory": "PlugMemory", "unplug_memory": "UnplugMemory"}
 FAVOUR_FACTOR: Final = 10
 CALM_KINDS: Final = frozenset({"process", "network", "hypervisor"})
 CALLS: Final = (
@@ -98,7 +101,7 @@ def draw_plan(
     """
     if profile not in FAULTS_PER_HOUR:
         raise BadInput(f"profile {profile} does not exist: choose from {', '.join(FAULTS_PER_HOUR)}")
-    unknown = sorted(set(favour) - FAULTS.keys() - COMMANDS.keys())
+    unknown = sorted(set(favour) - FAULTS.keys() - COMMANDS.keys() - PLUGS.keys())
     if unknown:
         raise BadInput(f"{', '.join(unknown)} cannot be favoured: neither a fault nor a command")
     if (
@@ -119,6 +122,7 @@ def draw_plan(
     )
     steps = [*_draw_faults(plan, favour), *_draw_commands(plan, favour)]
     steps += _draw_sequels(plan, steps)
+    steps += _draw_plugs(plan, favour)
     # Commands come before faults of the same instant, and equal ones in the order they were drawn.
     steps.sort(key=lambda step: step.at_ms)
     return Plan(
@@ -302,4 +306,30 @@ def _draw_commands(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
         target = {"vm": f"v{vm}", "host": host, "none": ""}[VERB_TARGET.get(name, "vm")]
         detail = host if name == "migrate" and rng.random() < 0.4 else ""
         steps.append(Step(at_ms, name, target, 0, rng.randrange(1_000), detail))
+    return steps
+
+
+def _draw_plugs(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
+    """CPUs and memory that come and go, and calls of that kind that go wrong.
+
+    From a stream of its own: plans of seeds that have none of it are what they were before there was any.
+    """
+    rng = _stream(plan.seed, "plugs")
+    is_plugging = rng.random() < PLUGGING_SHARE or any(name in PLUGS for name in favour)
+    if not is_plugging or not plan.shape.vms:
+        return []
+    weights = _enabled(rng, PLUGS, favour)
+    weights["plug_memory"] = max(weights.get("plug_memory", 0), 4)
+    names = list(weights)
+    steps = []
+    for _ in range(int(plan.hours * PLUGS_PER_HOUR)):
+        at_ms = rng.randrange(plan.end_ms)
+        vm = f"v{rng.randint(1, plan.shape.vms)}"
+        name = rng.choices(names, [weights[other] for other in names])[0]
+        steps.append(Step(at_ms, name, vm, 0, rng.randrange(1_000)))
+        host, fault = f"H{rng.randint(1, plan.shape.hosts)}", rng.choice(CALL_FAULTS)
+        if rng.random() < 0.2:
+            steps.append(Step(max(0, at_ms - 1_000), fault, host, 0, 1, PLUG_CALLS[name]))
+        if rng.random() < 0.3:
+            steps.append(Step(min(plan.end_ms - 1, at_ms + rng.choice((0, 20, 500))), "migrate", vm, 0, 1))
     return steps

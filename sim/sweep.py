@@ -53,7 +53,7 @@ PAUSE_S = 45.0  # longer than a lease
 
 
 def script() -> Plan:
-    """The scripted workload: every verb once, a migration and its cancelling, maintenance, a host that dies."""
+    """The scripted workload: every verb once, plugs, a migration and its cancelling, maintenance, a host that dies."""
     shape = Shape(
         hosts=3,
         vms=4,
@@ -68,8 +68,11 @@ def script() -> Plan:
     )
     steps = (
         Step(1_000, "start", "v3"),
+        Step(6_000, "plug_memory", "v1", 0, 1),
+        Step(12_000, "set_vcpus", "v1", 0, 2),
         Step(20_000, "migrate", "v1"),
         Step(32_000, "reboot", "v3"),
+        Step(38_000, "unplug_memory", "v1", 0, 1),
         Step(45_000, "migrate", "v2"),
         Step(45_600, "cancel_migration", "v2"),
         Step(60_000, "suspend", "v3"),

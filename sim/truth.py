@@ -15,6 +15,7 @@ from hypervisor_backends.protocol import DomainStatus, ExitReason
 HOOKS = (
     "domain_added",
     "domain_removed",
+    "domain_resized",
     "vcpus_started",
     "vcpus_stopped",
     "status_changed",
@@ -71,6 +72,12 @@ class Truth:
         self.footprint_bytes_by_host[host] -= footprint_bytes
         for listener in self._listeners["domain_removed"]:
             listener(host, vm_id, epoch, footprint_bytes)
+
+    def domain_resized(self, host: str, vm_id: str, epoch: int, more_bytes: int) -> None:
+        self.footprint_bytes_by_host[host] += more_bytes
+        self.counts["domain_resized"] += 1
+        for listener in self._listeners["domain_resized"]:
+            listener(host, vm_id, epoch, more_bytes)
 
     def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
         self.executing.setdefault(vm_id, set()).add(Copy(host, epoch))

@@ -49,6 +49,12 @@ class WorldWitness:
             return []
         return [(domain.vm_id, domain.epoch, domain.status) for domain in hypervisor.domains()]
 
+    def size_by_vm_id(self, host: str) -> dict[str, tuple[int, int]]:
+        hypervisor = self._world.hosts.by_name[host].hypervisor
+        if hypervisor is None:
+            return {}
+        return {domain.vm_id: (domain.vcpus, domain.memory_bytes) for domain in hypervisor.domains()}
+
     def silos(self) -> list[str]:
         return sorted(self._world.processes.by_name)
 

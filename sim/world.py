@@ -31,7 +31,7 @@ from sim.clock import START_NS, HostClock, Timeline
 from sim.digest import Digest
 from sim.hosts import Hosts, SimHost
 from sim.network import Direction, Network, Noise, stream
-from sim.plan import GIB, Knobs, Shape
+from sim.plan import GIB, Knobs, Shape, room_to_plug
 from sim.plant import Plant
 from sim.processes import JOURNAL_ROWS_MAX, CrashPoint, Process, Processes
 from sim.sightings import Sightings
@@ -176,6 +176,7 @@ class World:
             "prod",
             shape.vm_vcpus,
             shape.vm_memory_gib * GIB,
+            hardware=room_to_plug(shape),
             high_availability=is_ha,
             lease=is_ha and is_leased,
             priority=drawn.choice((1, 50, 50, 100)),

@@ -84,7 +84,11 @@ class VmDevices:
         return self.task("set_nic_link", {"name": name, "up": up})
 
     def set_vcpus(self, vcpus: int) -> Operation:
-        """Plug CPUs in, up to the hardware's `vcpus_max`; until the machine is next started."""
+        """Plug CPUs in or out, up to the hardware's `vcpus_max`; kept for its next start.
+
+        Raises:
+            NoCapacity: from `wait`; its host has not so many. Nothing was done.
+        """
         return self.task("set_vcpus", {"vcpus": vcpus})
 
     def set_balloon(self, memory: str | int) -> Operation:
@@ -92,10 +96,15 @@ class VmDevices:
         return self.task("set_balloon", {"memory_bytes": parse_size(memory)})
 
     def plug_memory(self, name: str, size: str | int, *, node: int = 0) -> Operation:
-        """Add a memory device, within the hardware's `memory_bytes_max`; until the machine is next started."""
+        """Add a memory device, within the hardware's `memory_bytes_max`; kept as memory of its next start.
+
+        Raises:
+            NoCapacity: from `wait`; its host has no room. Nothing was done.
+        """
         return self.task("plug_memory", {"name": name, "size_bytes": parse_size(size), "node": node})
 
     def unplug_memory(self, name: str) -> Operation:
+        """Take a device out that was plugged in since the machine was started; the guest may refuse."""
         return self.task("unplug_memory", {"name": name})
 
     def set_cpu_quota(self, percent: int) -> Operation:

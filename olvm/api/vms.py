@@ -97,7 +97,7 @@ class Vm(VmDevices):
         hardware: HardwareLike | None = None,
         client_request_id: str | None = None,
     ) -> Operation:
-        """Change what is given; size only while it is down. `Vms.create` says what each is."""
+        """Change what is given; `Vms.create` says what each is. What runs gets another size at its next start."""
         command = m.UpdateVm(
             vm=self.name,
             vcpus=vcpus,

@@ -13,6 +13,7 @@ from olvm.cli.connection import data_center
 from olvm.cli.hardware_options import NO_PARTS, Parts, key_values
 from olvm.cli.listing import list_records, show_record
 from olvm.cli.logon import add_to
+from olvm.cli.machine_size import size_sentences
 from olvm.cli.options import (
     CHANGING,
     LISTING,
@@ -83,9 +84,14 @@ def list_(*, options: Listing = LISTING) -> int:
 
 @app.command
 def show(name: VmName, /, *, options: Printing = PRINTING) -> int:
-    """Show everything about one machine."""
+    """Show everything about one machine; also its size at its next start, where that is another one."""
     with data_center(options) as dc:
-        return show_record(dc.vms.row(name), options)
+        record = dc.vms.row(name)
+    code = show_record(record, options)
+    sentences = size_sentences(record)
+    if sentences and options.output == "table" and not options.columns:
+        print("\n" + "\n".join(sentences))
+    return code
 
 
 @app.command
@@ -148,8 +154,10 @@ def update(
     names: VmNames,
     /,
     *,
-    vcpus: Annotated[int | None, Parameter(help="Virtual CPUs; while it is down.", metavar="N")] = None,
-    memory: Annotated[str | None, Parameter(help="As in 8GiB; while it is down.", metavar="SIZE")] = None,
+    vcpus: Annotated[int | None, Parameter(help="Virtual CPUs, from its next start on.", metavar="N")] = None,
+    memory: Annotated[
+        str | None, Parameter(help="As in 8GiB, from its next start on.", metavar="SIZE")
+    ] = None,
     high_availability: Annotated[
         bool | None, Parameter(help="Start it again when its host says that it died.")
     ] = None,
@@ -247,7 +255,10 @@ def task(
     *,
     options: Changing = CHANGING,
 ) -> int:
-    """Do something to a machine or its guest: attach_disk, set_vcpus, create_snapshot, notify, …"""
+    """Do something to a machine or its guest: attach_disk, set_vcpus, create_snapshot, notify, …
+
+    What is plugged in or out is kept for its next start.
+    """
     command = m.VmTask(name, verb, key_values(arguments or ()))
     with data_center(options) as dc:
         return carry_out(dc, [Asked(command=command, what=f"{verb} of vm {name}")], options)

@@ -49,6 +49,8 @@ SEED_BYTES_MAX = 64 * 1024
 
 # Tasks of one machine or host whose end is awaited.
 TASKS_PER_OBJECT_MAX = 32
+# No hypervisor works longer on a plug: twice what the libvirt backend gives a call before it says "outcome unknown".
+SIZE_TASK_S_MAX = 120
 
 # What one guest may say. The size of a line is VDSM's cap; a line over it is discarded up to its end. The rate is far
 # above what any agent needs, and what comes faster waits in the guest.

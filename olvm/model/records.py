@@ -15,6 +15,7 @@ from olvm.model.host_states import HostStatus
 from olvm.model.limits import EVENTS_KEPT_MAX, OPERATIONS_KEPT_MAX
 from olvm.model.record import Record
 from olvm.model.user_records import USER_RECORDS
+from olvm.model.vm_sizes import Resize
 from olvm.model.vm_states import VmStatus
 
 OperationStatus = Literal["accepted", "running", "succeeded", "failed"]
@@ -131,7 +132,10 @@ class AffinityGroupRecord(Record):
 
 
 class ReservationRecord(Record):
-    """Owner: `cluster/<cluster>`. Capacity held on a host for a machine, pending starts included."""
+    """Owner: `cluster/<cluster>`. Capacity held on a host for a machine, pending starts included.
+
+    `vcpus` and `memory_bytes` are at least what that copy can have now, plugged CPUs and memory included.
+    """
 
     TABLE: ClassVar[str] = "reservations"
     KEY: ClassVar[str] = "vm_id"
@@ -249,12 +253,15 @@ class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seen_seq: int = 0
     may_run: bool = False
     end_ordered: bool = False  # it may run all the same, until the order reaches its host
+    vcpus: int = 0  # as it was begun; 0: a row of an older version, which knew one size of a machine
+    memory_bytes: int = 0
 
 
 class VmRecord(Record):
     """Owner: `vm/<id>`. In the engine's file this is also where `select … from vms` reads.
 
     `host` is set exactly while a reservation for this machine exists (rule 6: every transient state has an owner).
+    `vcpus` and `memory_bytes` are what its next start gets; a task that plugs or unplugs sets them too.
     """
 
     TABLE: ClassVar[str] = "vms"
@@ -315,7 +322,14 @@ class VmRecord(Record):
     copy_begun_ns: int = 0
     copy_data_bytes: int = 0  # what the source last told of the migration
     copy_downtime_ms: int = 0
+    copy_vcpus: int = 0  # what is reserved for it, and what its host is told; 0: as the machine
+    copy_memory_bytes: int = 0
     strays: tuple[Stray, ...] = ()
+    # Of the copy that runs, or of the memory that is saved; 0 while it is down.
+    now_vcpus: int = 0
+    now_memory_bytes: int = 0  # what was plugged included
+    plugged_memory: dict[str, int] = {}  # bytes of each memory device, by name
+    resize: Resize | None = None  # a change of size whose end is not known; its room is reserved
     hardware: Hardware | None = None
     tasks: dict[
         str, str

@@ -128,5 +128,9 @@ SITUATIONS: dict[str, str] = {
     "takeover_unanswered_and_the_old_life_is_over": "a takeover is unheard of, and the old life is proven over",
     "stray_of_a_takeover_is_adopted": "a takeover that nobody heard of for too long turns out to run",
     "life_goes_on_in_a_takeover_nobody_heard_of": "a life is over while a takeover that nobody heard of may run",
+    "plug_refused_as_its_host_has_no_room": "CPUs or memory are to be plugged, and the host has no room for them",
+    "outcome_of_a_plug_is_not_known": "a host does not say what came of a plug, and is asked how large the machine is",
+    "plug_of_unknown_outcome_was_done": "a machine turns out to have what was plugged",
+    "plug_of_unknown_outcome_was_not_done": "a machine turns out to be as large as before",
     "agent_finds_a_migration_that_nobody_looks_after": "a copy on its way out has no monitor, and gets one",
 }

@@ -2,8 +2,8 @@
 
 It decides one thing: whether a booking fits. Rule: after `reserve` returns, what is reserved on that host
 is within its capacity, VMs that are still starting included. Two things can overdraw a host, because the
-world is as it is: a host that shrinks (`update_host`) and a VM found already running there
-(`already_running=True`). An overdrawn host takes nothing more until enough is released.
+world is as it is: a host that shrinks (`update_host`) and a VM found already running there, or larger than
+it was booked (`already_running=True`). An overdrawn host takes nothing more until enough is released.
 
 One slot index per host; a removed host's slot is handed to the next one added. Units read the columns
 directly and never write them. Columns are lists, because the interpreter reads them about a third faster
@@ -242,6 +242,30 @@ class HostTable:
         self._book(slot, reservation, 1)
         return reservation
 
+    def resize(
+        self, vm_id: str, host: str, vcpus: int, memory_bytes: int, *, already_running: bool = False
+    ) -> None:
+        """Hold so much for a VM that holds something there. What is less than before always fits.
+
+        The host need not be Up: the VM is there already. `already_running` as for `reserve`.
+
+        Raises:
+            NoCapacity: what it has more does not fit; names the host, the need and the room. Nothing is changed.
+        """
+        slot = self._slot(host)
+        held = self._reservations_by_vm.get(vm_id, ())
+        before = next((reservation for reservation in held if reservation.host == host), None)
+        assert before is not None, f"VM {vm_id} holds nothing on host {host}"
+        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes)
+        after = msgspec.structs.replace(
+            before, vcpus=vcpus, memory_bytes=memory_bytes, memory_need_bytes=need_bytes
+        )
+        if not already_running:
+            self._check_growth(slot, before, after)
+        self._reservations_by_vm[vm_id] = tuple(after if one is before else one for one in held)
+        self._book(slot, before, -1)
+        self._book(slot, after, 1)
+
     def settle(self, vm_id: str, host: str | None = None) -> None:
         """The VM is seen Up (on `host`): the host's reports show its load, so it is no longer added to them."""
         held = self._reservations_by_vm.get(vm_id)
@@ -334,6 +358,24 @@ class HostTable:
                 f"VM {vm_id} needs {gib_needed(need_bytes)}, host {host} has "
                 f"{gib_free(self.memory_free_bytes[slot])} free: place it again"
             )
+
+    def _check_growth(self, slot: int, before: Reservation, after: Reservation) -> None:
+        host, cpus = self.name[slot], self.cpus[slot]
+        more_vcpus = after.vcpus - before.vcpus
+        if more_vcpus > 0 and after.vcpus > cpus:
+            raise NoCapacity(
+                f"host {host} has {cpus} CPUs, and no machine there gets more; {after.vcpus} are asked"
+            )
+        if more_vcpus > 0 and self.cpu_overcommit_percent:
+            room = cpus * self.cpu_overcommit_percent // 100 - self.reserved_cpus[slot]
+            if more_vcpus > room:
+                raise NoCapacity(
+                    f"{more_vcpus} more vCPUs are needed, and host {host} can take {max(0, room)}"
+                )
+        more_bytes = after.memory_need_bytes - before.memory_need_bytes
+        if more_bytes > max(0, self.memory_free_bytes[slot]):
+            free = gib_free(self.memory_free_bytes[slot])
+            raise NoCapacity(f"{gib_needed(more_bytes)} more are needed, and host {host} has {free} free")
 
     def _book(self, slot: int, reservation: Reservation, sign: int) -> None:
         self.reserved_cpus[slot] += sign * reservation.vcpus

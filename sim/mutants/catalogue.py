@@ -312,9 +312,9 @@ VM: tuple[Mutant, ...] = (
     Mutant(
         name="takeover-without-a-lease",
         module="actors.vm_takeover",
-        old="self._creation(record.copy_epoch, message.boot_id, restore=False)",
+        old="self._creation(record.copy_epoch, message.boot_id, self._copy_size, restore=False)",
         new='__import__("msgspec").structs.replace('
-        "self._creation(record.copy_epoch, message.boot_id, restore=False), leased=False)",
+        "self._creation(record.copy_epoch, message.boot_id, self._copy_size, restore=False), leased=False)",
         says="a leased machine is started elsewhere by the engine's clock, and its lease is not asked for",
         favour=("isolate_host",),
     ),
@@ -592,10 +592,47 @@ SCHEDULING: tuple[Mutant, ...] = (
     ),
 )
 
+SIZES: tuple[Mutant, ...] = (
+    Mutant(
+        name="vm-plugs-before-it-has-room",
+        module="actors.vm_size",
+        old="        if grows:\n            ask = ",
+        new="        if grows:\n            arguments = command.arguments\n"
+        "            self._order_task(message.operation_id, command.verb, arguments, turn)\n            ask = ",
+        says="a host is told to plug before the cluster has said that there is room",
+        favour=("plug_memory",),
+    ),
+    Mutant(
+        name="vm-gives-room-back-in-doubt",
+        module="actors.vm_size",
+        old='elif message.outcome_known and message.code != "not_found":',
+        new="elif True:",
+        says="a plug whose outcome is not known counts as failed",
+        favour=("plug_memory", "set_vcpus"),
+    ),
+    Mutant(
+        name="vm-keeps-the-room-of-what-was-unplugged",
+        module="actors.vm_size",
+        old="        if before.exceeds(resize.size):\n            self._hold(self._size, turn)",
+        new="        del before",
+        says="what was unplugged stays reserved",
+        favour=("plug_memory", "unplug_memory"),
+    ),
+    Mutant(
+        name="cluster-plugs-without-room",
+        module="actors.cluster_book",
+        old="        is_told = not message.operation_id",
+        new="        is_told = True",
+        says="room for a plug is promised whether it is there or not",
+        favour=("plug_memory",),
+    ),
+)
+
 MUTANTS: tuple[Mutant, ...] = (
     *SILO,
     *ENGINE,
     *VM,
+    *SIZES,
     *AGENT,
     *HOST,
     *CLUSTER,

@@ -288,6 +288,33 @@ def test_machine_goes_through_its_life(cli: Cli) -> None:
     assert cli.run("vm", "show", "life").returncode == 3
 
 
+def test_plugged_cpus_and_memory_are_shown_counted_and_kept(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "room.toml").write_text(f"vcpus_max = 8\nmemory_bytes_max = {64 * 1024**3}\n")
+    cli.ok("vm", "create", "grow", "--memory", "1GiB", "--hardware", str(tmp_path / "room.toml"))
+    cli.ok("vm", "start", "grow")
+    cli.ok("vm", "task", "grow", "set_vcpus", "vcpus=4")
+    cli.ok("vm", "task", "grow", "plug_memory", "name=m0", "size_bytes=2GiB")
+    sizes = "select vcpus, memory_bytes, now_vcpus, now_memory_bytes from vms where name = 'grow'"
+    assert json.loads(cli.ok("sql", sizes, "-o", "json")) == [
+        {"vcpus": 4, "memory_bytes": 3 * 1024**3, "now_vcpus": 4, "now_memory_bytes": 3 * 1024**3}
+    ]
+    held = "select vcpus, memory_bytes from reservations where vm_name = 'grow'"
+    assert json.loads(cli.ok("sql", held, "-o", "json")) == [{"vcpus": 4, "memory_bytes": 3 * 1024**3}]
+    refused = cli.run("vm", "task", "grow", "set_vcpus", "vcpus=33")
+    assert refused.returncode == 4
+    assert "has 32 CPUs" in refused.stderr
+    assert "next start" not in cli.ok("vm", "show", "grow")
+    cli.ok("vm", "update", "grow", "--vcpus", "2")
+    assert "grow has 4 vCPUs and 3GiB now, and 2 vCPUs and 3GiB at its next start." in cli.ok(
+        "vm", "show", "grow"
+    )
+    cli.ok("vm", "stop", "grow")
+    cli.ok("vm", "start", "grow")
+    assert json.loads(cli.ok("sql", held, "-o", "json")) == [{"vcpus": 2, "memory_bytes": 3 * 1024**3}]
+    cli.ok("vm", "stop", "grow")
+    cli.ok("vm", "remove", "grow", "--yes")
+
+
 def test_host_goes_out_of_service_and_away(cli: Cli) -> None:
     cli.ok("host", "add", "kvm09", "--cpus", "4", "--memory", "8GiB")
     for verb, status in [("maintenance", "maintenance"), ("activate", "up"), ("maintenance", "maintenance")]:

@@ -16,6 +16,8 @@ from olvm.model.errors import (
     NotFound,
     OlvmError,
 )
+from olvm.model.hardware import Hardware
+from tests.builders import GIB
 from tests.contracts.fault_driver import INSTANT, poll
 
 Act = Callable[[DataCenter], object]
@@ -200,6 +202,23 @@ def test_vm_larger_than_any_host_fails_with_the_reason_and_holds_nothing(dc: Dat
     assert "memory" in big.record.status_reason
     assert dc.sql("select count(*) from reservations where vm_id = ?", [big.record.id]).one() == 0
     big.remove().wait(30)
+
+
+def test_plug_beyond_the_hosts_room_is_refused_by_its_class_and_holds_nothing(dc: DataCenter) -> None:
+    room = Hardware(vcpus_max=4, memory_bytes_max=64 * GIB)
+    grow = dc.vms.create("grow", vcpus=1, memory="1GiB", cluster="prod", hardware=room)
+    grow.start().wait(30)
+    held = "select memory_bytes from reservations where vm_id = ?"
+    grow.plug_memory("m0", "2GiB").wait(30)
+    with pytest.raises(NoCapacity, match=r"cannot plug memory into grow: .* host kvm00 has .* free; migrate"):
+        grow.plug_memory("m1", "20GiB").wait(30)
+    assert dc.sql(held, [grow.record.id]).one() == 3 * GIB
+    grow.unplug_memory("m0").wait(30)
+    assert dc.sql(held, [grow.record.id]).one() == grow.record.memory_bytes == GIB
+    grow.set_vcpus(3).wait(30)
+    grow.stop().wait(30)
+    assert (grow.record.vcpus, grow.record.now_vcpus) == (3, 0)
+    grow.remove().wait(30)
 
 
 def test_request_said_twice_has_one_effect_and_one_operation(dc: DataCenter) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from sim.failure_model import COMMANDS, FAULTS, check
+from sim.failure_model import COMMANDS, FAULTS, PLUGS, check
 from sim.plan import Knobs, Plan, Shape, Step
 from sim.runs import Run
 from sim.swarm import VERB_TARGET
@@ -27,7 +27,8 @@ SHAPE: Final = Shape(
 PLAN: Final = Plan(seed=3, hours=1.0, shape=SHAPE, knobs=Knobs(quick_timers=1))
 FAULTS_AT_ONCE_MAX: Final = 3
 # Those first that Hypothesis shall end up with when it shrinks.
-VERBS: Final = sorted(COMMANDS, key=lambda name: -COMMANDS[name])
+WEIGHTS: Final = {**COMMANDS, **PLUGS}
+VERBS: Final = sorted(WEIGHTS, key=lambda name: -WEIGHTS[name])
 
 
 def test_tape_of_zeros_is_no_fault_and_every_fault_is_on_the_tape() -> None:

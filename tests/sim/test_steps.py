@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from hypervisor_backends.simulated_faults import FAULTABLE_REQUESTS
-from sim.failure_model import COMMANDS, FAULTS
+from sim.failure_model import COMMANDS, FAULTS, PLUGS
 from sim.plan import Knobs, Plan, Shape, Step
 from sim.runs import Run
 from sim.steps import GUEST_FAULTS, HOST_ACTIONS, VERBS, Steps
-from sim.swarm import CALLS, VERB_TARGET
+from sim.swarm import CALLS, PLUG_CALLS, VERB_TARGET
 from sim.world import World
 
 SHAPE = Shape(hosts=2, vms=2, racks=1, running_percent=100, host_memory_gib=16, fence_percent=100)
 PLAN = Plan(seed=1, hours=0.02, shape=SHAPE, knobs=Knobs(quick_timers=1))
-WORDS = [*FAULTS, *COMMANDS]
+WORDS = [*FAULTS, *COMMANDS, *PLUGS]
 TARGETS = {
     "vm": "v1",
     "host": "H1",
@@ -26,7 +26,7 @@ TARGETS = {
 
 
 def target_of(word: str) -> str:
-    if word in COMMANDS:
+    if word in COMMANDS or word in PLUGS:
         return TARGETS[VERB_TARGET.get(word, "vm")]
     return "H1|H2" if word == "cut_migration" else TARGETS[FAULTS[word].target]
 
@@ -48,7 +48,8 @@ def test_word_has_one_hand(word: str) -> None:
 def test_every_hand_has_a_word() -> None:
     hands = {name.removeprefix("_do_") for name in dir(Steps) if name.startswith("_do_")}
     assert hands | VERBS.keys() | GUEST_FAULTS.keys() | HOST_ACTIONS.keys() == set(WORDS)
-    assert set(CALLS) <= FAULTABLE_REQUESTS
+    assert {*CALLS, *PLUG_CALLS.values()} <= FAULTABLE_REQUESTS
+    assert PLUG_CALLS.keys() == PLUGS.keys()
 
 
 @pytest.mark.parametrize("word", [word for word in FAULTS if word != "reinstall_host"])

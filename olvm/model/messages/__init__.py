@@ -12,6 +12,7 @@ from olvm.model.messages.agents import (
     CheckHostLease,
     CommandDomain,
     CreateDomain,
+    DomainMeasured,
     DomainMissing,
     DomainRefused,
     DomainReported,
@@ -28,6 +29,7 @@ from olvm.model.messages.agents import (
     HostReport,
     IncomingReady,
     KdumpSeen,
+    MeasureDomain,
     MigrateDomain,
     MigrationFailed,
     MigrationProgressed,
@@ -113,6 +115,7 @@ from olvm.model.messages.entities import (
     RegisterHost,
     RegisterVm,
     ReleaseVm,
+    ResizeVm,
     SlotFree,
     StartCluster,
     StayVm,
@@ -124,6 +127,7 @@ from olvm.model.messages.entities import (
     VmNotPlaced,
     VmPlaced,
     VmPowered,
+    VmResized,
 )
 from olvm.model.messages.inner import (
     CallEnded,
@@ -188,6 +192,8 @@ AnyMessage = (
     | SlotFree
     | PromoteCopy
     | ReleaseVm
+    | ResizeVm
+    | VmResized
     | MoveVm
     | StayVm
     | VmMoveRefused
@@ -231,6 +237,8 @@ AnyMessage = (
     | DomainReported
     | FlushReports
     | DomainMissing
+    | MeasureDomain
+    | DomainMeasured
     | DomainRefused
     | HostLost
     | HostConfirmedDead
@@ -300,6 +308,7 @@ __all__ = [
     "CreateUser",
     "CreateVm",
     "DomainHappened",
+    "DomainMeasured",
     "DomainMissing",
     "DomainRefused",
     "DomainReported",
@@ -341,6 +350,7 @@ __all__ = [
     "KdumpSeen",
     "LogUserOn",
     "LookUpOperation",
+    "MeasureDomain",
     "Message",
     "MigrateDomain",
     "MigrationFailed",
@@ -368,6 +378,7 @@ __all__ = [
     "RemoveAffinityGroup",
     "RemoveCluster",
     "RemoveUser",
+    "ResizeVm",
     "RestartAgent",
     "ResumeBehavior",
     "Rule",
@@ -399,6 +410,7 @@ __all__ = [
     "VmNotPlaced",
     "VmPlaced",
     "VmPowered",
+    "VmResized",
     "VmTask",
     "VmVerb",
 ]

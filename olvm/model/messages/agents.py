@@ -156,6 +156,27 @@ class TaskEnded(Message, frozen=True):
     result: str = ""
 
 
+class MeasureDomain(Message, frozen=True):
+    """How large is the copy of that epoch? Answered once nothing that changes it is under way on the host.
+
+    Sent, so that it comes after the `TaskDomain` of the same operation, wherever that is.
+    """
+
+    vm_id: str
+    epoch: int
+    operation_id: str
+
+
+class DomainMeasured(Message, frozen=True):
+    """`memory_bytes` includes what was plugged."""
+
+    host: str
+    epoch: int
+    operation_id: str
+    vcpus: int
+    memory_bytes: int
+
+
 class OpenConsole(Message, frozen=True):
     """Told, never kept. The answer goes straight to `reply_to` as ConsoleTicket or Refusal."""
 

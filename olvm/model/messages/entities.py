@@ -228,6 +228,28 @@ class PromoteCopy(Message, frozen=True):
     old_epoch: int
 
 
+class ResizeVm(Message, frozen=True):
+    """Hold so much for the copy of that epoch from now on.
+
+    With an `operation_id` room for more is asked for, and `VmResized` is the answer; without one it is what the copy
+    has, and nothing is asked.
+    """
+
+    vm_id: str
+    epoch: int
+    vcpus: int
+    memory_bytes: int
+    operation_id: str = ""
+
+
+class VmResized(Message, frozen=True):
+    """`refusal` empty: it is reserved. Else nothing has changed, and this says which host lacks what."""
+
+    epoch: int
+    operation_id: str
+    refusal: str = ""
+
+
 class ReleaseVm(Message, frozen=True):
     """No capacity is needed any more on `host` for the copy of that epoch; an empty host means wherever it is.
 

@@ -200,9 +200,12 @@ def test_silo_timer_survives_a_restart() -> None:
     assert again.stored() == 2
 
 
-def test_silo_late_command_for_a_removed_actor_ends_its_operation() -> None:
+@pytest.mark.parametrize(
+    "command", [m.CommandVm("op-1", "start"), m.TaskVm("op-1", m.VmTask("gone", "list_snapshots"))]
+)
+def test_silo_late_command_for_a_removed_actor_ends_its_operation(command: m.AnyMessage) -> None:
     bench = Bench()
-    bench.silo.post(Envelope("vm/gone", "engine", "1", "", m.CommandVm("op-1", "start")))
+    bench.silo.post(Envelope("vm/gone", "engine", "1", "", command))
     ended: list[m.AnyMessage] = []
     bench.silo.services["engine"] = lambda envelope: ended.append(envelope.message)
     bench.silo.run_batch()

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from actors.behaviour import Turn
+from actors.host_agent import HostAgent
+from actors.hypervisor_port import FoundDomain
 from actors.task_requests import domain_request, host_request, result_of
 from actors.vm import Vm
 from hypervisor_backends import protocol as p
@@ -14,11 +16,11 @@ from olvm.model.errors import BadInput
 from olvm.model.hardware import DiskSpec, Hardware
 from olvm.model.host_states import HostStatus
 from olvm.model.host_tasks import TIMEOUT_S_BY_HOST_TASK
-from olvm.model.limits import TASKS_PER_OBJECT_MAX
+from olvm.model.limits import SIZE_TASK_S_MAX, TASKS_PER_OBJECT_MAX
 from olvm.model.vm_states import VmStatus
 from olvm.model.vm_tasks import VM_TASKS
-from tests.builders import endings, host, turn, vm
-from tests.unit.actors.agent_driving import agent, domain
+from tests.builders import endings, host, reported, turn, vm
+from tests.unit.actors.agent_driving import agent, domain, listed
 
 AGENT = "agent/H1@host-1"
 DISK: m.Arguments = {"name": "vdb", "source": "/b"}
@@ -154,6 +156,16 @@ def test_task_of_a_machine_that_is_down_changes_its_hardware_at_once() -> None:
     assert one.record.tasks == {}
 
 
+def test_task_whose_machine_is_removed_ends_with_it() -> None:
+    one = vm(status=VmStatus.UP)
+    give(one, ATTACH)
+    give(one, reported(VmStatus.DOWN, exit_reason=0))
+    done = give(one, m.CommandVm("op-2", "remove"))
+    first, second = endings(done)
+    assert (first.operation_id, first.succeeded, second) == ("op-1", False, m.OperationEnded("op-2", True))
+    assert "was removed" in first.reason
+
+
 def test_task_that_names_no_device_there_is_refused() -> None:
     one = vm(status=VmStatus.UP)
     done = give(one, m.TaskVm("op-1", m.VmTask("web", "detach_disk", {"name": "vdb"})))
@@ -223,6 +235,44 @@ def test_agent_that_was_restarted_says_nothing_of_tasks_before() -> None:
     done = turn(me="agent/H1")
     one.handle(m.CallEnded("task/op-1", True), done)
     assert done.sent == []
+
+
+def measure(one: HostAgent, *, epoch: int = 3, at_s: float = 100.0) -> Turn:
+    done = turn(me="agent/H1", sender="vm/v1", at_s=at_s)
+    one.handle(m.MeasureDomain("v1", epoch, "op-1"), done)
+    return done
+
+
+def test_agent_says_how_large_the_machine_is() -> None:
+    one = agent(domain())
+    assert measure(one).calls == [("hypervisor", p.ListDomains(), "measure/v1/3/op-1")]
+    answered = turn(me="agent/H1")
+    found = {"v1": FoundDomain(3, "up", "", "web", False, 2, 3 * 1024**3)}
+    one.handle(listed("measure/v1/3/op-1", found), answered)
+    assert answered.sent == [("vm/v1", m.DomainMeasured("H1", 3, "op-1", 2, 3 * 1024**3), True)]
+
+
+@pytest.mark.parametrize("verb", ["set_vcpus", "plug_memory", "unplug_memory"])
+def test_agent_says_no_size_while_a_task_may_change_it(verb: str) -> None:
+    one = agent(domain())
+    one.handle(
+        m.TaskDomain("v1", 3, "op-1", verb, ARGUMENTS[verb]), turn(me="agent/H1", sender="vm/v1", at_s=100)
+    )
+    assert measure(one, at_s=100 + SIZE_TASK_S_MAX - 1).calls == []
+    assert len(measure(one, at_s=100 + SIZE_TASK_S_MAX).calls) == 1, "no hypervisor works on it any more"
+    one.handle(m.CallEnded("task/op-1", False, b"", "timed_out", False), turn(me="agent/H1"))
+    assert len(measure(one, at_s=101).calls) == 1
+
+
+def test_agent_says_no_size_of_what_it_does_not_have() -> None:
+    assert measure(agent(domain()), epoch=4).calls == []
+    assert measure(agent()).calls == []
+    assert measure(agent(domain(), is_open=False)).calls == []
+    one = agent(domain())
+    for found in ({}, {"v1": FoundDomain(2, "up", "", "web", False, 2, 1)}):
+        answered = turn(me="agent/H1")
+        one.handle(listed("measure/v1/3/op-1", found), answered)
+        assert answered.sent == []
 
 
 # ---------------------------------------------------------------- the host

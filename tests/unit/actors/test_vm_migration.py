@@ -211,7 +211,7 @@ def test_vm_target_that_is_never_ready_is_ended_and_remembered() -> None:
     one = migrating(phase="preparing", copy_to_host="H2")
     done = give(one, m.TimerFired("copy"))
     assert done.sent[0] == (TARGET, m.CommandDomain("v1", 4, "destroy"), True)
-    assert one.record.strays == (Stray("H2", TARGET, 4, "boot-2"),)
+    assert one.record.strays == (Stray("H2", TARGET, 4, "boot-2", vcpus=1, memory_bytes=GIB),)
     assert give(one, m.IncomingReady("H2", 4, "late")).sent == []
     refusal = vm(status=S.DOWN, strays=one.record.strays)
     assert "end of a copy of it on H2" in endings(give(refusal, command("remove")))[0].reason

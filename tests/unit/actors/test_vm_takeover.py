@@ -100,7 +100,7 @@ def test_vm_whose_host_comes_back_with_it_is_not_taken_over() -> None:
     done = give(one, reported(S.UP))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
     assert (one.record.status, one.record.host, one.record.epoch) == (S.UP, "H1", 3)
-    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True, end_ordered=True),)
+    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", 0, 0, True, True, 1, GIB),)
     done = give(one, reported(S.UP, on="H2", epoch=4, seq=1))
     assert done.sent == [(NEW, m.CommandDomain("v1", 4, "destroy"), True)]
 
@@ -170,7 +170,7 @@ def test_vm_takeover_whose_new_host_is_lost_goes_to_a_third(word: m.AnyMessage) 
     (again,) = sent_to(done, CLUSTER)
     assert isinstance(again, m.PlaceCopy)
     assert (again.epoch, again.excluded_hosts) == (5, ["H1", "H2"])
-    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True),)
+    assert one.record.strays == (Stray("H2", NEW, 4, "boot-2", may_run=True, vcpus=1, memory_bytes=GIB),)
     done = give(one, m.HostConfirmedDead("H2", "boot-2", "fenced"))
     assert done.sent == [(CLUSTER, m.ReleaseVm("v1", "H2", 4), True)]
 

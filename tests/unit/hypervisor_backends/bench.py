@@ -271,6 +271,9 @@ class OneCopy:
         assert self.runs.get(vm_id) != (host, epoch), f"{vm_id} was removed from {host} while it ran"
         assert self.there.pop((host, vm_id, epoch)) == footprint_bytes
 
+    def domain_resized(self, host: str, vm_id: str, epoch: int, more_bytes: int) -> None:
+        self.there[host, vm_id, epoch] += more_bytes
+
     def vcpus_started(self, host: str, vm_id: str, epoch: int) -> None:
         assert vm_id not in self.runs, f"{vm_id} runs on {self.runs[vm_id]} and now on {host} too"
         assert (host, vm_id, epoch) in self.there

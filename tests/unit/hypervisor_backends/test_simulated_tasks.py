@@ -38,6 +38,7 @@ from hypervisor_backends.simulated_faults import Fault
 from olvm.model.hardware import DiskSpec, NicSpec
 from tests.unit.hypervisor_backends.bench import (
     GIB,
+    OneCopy,
     VirtualScheduler,
     address_of,
     migrate_of,
@@ -263,6 +264,29 @@ def test_what_was_plugged_and_frozen_goes_along_with_a_migration() -> None:
     source.start(epoch=3)
     value = source.succeed(ListSnapshots(vm_id="v1")).value
     assert value == SnapshotList(snapshots=())
+
+
+@pytest.mark.parametrize("prepared_bytes", [256 * MIB, 256 * MIB + BLOCK, 256 * MIB + 3 * BLOCK])
+def test_arrival_is_as_large_as_its_source_however_it_was_prepared(prepared_bytes: int) -> None:
+    scheduler, fabric, truth = VirtualScheduler(), MemoryFabric(), OneCopy()
+    source, here = simulated_bench(scheduler=scheduler, fabric=fabric)
+    target, there = simulated_bench(name="h2", scheduler=scheduler, fabric=fabric)
+    for hypervisor in (here, there):
+        hypervisor.set_observer(truth)
+    source.succeed(StartDomain(vm_id="v1", epoch=1, spec=spec_of()))
+    source.succeed(PlugMemory(vm_id="v1", name="m1", size_bytes=BLOCK))
+    before = truth.there["h1", "v1", 1]
+    uri = address_of(target, memory_bytes=prepared_bytes)
+    source.succeed(migrate_of(uri), seconds=50)
+
+    state = target.state()
+    assert state is not None
+    assert state.memory_bytes == 256 * MIB + BLOCK
+    assert truth.there["h2", "v1", 2] == before
+    target.succeed(UnplugMemory(vm_id="v1", name="m1"))
+    assert truth.there["h2", "v1", 2] == before - BLOCK
+    target.succeed(DestroyDomain(vm_id="v1"))
+    assert truth.there == {}
 
 
 def test_machine_that_migrates_takes_no_tasks_but_may_be_asked() -> None:

@@ -42,6 +42,49 @@ def test_reserve_beyond_memory_raises_and_changes_nothing() -> None:
     assert table.reservation("web-1") is None
 
 
+def test_resize_moves_the_sums_by_the_difference_and_keeps_what_is_pending() -> None:
+    table = table_of([host("kvm01", cpus=8, memory_bytes=16 * GIB)])
+    table.reserve("web-1", "kvm01", 2, 2 * GIB)
+    table.reserve("web-2", "kvm01", 1, GIB)
+    table.settle("web-2")
+    table.resize("web-1", "kvm01", 4, 5 * GIB)
+    table.resize("web-2", "kvm01", 3, GIB)
+    row = table.row("kvm01")
+    needs = memory_need_of(vcpus=4, memory_bytes=5 * GIB) + memory_need_of(vcpus=3, memory_bytes=GIB)
+    assert (row.reserved_memory_bytes, row.reserved_cpus, row.pending_cpus, row.vm_count) == (needs, 7, 4, 2)
+
+
+def test_resize_changes_the_host_that_is_named_alone() -> None:
+    table = table_of([host("kvm01"), host("kvm02")])
+    table.reserve("web-1", "kvm01", 1, GIB)
+    table.reserve("web-1", "kvm02", 1, GIB)
+    table.resize("web-1", "kvm01", 2, 2 * GIB)
+    assert [one.vcpus for one in table.reservations("web-1")] == [2, 1]
+
+
+def test_resize_to_the_last_byte_fits_and_one_byte_more_changes_nothing() -> None:
+    need_bytes = memory_need_of(vcpus=1, memory_bytes=4 * GIB)
+    for short, fits in ((0, True), (1, False)):
+        table = table_of([host("kvm01", memory_bytes=need_bytes + HOST_MEMORY_RESERVE_BYTES - short)])
+        table.reserve("web-1", "kvm01", 1, GIB)
+        before = table.rows()
+        if fits:
+            table.resize("web-1", "kvm01", 1, 4 * GIB)
+            assert table.row("kvm01").memory_free_bytes == 0
+            continue
+        with pytest.raises(NoCapacity, match=r"^3\.1 GiB more are needed, and host kvm01 has 3 GiB free$"):
+            table.resize("web-1", "kvm01", 1, 4 * GIB)
+        assert table.rows() == before
+
+
+def test_resize_to_less_fits_on_an_overdrawn_host_that_is_not_up() -> None:
+    table = table_of([host("kvm01", memory_bytes=8 * GIB)])
+    table.reserve("web-1", "kvm01", 4, 6 * GIB)
+    table.update_host("kvm01", usable=False, memory_bytes=4 * GIB, cpus=2)
+    table.resize("web-1", "kvm01", 3, 5 * GIB)
+    assert table.row("kvm01").reserved_cpus == 3
+
+
 def test_cpu_overcommit_zero_limits_one_vm_but_not_their_sum() -> None:
     table = table_of([host("kvm01", cpus=4)])
     for number in range(3):

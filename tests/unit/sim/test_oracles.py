@@ -39,6 +39,7 @@ class Scene:
         self.hosts = ["H1", "H2"]
         self.off: set[str] = set()
         self.domains_by_host: dict[str, list[tuple[str, int, str]]] = {}
+        self.size_by_vm_id_by_host = {"H1": {"a": (1, GIB)}}
         self.rows: list[Record] = []
         self.waiting = 0
         self.differences: list[str] = []
@@ -54,6 +55,9 @@ class Scene:
 
     def domains(self, host: str) -> list[tuple[str, int, str]]:
         return self.domains_by_host.get(host, [])
+
+    def size_by_vm_id(self, host: str) -> dict[str, tuple[int, int]]:
+        return self.size_by_vm_id_by_host.get(host, {})
 
     def silos(self) -> list[str]:
         return ["engine"]
@@ -188,6 +192,31 @@ def test_s6_machines_beyond_the_host_fire(board: Board) -> None:
     fires("S6", lambda: board.domain_added("H1", "m5", 1, 1))
 
 
+def test_s6_memory_plugged_beyond_the_host_fires(scene: Scene, board: Board) -> None:
+    at_rest(scene)
+    board.domain_added("H1", "b", 1, 3 * GIB)
+    board.domain_added("H1", "a", 3, GIB // 2)
+    board.domain_resized("H1", "a", 3, GIB // 2)
+    fires("S6", lambda: board.domain_resized("H1", "a", 3, 1))
+    board.domain_resized("H1", "a", 3, -GIB)
+    board.domain_added("H1", "m2", 1, GIB - 1)
+
+
+@pytest.mark.parametrize("size_bytes", [GIB, GIB + 1])
+def test_s6_memory_plugged_beyond_what_is_reserved_fires(scene: Scene, board: Board, size_bytes: int) -> None:
+    at_rest(scene)
+    scene.size_by_vm_id_by_host = {"H1": {"a": (1, size_bytes)}}
+    board.domain_added("H1", "a", 3, 1)
+    if size_bytes == GIB:
+        board.domain_resized("H1", "a", 3, 1)
+    else:
+        fires("S6", lambda: board.domain_resized("H1", "a", 3, 1))
+
+
+def test_s6_plug_refused_for_lack_of_room_fires(board: Board) -> None:
+    fires("S6", lambda: board.called("H1", "Refused:out_of_memory", "m1", 1))
+
+
 def at_rest(scene: Scene) -> None:
     """One machine up on H1, reserved there; nothing wrong."""
     scene.domains_by_host = {"H1": [("a", 3, "up")]}
@@ -235,6 +264,13 @@ def test_s7_reservation_without_a_machine_fires(scene: Scene, board: Board) -> N
     at_rest(scene)
     scene.rows[-1].host = "H2"  # type: ignore[attr-defined]
     fires("S7", board.settled)
+
+
+@pytest.mark.parametrize("size", [(2, GIB), (1, 2 * GIB)])
+def test_s7_reservation_of_another_size_fires(scene: Scene, board: Board, size: tuple[int, int]) -> None:
+    at_rest(scene)
+    scene.size_by_vm_id_by_host = {"H1": {"a": size}}
+    assert "v1" in fires("S7", board.settled)
 
 
 def test_s8_machine_down_by_its_record_that_runs_fires(board: Board) -> None:
