@@ -45,6 +45,8 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     # What a guest dirties with all its vCPUs busy, one number per VM; it dirties in proportion to the CPU it uses.
     dirty_bytes_per_s_min: float = 1.0 * MIB
     dirty_bytes_per_s_max: float = 100.0 * MIB
+    # How often the watchdog looks for leased machines that came after its deadline: how long they may be there.
+    watchdog_poll_s: float = 0.1
     incoming_timeout_s: float = 60.0  # a target that hears nothing for so long gives its domain up
     migration_keepalive_s: float = 5.0  # how often a source that copies asks whether the target is there
     migration_repeat_s: float = 2.0  # how often a message that must be answered is sent again
@@ -100,6 +102,7 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
             save_bytes_per_s=0.0,
             restore_bytes_per_s=0.0,
             migration_bandwidth_bytes_per_s=0.0,
+            watchdog_poll_s=0.0,
             task_time_s=0.0,
             unplug_timeout_s=0.0,
             guest_timeout_s=0.0,

@@ -31,6 +31,8 @@ from hypervisor_backends.simulated_machine import SUCCEEDED, SimulatedMachine
 from hypervisor_backends.simulated_moving import GuestState, StepName
 from olvm.model.limits import NS_PER_S
 
+LEASE_EXPIRED = "its lease expired"
+
 
 class SimulatedHost(SimulatedMachine):
     """One machine. `simulated.py` calls the methods without an underscore, and drains the outbox after."""
@@ -90,9 +92,26 @@ class SimulatedHost(SimulatedMachine):
     def end_leased(self) -> None:
         leased = [domain for _, domain in sorted(self.domains.items()) if domain.spec.leased]
         for domain in leased:
-            # One that has not arrived does not run; it will ask for the lease when it arrives.
             if domain.status != "migrating_to":
-                self.end(domain, "crashed", ExitReason.GENERIC_ERROR, "its lease expired")
+                self.end(domain, "crashed", ExitReason.GENERIC_ERROR, LEASE_EXPIRED)
+            elif domain.incoming is not None and domain.incoming.attempt:
+                self.end(domain, "stopped", ExitReason.MIGRATION_FAILED, LEASE_EXPIRED)
+            elif domain.incoming is not None:  # no process of it is there yet
+                domain.incoming.condemned = True
+        self.outbox.drain()
+
+    def end_condemned(self, domain: SimulatedDomain) -> None:
+        """A leased machine appears after the watchdog's deadline: it is there, and may run, until the next look."""
+        purpose, poll_s = "watchdog_looks", self.config.watchdog_poll_s
+        delay_ns = self.between_ns(domain, purpose, 0.0, poll_s)
+        due_ns = self.scheduler.now_ns() + delay_ns
+        domain.fault_timers.append(self.scheduler.call_at(due_ns, partial(self._end_condemned, domain)))
+
+    def _end_condemned(self, domain: SimulatedDomain) -> None:
+        if domain.status == "migrating_to":
+            self.end(domain, "stopped", ExitReason.MIGRATION_FAILED, LEASE_EXPIRED)
+        else:
+            self.end(domain, "crashed", ExitReason.GENERIC_ERROR, LEASE_EXPIRED)
         self.outbox.drain()
 
     # ------------------------------------------------------------ a domain's life

@@ -152,7 +152,7 @@ class Outgoing:
 class Incoming:
     """The target's side, until the machine has arrived whole."""
 
-    __slots__ = ("attempt", "confirm_is_lost", "heard_ns", "runs", "source", "timer", "uri")
+    __slots__ = ("attempt", "condemned", "confirm_is_lost", "heard_ns", "runs", "source", "timer", "uri")
 
     def __init__(self, uri: str, now_ns: int) -> None:
         self.uri = uri
@@ -160,5 +160,6 @@ class Incoming:
         self.source = ""
         self.heard_ns = now_ns
         self.runs = False  # post-copy: the machine runs here and its memory still comes
+        self.condemned = False  # the watchdog ends it when it appears, even if it is armed again by then
         self.confirm_is_lost = False
         self.timer: Cancel | None = None
