@@ -27,6 +27,9 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     launch_time_s_max: float = 1.5
     shutdown_time_s_min: float = 2.0  # also the first half of a reboot
     shutdown_time_s_max: float = 10.0
+    booting_guest_ignores_button: bool = (
+        True  # a shutdown or reboot that comes before the guest is up is lost
+    )
     save_bytes_per_s: float = 500.0 * MIB  # 0: at once
     restore_bytes_per_s: float = 1000.0 * MIB  # 0: at once
     call_timeout_s: float = (

@@ -212,7 +212,7 @@ class SimulatedHost(SimulatedMachine):
         self.tell(domain, "guest_up")
 
     def ask_shutdown(self, domain: SimulatedDomain) -> None:
-        """A guest obeys even while it boots; a deaf one is not told apart by its status."""
+        """A guest that still boots loses the word, as a deaf one does; neither is told apart by its status."""
         if self._is_deaf(domain):
             return
         self.set_status(domain, "powering_down")
@@ -333,7 +333,8 @@ class SimulatedHost(SimulatedMachine):
         return self.between_ns(domain, "shutdown", config.shutdown_time_s_min, config.shutdown_time_s_max)
 
     def _is_deaf(self, domain: SimulatedDomain) -> bool:
-        if domain.guest_ignores_shutdown:
+        boots = domain.guest_since_ns is None and self.config.booting_guest_ignores_button
+        if boots or domain.guest_ignores_shutdown:
             return True
         return self.faults.use("guest_ignores_shutdown", domain.vm_id, domain.spec.name) is not None
 
