@@ -182,9 +182,9 @@ class Arrivals:
         incoming.timer = self._host.scheduler.call_at(due_ns, partial(self._on_timer, domain, incoming))
 
     def _due_ns(self, incoming: Incoming) -> int:
-        config = self._host.config
-        limit_s = config.migration_silence_s if incoming.runs else config.incoming_timeout_s
-        return incoming.heard_ns + int(limit_s * NS_PER_S)
+        if incoming.runs:
+            return incoming.heard_ns + self._host.silence_ns(incoming.attempt)
+        return incoming.heard_ns + int(self._host.config.incoming_timeout_s * NS_PER_S)
 
     def _on_timer(self, domain: SimulatedDomain, incoming: Incoming) -> None:
         incoming.timer = None

@@ -53,8 +53,9 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     incoming_timeout_s: float = 60.0  # a target that hears nothing for so long gives its domain up
     migration_keepalive_s: float = 5.0  # how often a source that copies asks whether the target is there
     migration_repeat_s: float = 2.0  # how often a message that must be answered is sent again
-    migration_silence_s: float = 20.0  # a side that hears nothing for so long holds the other for lost
-    migration_confirm_timeout_s: float = 10.0  # all was sent: how long a source waits for the target's word
+    migration_silence_s: float = 30.0  # a side that hears nothing for so long holds the other for lost,
+    migration_silence_spread_percent: float = 15.0  # or for so much longer, drawn by migration and side
+    migration_confirm_timeout_s: float = 30.0  # all was sent: how long a source waits for the target's word
     # Tasks: hot-plug, snapshots, storage.
     task_time_s: float = 0.2  # a task that needs nobody's help
     unplug_timeout_s: float = 20.0  # how long a guest that does not let go of a device is waited for

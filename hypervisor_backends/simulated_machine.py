@@ -266,6 +266,12 @@ class SimulatedMachine(ABC):
         part = draw(self.seed, self.name, purpose, domain.vm_id, domain.epoch, domain.step_count)
         return int((least_s + (most_s - least_s) * part) * NS_PER_S)
 
+    def silence_ns(self, attempt: str) -> int:
+        """How long this side of the migration hears nothing until it holds the other one for lost."""
+        longest = self.config.migration_silence_spread_percent / 100
+        part = draw(self.seed, self.name, "silence", attempt) if longest else 0.0
+        return int(self.config.migration_silence_s * (1 + longest * part) * NS_PER_S)
+
     def chance(self, domain: SimulatedDomain, purpose: str, probability: float) -> bool:
         if probability == 0.0:
             return False

@@ -114,6 +114,7 @@ class Outgoing:
         "phase",
         "phase_ns",
         "post_copy",
+        "silence_ns",
         "state",
         "stopped_ns",
         "target",
@@ -135,6 +136,7 @@ class Outgoing:
         self.phase_ns = now_ns
         self.heard_ns = now_ns
         self.asked_ns = now_ns
+        self.silence_ns = 0
         self.pending: ToTarget | None = None
         self.post_copy = False  # from StartPostCopy on
         self.state: GuestState | None = None  # set exactly from the switch-over on

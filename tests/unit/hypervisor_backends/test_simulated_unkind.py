@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from hypervisor_backends.protocol import HypervisorRequest, RebootDomain, ShutdownDomain
+from hypervisor_backends.protocol import CancelMigration, HypervisorRequest, RebootDomain, ShutdownDomain
 from hypervisor_backends.simulated_config import SimulatedConfig
-from tests.unit.hypervisor_backends.bench import simulated_bench, start_of
+from olvm.model.limits import NS_PER_S
+from tests.unit.hypervisor_backends.bench import GIB, address_of, migrate_of, simulated_bench, start_of
+from tests.unit.hypervisor_backends.migration_rig import CALM, Rig, failure_of
 
 SLOW_BOOT = SimulatedConfig(boot_time_s_min=20, boot_time_s_max=20, launch_time_s_min=1, launch_time_s_max=1)
 
@@ -43,3 +46,70 @@ def test_guest_may_be_told_to_obey_while_it_boots() -> None:
     bench.succeed(ShutdownDomain(vm_id="v1"), seconds=10)
 
     assert bench.kinds() == ["started", "shut_down"]
+
+
+# ---------------------------------------------------------------- migrations
+
+
+def test_target_is_not_told_of_a_source_that_never_connected_and_waits_for_its_time() -> None:
+    rig = Rig()
+    rig.start()
+    rig.cut = {"h2"}
+    answers = rig.migrate()
+    rig.advance(1)
+    rig.source.succeed(CancelMigration(vm_id="v1"), seconds=0)
+    rig.cut = set()
+    rig.advance(CALM.incoming_timeout_s - 2)
+    assert failure_of(answers).code == "migration_cancelled"
+    assert rig.statuses() == ("up", "migrating_to")
+    rig.advance(2.1)
+
+    assert rig.statuses() == ("up", None)
+    rig.check_ends()
+
+
+def test_target_is_told_of_a_source_that_gives_up_while_it_copies() -> None:
+    rig = Rig()
+    rig.start()
+    rig.migrate()
+    rig.advance(1)
+    rig.source.succeed(CancelMigration(vm_id="v1"), seconds=1)
+
+    assert rig.statuses() == ("up", None)
+
+
+LARGE = 8 * GIB  # too much to be sent within any silence
+
+
+def silences_s(config: SimulatedConfig, count: int) -> list[float]:
+    """How long each of so many sources, cut off while it copies, waits until it goes on."""
+    rig = Rig(config)
+    waited = []
+    for number in range(count):
+        vm_id = f"v{number}"
+        rig.source.start(vm_id, memory_bytes=LARGE)
+        answers = rig.source.call(migrate_of(address_of(rig.target, vm_id, memory_bytes=LARGE), vm_id))
+        rig.advance(1)
+        begun_ns = rig.scheduler.now_ns()
+        rig.cut = {"h1", "h2"}
+        rig.advance_until(lambda answers=answers: bool(answers))  # type: ignore[misc]
+        waited.append((rig.scheduler.now_ns() - begun_ns) / NS_PER_S)
+        rig.cut = set()
+        rig.advance(200)
+    return waited
+
+
+def test_cut_network_is_noticed_after_half_a_minute_and_not_at_the_same_moment_each_time() -> None:
+    waited = silences_s(CALM, 8)
+
+    # The source heard of the target up to a keep-alive before the cut.
+    least_s = CALM.migration_silence_s - CALM.migration_keepalive_s
+    most_s = CALM.migration_silence_s * (1 + CALM.migration_silence_spread_percent / 100)
+    assert all(least_s <= seconds <= most_s + 0.02 for seconds in waited)
+    assert max(waited) - min(waited) > 0.5
+
+
+def test_silence_without_a_spread_is_that_of_the_setting() -> None:
+    exact = msgspec.structs.replace(CALM, migration_silence_s=12.0, migration_silence_spread_percent=0.0)
+
+    assert len({round(seconds, 1) for seconds in silences_s(exact, 3)}) == 1
