@@ -56,6 +56,8 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     migration_silence_s: float = 30.0  # a side that hears nothing for so long holds the other for lost,
     migration_silence_spread_percent: float = 15.0  # or for so much longer, drawn by migration and side
     migration_confirm_timeout_s: float = 30.0  # all was sent: how long a source waits for the target's word
+    # A source whose post-copy broke holds the machine's job, as libvirt 9.0 does: see `restart_libvirtd`.
+    broken_post_copy_holds: bool = True
     # Tasks: hot-plug, snapshots, storage.
     task_time_s: float = 0.2  # a task that needs nobody's help
     unplug_timeout_s: float = 20.0  # how long a guest that does not let go of a device is waited for

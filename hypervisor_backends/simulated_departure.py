@@ -300,6 +300,8 @@ class Departures:
         """The target surely does not run it, or, with post-copy, does not have all of it."""
         if out.post_copy:
             text = f"lost during post-copy: {reason}"
+            if self._host.config.broken_post_copy_holds:
+                self._host.held_vm_ids.add(domain.vm_id)
             self._host.end(domain, "crashed", ExitReason.POSTCOPY_MIGRATION_FAILED, text)
         else:
             self._go_on(domain, "migration_failed", reason)

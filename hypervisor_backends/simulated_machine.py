@@ -67,6 +67,7 @@ class SimulatedMachine(ABC):
         self.memory_used_bytes = 0
         self.vcpus_used = 0
         self.saved_vm_ids: set[str] = set()
+        self.held_vm_ids: set[str] = set()  # machines that cannot come to be here until libvirtd is restarted
         # On the storage: they outlive lives and boots, and go along with a migration.
         self.snapshots_by_vm_id: dict[str, tuple[SnapshotInfo, ...]] = {}
         self.is_on = False
@@ -102,6 +103,7 @@ class SimulatedMachine(ABC):
         self.vm_id_by_name.clear()
         self.memory_used_bytes = self.vcpus_used = 0
         self.outbox.clear()
+        self.held_vm_ids.clear()
         self.watchdog.reset()
         self.is_on = False
         if self.observer is not None:

@@ -244,6 +244,12 @@ class Hosts:
             if host.hypervisor is not None:
                 host.hypervisor.misbehave(does)
 
+    def restart_libvirtd(self, name: str) -> None:
+        """The host's libvirtd is ended and started again at once; its machines and its agent go on."""
+        hypervisor = self.by_name[name].hypervisor
+        if hypervisor is not None and self.by_name[name].is_on:
+            hypervisor.restart_libvirtd()
+
     def lose_events(self, name: str, seconds: float) -> None:
         """The hypervisor's events of the next `seconds` are never told."""
         hypervisor = self.by_name[name].hypervisor
@@ -272,6 +278,7 @@ class Hosts:
             self.power_on(host.name)
             if host.hypervisor is not None:
                 host.hypervisor.clear_faults()
+                host.hypervisor.restart_libvirtd()
                 host.hypervisor.events_lost_until_ns = 0
                 host.hypervisor.event_fate = None
                 host.hypervisor.set_problems(())

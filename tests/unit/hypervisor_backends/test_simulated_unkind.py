@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
-from hypervisor_backends.protocol import CancelMigration, HypervisorRequest, RebootDomain, ShutdownDomain
+from hypervisor_backends.protocol import (
+    CancelMigration,
+    ExitReason,
+    HypervisorRequest,
+    RebootDomain,
+    ShutdownDomain,
+    StartPostCopy,
+)
 from hypervisor_backends.simulated_config import SimulatedConfig
 from olvm.model.limits import NS_PER_S
-from tests.unit.hypervisor_backends.bench import GIB, address_of, migrate_of, simulated_bench, start_of
+from tests.unit.hypervisor_backends.bench import (
+    GIB,
+    address_of,
+    migrate_of,
+    prepare_of,
+    simulated_bench,
+    start_of,
+)
 from tests.unit.hypervisor_backends.migration_rig import CALM, Rig, failure_of
 
 SLOW_BOOT = SimulatedConfig(boot_time_s_min=20, boot_time_s_max=20, launch_time_s_min=1, launch_time_s_max=1)
@@ -113,3 +129,41 @@ def test_silence_without_a_spread_is_that_of_the_setting() -> None:
     exact = msgspec.structs.replace(CALM, migration_silence_s=12.0, migration_silence_spread_percent=0.0)
 
     assert len({round(seconds, 1) for seconds in silences_s(exact, 3)}) == 1
+
+
+def broken_post_copy(config: SimulatedConfig = CALM) -> Rig:
+    """The machine ran on h2, which loses its power before it has all memory; nothing is left of it on h1."""
+    rig = Rig(config)
+    rig.start(memory_bytes=LARGE)
+    answers = rig.source.call(
+        migrate_of(address_of(rig.target, memory_bytes=LARGE), bandwidth_bytes_per_s=10e6, post_copy=True)
+    )
+    rig.advance(1)
+    rig.source.succeed(StartPostCopy(vm_id="v1"), seconds=1)
+    rig.h2.power_off()
+    rig.advance_until(lambda: bool(answers))
+    assert rig.source.events[-1].exit_reason is ExitReason.POSTCOPY_MIGRATION_FAILED
+    return rig
+
+
+@pytest.mark.parametrize("request_of", [start_of, prepare_of])
+def test_source_of_a_broken_post_copy_refuses_its_machine_until_libvirtd_is_restarted(
+    request_of: Callable[[str, int], HypervisorRequest],
+) -> None:
+    rig = broken_post_copy()
+    failure = rig.source.refuse(request_of("v1", 3), 0)
+    assert (failure.code, failure.can_retry, failure.outcome_known) == ("start_failed", True, True)
+    rig.source.succeed(start_of("v2", 1))
+    rig.h1.restart_libvirtd()
+
+    rig.source.succeed(request_of("v1", 3))
+
+
+def test_power_cycle_ends_what_libvirtd_holds_and_the_setting_that_nothing_is_held() -> None:
+    rig = broken_post_copy()
+    rig.h1.power_off()
+    rig.h1.power_on()
+    rig.source.succeed(start_of("v1", 3))
+
+    kind = broken_post_copy(msgspec.structs.replace(CALM, broken_post_copy_holds=False))
+    kind.source.succeed(start_of("v1", 3))
