@@ -51,6 +51,7 @@ from hypervisor_backends.simulated_domain import ADMITTED, ALREADY, SimulatedDom
 from hypervisor_backends.simulated_fabric import Fabric
 from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultKind
 from hypervisor_backends.simulated_host import SimulatedHost
+from hypervisor_backends.simulated_libvirtd import Libvirtd
 from hypervisor_backends.simulated_machine import SUCCEEDED, WITHOUT_FABRIC
 from hypervisor_backends.simulated_migration import MIGRATION_REQUESTS, MigrationRequest, Migrations
 from hypervisor_backends.simulated_observer import HypervisorObserver
@@ -92,6 +93,7 @@ class SimulatedHypervisor:
         self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
         self._migrations = Migrations(self._host, fabric)
         self._tasks = Tasks(self._host)
+        self._libvirtd = Libvirtd(self._host, self._migrations)
         self._scheduler = scheduler
         self._features = frozenset(capabilities.features)
         self._closed = False
@@ -110,7 +112,7 @@ class SimulatedHypervisor:
         self._host.outbox.listener = listener
 
     def domains(self) -> list[DomainState]:
-        return self._host.states()
+        return self._libvirtd.states()
 
     def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
         return self._host.statistics()
@@ -142,14 +144,24 @@ class SimulatedHypervisor:
         """Lose the host: every domain is gone, nobody is told, and no call under way is answered."""
         self._host.power_off()
         self._migrations.on_power_off()
+        self._libvirtd.on_power_off()
 
     def power_on(self) -> None:
         """Boot the host anew, empty and with another boot id. Without effect while it is on."""
         self._host.power_on()
 
+    def kill_libvirtd(self) -> None:
+        """libvirtd ends, and its machines go on; see `simulated_libvirtd.py`. Without effect while it is away."""
+        self._libvirtd.kill()
+        self._host.outbox.drain()
+
+    def start_libvirtd(self) -> None:
+        self._libvirtd.start()
+        self._host.outbox.drain()
+
     def restart_libvirtd(self) -> None:
-        """libvirtd is ended and started again; machines go on. It forgets the jobs that it held."""
-        self._host.held_vm_ids.clear()
+        self.kill_libvirtd()
+        self.start_libvirtd()
 
     def set_observer(self, observer: HypervisorObserver | None) -> None:
         """Who is told the truth, at each change; first of all what is there already."""
@@ -174,6 +186,10 @@ class SimulatedHypervisor:
             self._host.fail(
                 done, "host_down", f"host {self.name} is powered off; power it on first", can_retry=True
             )
+            return
+        away = self._libvirtd.refusal(request)
+        if away is not None:
+            self._host.outbox.answer(done, away)
             return
         feature = FEATURE_BY_REQUEST.get(type(request))
         if feature is not None and feature not in self._features:

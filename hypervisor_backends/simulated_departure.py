@@ -98,6 +98,9 @@ class Departures:
     def cancel(self, domain: SimulatedDomain) -> None:
         self._go_on(domain, "migration_cancelled", "cancelled on request")
 
+    def break_off(self, domain: SimulatedDomain, reason: str) -> None:
+        self._go_on(domain, "migration_failed", reason)
+
     def start_post_copy(self, domain: SimulatedDomain) -> None:
         out = domain.outgoing
         assert out is not None, f"domain {domain.vm_id} is not the source of a migration"

@@ -68,6 +68,8 @@ class SimulatedMachine(ABC):
         self.vcpus_used = 0
         self.saved_vm_ids: set[str] = set()
         self.held_vm_ids: set[str] = set()  # machines that cannot come to be here until libvirtd is restarted
+        # Processes of cut-off starts that libvirt does not know: they take memory and disks, and never run a guest.
+        self.lost_qemus: dict[str, SimulatedDomain] = {}
         # On the storage: they outlive lives and boots, and go along with a migration.
         self.snapshots_by_vm_id: dict[str, tuple[SnapshotInfo, ...]] = {}
         self.is_on = False
@@ -104,6 +106,7 @@ class SimulatedMachine(ABC):
         self.memory_used_bytes = self.vcpus_used = 0
         self.outbox.clear()
         self.held_vm_ids.clear()
+        self.lost_qemus.clear()
         self.watchdog.reset()
         self.is_on = False
         if self.observer is not None:
@@ -133,6 +136,7 @@ class SimulatedMachine(ABC):
 
     def add(self, domain: SimulatedDomain) -> None:
         """Let the domain take its room; alone, this is a start that never gets anywhere."""
+        self.lost_qemus.pop(domain.vm_id, None)  # whoever starts it looks for its process first
         self.domains[domain.vm_id] = domain
         self.vm_id_by_name[domain.spec.name] = domain.vm_id
         self.memory_used_bytes += self.footprint_bytes(domain.memory_bytes)
@@ -244,7 +248,8 @@ class SimulatedMachine(ABC):
             name=self.name,
             capabilities=self.capabilities,
             booted_ns=self._booted_ns,
-            memory_used_bytes=self.memory_used_bytes,
+            memory_used_bytes=self.memory_used_bytes
+            + sum(self.footprint_bytes(lost.memory_bytes) for lost in self.lost_qemus.values()),
             vm_count=len(self.domains),
             vm_active=sum(domain.run_ns is not None for domain in self.domains.values()),
             incoming_vm_migrations=sum(domain.incoming is not None for domain in self.domains.values()),

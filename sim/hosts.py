@@ -244,11 +244,15 @@ class Hosts:
             if host.hypervisor is not None:
                 host.hypervisor.misbehave(does)
 
-    def restart_libvirtd(self, name: str) -> None:
-        """The host's libvirtd is ended and started again at once; its machines and its agent go on."""
-        hypervisor = self.by_name[name].hypervisor
-        if hypervisor is not None and self.by_name[name].is_on:
-            hypervisor.restart_libvirtd()
+    def kill_libvirtd(self, name: str, seconds: float) -> bool:
+        """The host's libvirtd ends and is started again after so long; its machines and its agent go on."""
+        host = self.by_name[name]
+        hypervisor = host.hypervisor
+        if hypervisor is None or not host.is_on:
+            return False
+        hypervisor.kill_libvirtd()
+        self._timeline.after(seconds, hypervisor.start_libvirtd)
+        return True
 
     def lose_events(self, name: str, seconds: float) -> None:
         """The hypervisor's events of the next `seconds` are never told."""
@@ -278,7 +282,7 @@ class Hosts:
             self.power_on(host.name)
             if host.hypervisor is not None:
                 host.hypervisor.clear_faults()
-                host.hypervisor.restart_libvirtd()
+                host.hypervisor.start_libvirtd()  # which lets go of what it held
                 host.hypervisor.events_lost_until_ns = 0
                 host.hypervisor.event_fate = None
                 host.hypervisor.set_problems(())
