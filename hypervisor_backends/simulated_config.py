@@ -25,6 +25,11 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
         0.5  # the first part of the boot, until the start is answered; never exceeds it
     )
     launch_time_s_max: float = 1.5
+    # Words of the guest, from `guest_up` or from an arrival on: what it is and how it does, and QEMU's own agent.
+    facts_after_s_min: float = 0.2
+    facts_after_s_max: float = 5.0
+    qemu_agent_after_s_min: float = 5.0
+    qemu_agent_after_s_max: float = 15.0
     shutdown_time_s_min: float = 2.0  # also the first half of a reboot
     shutdown_time_s_max: float = 10.0
     booting_guest_ignores_button: bool = (
@@ -103,6 +108,10 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
             boot_time_s_max=0.0,
             launch_time_s_min=0.0,
             launch_time_s_max=0.0,
+            facts_after_s_min=0.0,
+            facts_after_s_max=0.0,
+            qemu_agent_after_s_min=0.0,
+            qemu_agent_after_s_max=0.0,
             shutdown_time_s_min=0.0,
             shutdown_time_s_max=0.0,
             save_bytes_per_s=0.0,

@@ -159,8 +159,7 @@ class SimulatedHost(SimulatedMachine):
         domain.powered_on_ns = state.powered_on_ns
         domain.guest_ignores_shutdown = state.ignores_shutdown
         if state.guest_heard:
-            domain.guest_since_ns = self.scheduler.now_ns()
-            self.tell(domain, "guest_up")
+            self._guest_speaks(domain)
         if state.status == "paused":
             self.tell(domain, "paused", "arrived paused")
             return
@@ -208,7 +207,16 @@ class SimulatedHost(SimulatedMachine):
 
     def _guest_up(self, domain: SimulatedDomain) -> None:
         self.set_status(domain, "up")
-        domain.guest_since_ns = self.scheduler.now_ns()
+        self._guest_speaks(domain)
+
+    def _guest_speaks(self, domain: SimulatedDomain) -> None:
+        """Its agent is heard, and has said nothing yet; QEMU's agent is not even there."""
+        config, now_ns = self.config, self.scheduler.now_ns()
+        facts = (config.facts_after_s_min, config.facts_after_s_max)
+        qemu_agent = (config.qemu_agent_after_s_min, config.qemu_agent_after_s_max)
+        domain.guest_since_ns = now_ns
+        domain.facts_ns = now_ns + self.between_ns(domain, "facts", *facts)
+        domain.qemu_agent_ns = now_ns + self.between_ns(domain, "qemu_agent", *qemu_agent)
         self.tell(domain, "guest_up")
 
     def ask_shutdown(self, domain: SimulatedDomain) -> None:

@@ -158,7 +158,7 @@ class Tasks(DeviceTasks):
             raise TaskRefused("bad_request", f"{what}: it has no disk that it could write to")
         if any(one.name == request.name for one in kept):
             raise TaskRefused("exists", f"{what}: it has one of that name; take another name")
-        if request.quiesce and not _is_heard(domain):
+        if request.quiesce and not self._has_qemu_agent(domain):
             raise TaskRefused("guest_refused", f"{what}: no agent in the guest can freeze it", can_retry=True)
         taken = SnapshotInfo(
             name=request.name,
@@ -222,8 +222,11 @@ class Tasks(DeviceTasks):
         del request
         return self._set_frozen(domain, is_frozen=False)
 
+    def _has_qemu_agent(self, domain: SimulatedDomain) -> bool:
+        return _is_heard(domain) and self._host.scheduler.now_ns() >= domain.qemu_agent_ns
+
     def _set_frozen(self, domain: SimulatedDomain, *, is_frozen: bool) -> Plan:
-        if not _is_heard(domain):
+        if not self._has_qemu_agent(domain):
             failure = self._silence(domain)
             return self._config.guest_timeout_s, lambda: failure
         domain.frozen = is_frozen

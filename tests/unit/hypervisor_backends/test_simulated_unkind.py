@@ -7,10 +7,13 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import (
     CancelMigration,
     ExitReason,
+    FreezeGuest,
     HypervisorRequest,
+    PauseDomain,
     RebootDomain,
     ShutdownDomain,
     StartPostCopy,
@@ -19,6 +22,7 @@ from hypervisor_backends.simulated_config import SimulatedConfig
 from olvm.model.limits import NS_PER_S
 from tests.unit.hypervisor_backends.bench import (
     GIB,
+    Bench,
     address_of,
     migrate_of,
     prepare_of,
@@ -62,6 +66,59 @@ def test_guest_may_be_told_to_obey_while_it_boots() -> None:
     bench.succeed(ShutdownDomain(vm_id="v1"), seconds=10)
 
     assert bench.kinds() == ["started", "shut_down"]
+
+
+# ---------------------------------------------------------------- what the guest says
+
+
+def facts_of(bench: Bench) -> GuestFacts | None:
+    _, (domain,) = bench.backend.statistics()
+    return domain.guest
+
+
+TALKATIVE = msgspec.structs.replace(
+    CALM,
+    facts_after_s_min=3.0,
+    facts_after_s_max=3.0,
+    qemu_agent_after_s_min=8.0,
+    qemu_agent_after_s_max=8.0,
+)
+
+
+def test_facts_come_after_the_guest_is_up_and_qemus_agent_later_still() -> None:
+    rig = Rig(TALKATIVE)
+    bench = rig.source
+    bench.call(start_of())
+    rig.advance_until(lambda: bench.kinds()[-1:] == ["guest_up"])
+    assert facts_of(bench) is None
+    rig.advance(3)
+    assert facts_of(bench) is not None
+    silent = bench.refuse(FreezeGuest(vm_id="v1"), seconds=TALKATIVE.guest_timeout_s)
+    assert (silent.code, silent.can_retry) == ("guest_silent", True)
+    rig.advance(1)
+
+    bench.succeed(FreezeGuest(vm_id="v1"), seconds=1)
+
+
+def test_guest_that_arrives_is_heard_anew() -> None:
+    rig = Rig(TALKATIVE)
+    rig.start()
+    assert facts_of(rig.source) is not None
+    answers = rig.migrate()
+    rig.advance_until(lambda: bool(answers))
+    assert facts_of(rig.target) is None
+    rig.advance(3)
+
+    assert facts_of(rig.target) is not None
+
+
+def test_guest_that_is_paused_before_it_has_told_anything_tells_nothing() -> None:
+    rig = Rig(TALKATIVE)
+    rig.source.call(start_of())
+    rig.advance_until(lambda: rig.source.kinds()[-1:] == ["guest_up"])
+    rig.source.succeed(PauseDomain(vm_id="v1"), seconds=60)
+
+    assert facts_of(rig.source) is None
 
 
 # ---------------------------------------------------------------- migrations
