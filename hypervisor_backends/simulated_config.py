@@ -40,6 +40,8 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     call_timeout_s: float = (
         60.0  # vm_command_timeout: a hung monitor or a timed-out call is answered after this
     )
+    # A monitor that hangs holds up the sample of its whole host for so long; then it is left out. 0: of itself alone.
+    statistics_stall_s: float = 10.0
     memory_overcommit_percent: int = 100
     memory_overhead_bytes: int = 0  # per domain, beyond the guest's own memory
     cpu_overcommit_percent: int = 0  # 0: as under KVM, nobody counts; 100: each vCPU takes a CPU

@@ -72,6 +72,10 @@ class SimulatedMachine(ABC):
         self.lost_qemus: dict[str, SimulatedDomain] = {}
         # On the storage: they outlive lives and boots, and go along with a migration.
         self.snapshots_by_vm_id: dict[str, tuple[SnapshotInfo, ...]] = {}
+        self._sample: tuple[HostStatistics, list[DomainStatistics]] | None = (
+            None  # the last one that went through
+        )
+        self._stalled_ns: int | None = None  # since when a monitor holds up the samples
         self.is_on = False
         self.boot_count = 0
         self._mean_percent = (config.cpu_load_percent_min, config.cpu_load_percent_max)
@@ -105,6 +109,7 @@ class SimulatedMachine(ABC):
         self.vm_id_by_name.clear()
         self.memory_used_bytes = self.vcpus_used = 0
         self.outbox.clear()
+        self._sample, self._stalled_ns = None, None
         self.held_vm_ids.clear()
         self.lost_qemus.clear()
         self.watchdog.reset()
@@ -231,6 +236,24 @@ class SimulatedMachine(ABC):
         return bool(self.faults) and self.faults.stands("monitor_hangs", domain.vm_id, domain.spec.name)
 
     def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
+        """One sample; while a monitor that hangs holds up the host's, the last one that went through."""
+        if self.faults and any(map(self.monitor_hangs, self.domains.values())):
+            now_ns = self.scheduler.now_ns()
+            self._stalled_ns = now_ns if self._stalled_ns is None else self._stalled_ns
+            stalls = now_ns < self._stalled_ns + int(self.config.statistics_stall_s * NS_PER_S)
+            if stalls and self._sample is not None:
+                host, samples = self._sample
+                return host, [one for one in samples if self._is_there(one)]
+        else:
+            self._stalled_ns = None
+        self._sample = self._measured()
+        return self._sample[0], list(self._sample[1])
+
+    def _is_there(self, sample: DomainStatistics) -> bool:
+        domain = self.domains.get(sample.vm_id)
+        return domain is not None and domain.epoch == sample.epoch
+
+    def _measured(self) -> tuple[HostStatistics, list[DomainStatistics]]:
         now_ns = self.scheduler.now_ns()
         some_fault = bool(self.faults)
         samples = [

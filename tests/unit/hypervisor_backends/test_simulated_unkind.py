@@ -10,6 +10,7 @@ import pytest
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import (
     CancelMigration,
+    DestroyDomain,
     ExitReason,
     FreezeGuest,
     HypervisorRequest,
@@ -19,6 +20,7 @@ from hypervisor_backends.protocol import (
     StartPostCopy,
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
+from hypervisor_backends.simulated_faults import Fault
 from olvm.model.limits import NS_PER_S
 from tests.unit.hypervisor_backends.bench import (
     GIB,
@@ -224,3 +226,43 @@ def test_power_cycle_ends_what_libvirtd_holds_and_the_setting_that_nothing_is_he
 
     kind = broken_post_copy(msgspec.structs.replace(CALM, broken_post_copy_holds=False))
     kind.source.succeed(start_of("v1", 3))
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def sampled_s(bench: Bench, begun_ns: int) -> tuple[float, dict[str, tuple[float, int]]]:
+    """When the host was measured, and for each machine when, and whether its monitor answered."""
+    host, domains = bench.backend.statistics()
+    answered = {one.vm_id: ((one.status_ns - begun_ns) / NS_PER_S, one.monitor_response) for one in domains}
+    return (host.sampled_ns - begun_ns) / NS_PER_S, answered
+
+
+def test_hung_monitor_holds_up_the_samples_of_its_whole_host_for_a_bounded_time() -> None:
+    bench, hypervisor = simulated_bench(SimulatedConfig(statistics_stall_s=10))
+    for vm_id in ("v1", "v2", "v3"):
+        bench.start(vm_id)
+    begun_ns = bench.scheduler.now_ns()
+    assert sampled_s(bench, begun_ns) == (0, {"v1": (0, 0), "v2": (0, 0), "v3": (0, 0)})
+    hypervisor.inject(Fault(kind="monitor_hangs", vm="v1", count=None))
+    bench.scheduler.advance(1)
+    assert sampled_s(bench, begun_ns) == (0, {"v1": (0, 0), "v2": (0, 0), "v3": (0, 0)})
+    bench.succeed(DestroyDomain(vm_id="v3"), seconds=5)
+    assert sampled_s(bench, begun_ns) == (0, {"v1": (0, 0), "v2": (0, 0)})
+    bench.scheduler.advance(5)
+    assert sampled_s(bench, begun_ns) == (11, {"v1": (11, -1), "v2": (11, 0)})
+    hypervisor.clear_faults("v1")
+    bench.scheduler.advance(1)
+
+    assert sampled_s(bench, begun_ns) == (12, {"v1": (12, 0), "v2": (12, 0)})
+
+
+def test_hung_monitor_costs_its_own_machine_only_where_it_is_told_so() -> None:
+    bench, hypervisor = simulated_bench(SimulatedConfig(statistics_stall_s=0))
+    bench.start("v1")
+    begun_ns = bench.scheduler.now_ns()
+    sampled_s(bench, begun_ns)
+    hypervisor.inject(Fault(kind="monitor_hangs", vm="v1", count=None))
+    bench.scheduler.advance(1)
+
+    assert sampled_s(bench, begun_ns) == (1, {"v1": (1, -1)})
