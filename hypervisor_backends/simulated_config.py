@@ -71,6 +71,7 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     guest_timeout_s: float = 5.0  # how long a guest that says nothing is waited for
     commit_time_s: float = 5.0  # to write a snapshot back
     storage_bytes: int = 4 * 1024**4  # of all pools of the host together
+    files_outside_pools: bool = True  # a disk's path that is in no pool is there; else it is not
     guest_refuses_unplug_probability: float = 0.0  # of each device
     start_fails_probability: float = 0.0
     start_hangs_probability: float = 0.0

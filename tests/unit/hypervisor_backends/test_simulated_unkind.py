@@ -9,7 +9,10 @@ import pytest
 
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import (
+    CallFailed,
     CancelMigration,
+    CreatePool,
+    CreateVolume,
     DestroyDomain,
     ExitReason,
     FreezeGuest,
@@ -17,10 +20,12 @@ from hypervisor_backends.protocol import (
     PauseDomain,
     RebootDomain,
     ShutdownDomain,
+    StartDomain,
     StartPostCopy,
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_faults import Fault
+from olvm.model.hardware import DiskSpec, Hardware
 from olvm.model.limits import NS_PER_S
 from tests.unit.hypervisor_backends.bench import (
     GIB,
@@ -266,3 +271,64 @@ def test_hung_monitor_costs_its_own_machine_only_where_it_is_told_so() -> None:
     bench.scheduler.advance(1)
 
     assert sampled_s(bench, begun_ns) == (1, {"v1": (1, -1)})
+
+
+# ---------------------------------------------------------------- disks
+
+
+def with_disk(vm_id: str, source: str, *, epoch: int = 1, read_only: bool = False) -> StartDomain:
+    disk = DiskSpec(name="vda", size_bytes=GIB, source=source, read_only=read_only)
+    request = start_of(vm_id, epoch)
+    spec = msgspec.structs.replace(request.spec, hardware=Hardware(disks=(disk,)))
+    return msgspec.structs.replace(request, spec=spec)
+
+
+def test_second_machine_on_one_disk_is_refused_until_the_first_is_gone() -> None:
+    bench, _ = simulated_bench()
+    bench.succeed(with_disk("v1", "/srv/shared.qcow2"))
+    failure = bench.refuse(with_disk("v2", "/srv/shared.qcow2"))
+    assert (failure.code, failure.can_retry) == ("lease_held", True)
+    assert "vm-v1" in failure.message
+    bench.succeed(with_disk("v3", "/srv/shared.qcow2", read_only=True))
+    bench.succeed(DestroyDomain(vm_id="v3"))
+    bench.succeed(DestroyDomain(vm_id="v1"))
+
+    bench.succeed(with_disk("v2", "/srv/shared.qcow2"))
+
+
+def test_qemu_that_libvirt_lost_holds_its_disk_against_others_and_not_against_its_own_machine() -> None:
+    bench, hypervisor = simulated_bench()
+    numbers = range(12)
+    for number in numbers:
+        bench.call(with_disk(f"v{number}", f"/srv/{number}.qcow2"))
+    bench.scheduler.advance(0.4)
+    hypervisor.restart_libvirtd()
+    bench.scheduler.advance(60)
+    gone = [number for number in numbers if bench.status(f"v{number}") is None]
+    answers = {}
+    for number in gone:
+        answers[number] = bench.settle(with_disk("other", f"/srv/{number}.qcow2"))
+        bench.call(DestroyDomain(vm_id="other"))
+    held = [number for number, answer in answers.items() if isinstance(answer, CallFailed)]
+    assert 0 < len(held) < len(gone)
+
+    for number in held:
+        bench.succeed(with_disk(f"v{number}", f"/srv/{number}.qcow2", epoch=2))
+
+
+@pytest.mark.parametrize("source", ["images/missing.qcow2", "/pool/missing.qcow2"])
+def test_path_in_a_pool_that_is_not_there_is_refused(source: str) -> None:
+    bench, _ = simulated_bench()
+    bench.succeed(CreatePool(name="images", path="/pool"))
+    failure = bench.refuse(with_disk("v1", source))
+    assert (failure.code, failure.can_retry) == ("start_failed", True)
+    assert "/pool/missing.qcow2" in failure.message
+    bench.succeed(CreateVolume(pool="images", name="missing.qcow2", size_bytes=GIB))
+
+    bench.succeed(with_disk("v1", source))
+
+
+def test_path_outside_of_pools_is_there_or_not_by_the_hosts_setting() -> None:
+    bench, _ = simulated_bench(SimulatedConfig(files_outside_pools=False))
+
+    assert bench.refuse(with_disk("v1", "/srv/any.qcow2")).code == "start_failed"
