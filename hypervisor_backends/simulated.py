@@ -159,6 +159,10 @@ class SimulatedHypervisor:
         self._libvirtd.start()
         self._host.outbox.drain()
 
+    def check_reachable(self) -> None:
+        """Raises `LibvirtAway` while libvirtd is: nobody opens the host anew until it is back."""
+        self._libvirtd.check_reachable()
+
     def restart_libvirtd(self) -> None:
         self.kill_libvirtd()
         self.start_libvirtd()

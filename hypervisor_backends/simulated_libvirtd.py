@@ -22,9 +22,17 @@ from hypervisor_backends.simulated_domain import SimulatedDomain
 from hypervisor_backends.simulated_host import SimulatedHost
 from hypervisor_backends.simulated_load import draw
 from hypervisor_backends.simulated_migration import Migrations
+from hypervisor_backends.simulated_refusals import NewDomain
+from olvm.model.errors import OlvmError
 
 # What the agent answers from its own book, and the watchdog, which is a process of its own.
 WITHOUT_LIBVIRT = (ListDomains, GetCapabilities, BulkStatistics, ArmWatchdog)
+
+
+class LibvirtAway(OlvmError):
+    """Nothing was begun."""
+
+    code = "not_connected"
 
 
 class Libvirtd:
@@ -65,12 +73,24 @@ class Libvirtd:
     def states(self) -> list[DomainState]:
         return self._host.states() if self._known is None else list(self._known)
 
+    def check_reachable(self) -> None:
+        """Whoever opens the host needs its libvirt. Raises `LibvirtAway`."""
+        if self.is_away:
+            raise LibvirtAway(f"libvirt of host {self._host.name} cannot be reached; start libvirtd there")
+
     def refusal(self, request: HypervisorRequest) -> CallFailed | None:
-        if not self.is_away or isinstance(request, WITHOUT_LIBVIRT):
+        if not self.is_away or isinstance(request, WITHOUT_LIBVIRT) or self._is_known(request):
             return None
         what = f"{type(request).__name__} on host {self._host.name}"
         message = f"{what}: its libvirt cannot be reached now; try again later"
         return CallFailed(code="call_failed", message=message, can_retry=True)
+
+    def _is_known(self, request: HypervisorRequest) -> bool:
+        """The same start once more joins the first, which is on the agent's book: nothing is asked of libvirt."""
+        if not isinstance(request, NewDomain):
+            return False
+        domain = self._host.domains.get(request.vm_id)
+        return domain is not None and domain.epoch == request.epoch
 
     def _cut_off(self, domain: SimulatedDomain) -> None:
         waiters: list[Done] = list(domain.waiters)

@@ -128,7 +128,10 @@ class Hosts:
         return None if name is None else self.by_name[name].clock
 
     def open_hypervisor(self, request: OpenHost) -> HypervisorBackend:
-        """What the agent's port opens: the computer's own hypervisor, whose life is not the agent's."""
+        """What the agent's port opens: the computer's own hypervisor, whose life is not the agent's.
+
+        Raises `LibvirtAway` while its libvirtd is: the agent opens it later.
+        """
         host = self.by_name[request.host]
         if host.hypervisor is None:
             settings = {**self._config.simulated, **self.settings, **request.settings}
@@ -145,6 +148,7 @@ class Hosts:
             host.hypervisor.timeline = self._timeline
             host.hypervisor.situations = self._processes.situations
             host.hypervisor.set_observer(self._truth)
+        host.hypervisor.check_reachable()
         return host.hypervisor
 
     # ------------------------------------------------------------------ power

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hypervisor_backends.protocol import (
     CallFailed,
     CallResult,
@@ -14,6 +16,7 @@ from hypervisor_backends.protocol import (
 )
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_faults import Fault
+from hypervisor_backends.simulated_libvirtd import LibvirtAway
 from tests.unit.hypervisor_backends.bench import GIB, Bench, OneCopy, simulated_bench, start_of
 from tests.unit.hypervisor_backends.migration_rig import Rig, failure_of
 from tests.unit.hypervisor_backends.test_simulated_watchdog import arm, leased
@@ -139,6 +142,21 @@ def test_migration_that_has_not_handed_over_breaks_off_with_its_sources_libvirtd
     assert failure_of(answers).code == "migration_failed"
     assert rig.truth.runs == {"v1": ("h1", 1)}
     assert rig.statuses() == ("up", None)
+
+
+def test_same_start_again_joins_the_first_while_libvirtd_is_away_and_nobody_opens_the_host() -> None:
+    bench, hypervisor, _ = cut_off_starts()
+    with pytest.raises(LibvirtAway, match="h1"):
+        hypervisor.check_reachable()
+    again = {number: bench.call(start_of(f"v{number}", memory_bytes=GIB)) for number in range(STARTS)}
+    bench.scheduler.advance(30)
+    hypervisor.start_libvirtd()
+    hypervisor.check_reachable()
+
+    runs = listed(bench)
+    for number, answers in again.items():
+        (answer,) = answers
+        assert isinstance(answer, CallSucceeded) == (f"v{number}" in runs)
 
 
 def test_libvirtd_that_is_killed_twice_or_started_twice_is_as_once() -> None:
