@@ -51,9 +51,11 @@ from hypervisor_backends.simulated_domain import ADMITTED, ALREADY, SimulatedDom
 from hypervisor_backends.simulated_fabric import Fabric
 from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultKind
 from hypervisor_backends.simulated_host import SimulatedHost
+from hypervisor_backends.simulated_libvirtd import Libvirtd
 from hypervisor_backends.simulated_machine import SUCCEEDED, WITHOUT_FABRIC
 from hypervisor_backends.simulated_migration import MIGRATION_REQUESTS, MigrationRequest, Migrations
 from hypervisor_backends.simulated_observer import HypervisorObserver
+from hypervisor_backends.simulated_refusals import NewDomain, refusal_of
 from hypervisor_backends.simulated_tasks import Tasks
 from olvm.model.limits import NS_PER_S
 
@@ -61,7 +63,6 @@ PlainCommand: TypeAlias = (
     ShutdownDomain | DestroyDomain | RebootDomain | ResetDomain | SuspendDomain | PauseDomain | ContinueDomain
 )
 Command: TypeAlias = PlainCommand | MigrationRequest | DomainTask
-NewDomain: TypeAlias = StartDomain | RestoreDomain | PrepareIncoming
 
 
 def _ignore(_: CallResult) -> None:
@@ -92,10 +93,9 @@ class SimulatedHypervisor:
         self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
         self._migrations = Migrations(self._host, fabric)
         self._tasks = Tasks(self._host)
+        self._libvirtd = Libvirtd(self._host, self._migrations)
         self._scheduler = scheduler
         self._features = frozenset(capabilities.features)
-        self._memory_bytes_max = capabilities.memory_bytes * self._config.memory_overcommit_percent // 100
-        self._vcpus_max = capabilities.cpus * self._config.cpu_overcommit_percent // 100
         self._closed = False
 
     # ------------------------------------------------------------ the port
@@ -112,7 +112,7 @@ class SimulatedHypervisor:
         self._host.outbox.listener = listener
 
     def domains(self) -> list[DomainState]:
-        return self._host.states()
+        return self._libvirtd.states()
 
     def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
         return self._host.statistics()
@@ -144,10 +144,28 @@ class SimulatedHypervisor:
         """Lose the host: every domain is gone, nobody is told, and no call under way is answered."""
         self._host.power_off()
         self._migrations.on_power_off()
+        self._libvirtd.on_power_off()
 
     def power_on(self) -> None:
         """Boot the host anew, empty and with another boot id. Without effect while it is on."""
         self._host.power_on()
+
+    def kill_libvirtd(self) -> None:
+        """libvirtd ends, and its machines go on; see `simulated_libvirtd.py`. Without effect while it is away."""
+        self._libvirtd.kill()
+        self._host.outbox.drain()
+
+    def start_libvirtd(self) -> None:
+        self._libvirtd.start()
+        self._host.outbox.drain()
+
+    def check_reachable(self) -> None:
+        """Raises `LibvirtAway` while libvirtd is: nobody opens the host anew until it is back."""
+        self._libvirtd.check_reachable()
+
+    def restart_libvirtd(self) -> None:
+        self.kill_libvirtd()
+        self.start_libvirtd()
 
     def set_observer(self, observer: HypervisorObserver | None) -> None:
         """Who is told the truth, at each change; first of all what is there already."""
@@ -172,6 +190,10 @@ class SimulatedHypervisor:
             self._host.fail(
                 done, "host_down", f"host {self.name} is powered off; power it on first", can_retry=True
             )
+            return
+        away = self._libvirtd.refusal(request)
+        if away is not None:
+            self._host.outbox.answer(done, away)
             return
         feature = FEATURE_BY_REQUEST.get(type(request))
         if feature is not None and feature not in self._features:
@@ -233,48 +255,10 @@ class SimulatedHypervisor:
             self._migrations.prepare(request, answer_to)
 
     def _refusal(self, request: NewDomain) -> CallFailed | None:
-        """Why this domain cannot come to be here. Nothing has changed yet."""
-        refusal = self._refusal_of_identity(request) or self._refusal_of_room(request)
+        refusal = refusal_of(self._host, request)
         if refusal is not None and self._host.observer is not None:
             self._host.observer.called(self.name, f"Refused:{refusal.code}", request.vm_id, request.epoch)
         return refusal
-
-    def _refusal_of_identity(self, request: NewDomain) -> CallFailed | None:
-        spec = request.spec
-        what = f"domain {spec.name} ({request.vm_id}) cannot start on host {self.name}"
-        if request.vm_id in self._host.domains:
-            epoch = self._host.domains[request.vm_id].epoch
-            message = (
-                f"{what} with epoch {request.epoch}: it is there with epoch {epoch}; destroy that one first"
-            )
-            return CallFailed(code="duplicate_domain", message=message)
-        if spec.name in self._host.vm_id_by_name:
-            other = self._host.vm_id_by_name[spec.name]
-            message = f"{what}: domain {other} has that name; rename one"
-            return CallFailed(code="duplicate_domain", message=message)
-        if spec.leased and not isinstance(request, PrepareIncoming) and not self._host.watchdog.is_armed():
-            message = f"{what}: it needs a lease and the host's watchdog is not armed; renew the host's lease"
-            return CallFailed(code="lease_expired", message=message, can_retry=True)
-        return None
-
-    def _refusal_of_room(self, request: NewDomain) -> CallFailed | None:
-        spec = request.spec
-        what = f"domain {spec.name} ({request.vm_id}) cannot start on host {self.name}"
-        needed_bytes = self._host.footprint_bytes(spec.memory_bytes)
-        free_bytes = self._memory_bytes_max - self._host.memory_used_bytes
-        if needed_bytes > free_bytes:
-            need = f"it needs {needed_bytes} bytes of memory and {free_bytes} are free"
-            message = f"{what}: {need}; choose another host"
-            return CallFailed(code="out_of_memory", message=message, can_retry=True)
-        free_vcpus = self._vcpus_max - self._host.vcpus_used
-        if self._config.cpu_overcommit_percent and spec.vcpus > free_vcpus:
-            message = f"{what}: it needs {spec.vcpus} vCPUs and {free_vcpus} are free; choose another host"
-            return CallFailed(code="out_of_cpus", message=message, can_retry=True)
-        restores_here = isinstance(request, RestoreDomain) and not self._config.saved_memory_shared
-        if restores_here and request.vm_id not in self._host.saved_vm_ids:
-            message = f"{what}: its saved memory is not here; restore it where it was saved, or start it cold"
-            return CallFailed(code="no_saved_memory", message=message)
-        return None
 
     def _begin_start(self, request: StartDomain | RestoreDomain, done: Done) -> None:
         status: DomainStatus = "restoring_state" if isinstance(request, RestoreDomain) else "wait_for_launch"

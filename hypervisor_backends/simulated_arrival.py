@@ -1,7 +1,8 @@
 """The target's side of a simulated live migration.
 
 Decides which attempt a prepared domain belongs to, and when it runs. It runs on `Finish` of the attempt that it is
-bound to, once, and never after it said that it will not.
+bound to, once, and never after it said that it will not. It does not ask whether its host may run leased machines: as
+under libvirt, the watchdog ends what appears too late, within a poll period.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Arrivals:
         self._prepared_count += 1
         uri = f"{SCHEME}{host.name}/{host.capabilities.boot_id}/{self._prepared_count}"
         domain.incoming = Incoming(uri, host.scheduler.now_ns())
+        domain.incoming.condemned = request.spec.leased and not host.watchdog.is_armed()
         host.add(domain)
         self._watch(domain, domain.incoming)
         host.outbox.answer(done, CallSucceeded(value=IncomingAddress(uri=uri)))
@@ -128,6 +130,9 @@ class Arrivals:
         incoming.attempt, incoming.source = message.attempt, source
         incoming.heard_ns = self._host.scheduler.now_ns()
         self._changed()  # which tells the source its share, and with it that it is accepted
+        is_late = domain.spec.leased and not self._host.watchdog.is_armed()
+        if (incoming.condemned or is_late) and domain.incoming is incoming:
+            self._host.end_condemned(domain)
         return True
 
     def _on_unbound(self, source: str, message: ToTarget) -> None:
@@ -146,11 +151,6 @@ class Arrivals:
     def _on_finish(self, domain: SimulatedDomain, incoming: Incoming, message: Finish) -> None:
         host = self._host
         if not incoming.runs:
-            if domain.spec.leased and not host.watchdog.is_armed():
-                reason = f"host {host.name} may not run leased domains now"
-                self._refuse(incoming.source, message, reason)
-                host.end(domain, "stopped", ExitReason.MIGRATION_FAILED, reason)
-                return
             incoming.runs = True
             if host.faults:
                 fault = host.faults.use("migration_loses_confirm", domain.vm_id, domain.spec.name)
@@ -182,9 +182,9 @@ class Arrivals:
         incoming.timer = self._host.scheduler.call_at(due_ns, partial(self._on_timer, domain, incoming))
 
     def _due_ns(self, incoming: Incoming) -> int:
-        config = self._host.config
-        limit_s = config.migration_silence_s if incoming.runs else config.incoming_timeout_s
-        return incoming.heard_ns + int(limit_s * NS_PER_S)
+        if incoming.runs:
+            return incoming.heard_ns + self._host.silence_ns(incoming.attempt)
+        return incoming.heard_ns + int(self._host.config.incoming_timeout_s * NS_PER_S)
 
     def _on_timer(self, domain: SimulatedDomain, incoming: Incoming) -> None:
         incoming.timer = None

@@ -25,13 +25,23 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
         0.5  # the first part of the boot, until the start is answered; never exceeds it
     )
     launch_time_s_max: float = 1.5
+    # Words of the guest, from `guest_up` or from an arrival on: what it is and how it does, and QEMU's own agent.
+    facts_after_s_min: float = 0.2
+    facts_after_s_max: float = 5.0
+    qemu_agent_after_s_min: float = 5.0
+    qemu_agent_after_s_max: float = 15.0
     shutdown_time_s_min: float = 2.0  # also the first half of a reboot
     shutdown_time_s_max: float = 10.0
+    booting_guest_ignores_button: bool = (
+        True  # a shutdown or reboot that comes before the guest is up is lost
+    )
     save_bytes_per_s: float = 500.0 * MIB  # 0: at once
     restore_bytes_per_s: float = 1000.0 * MIB  # 0: at once
     call_timeout_s: float = (
         60.0  # vm_command_timeout: a hung monitor or a timed-out call is answered after this
     )
+    # A monitor that hangs holds up the sample of its whole host for so long; then it is left out. 0: of itself alone.
+    statistics_stall_s: float = 10.0
     memory_overcommit_percent: int = 100
     memory_overhead_bytes: int = 0  # per domain, beyond the guest's own memory
     cpu_overcommit_percent: int = 0  # 0: as under KVM, nobody counts; 100: each vCPU takes a CPU
@@ -45,17 +55,23 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     # What a guest dirties with all its vCPUs busy, one number per VM; it dirties in proportion to the CPU it uses.
     dirty_bytes_per_s_min: float = 1.0 * MIB
     dirty_bytes_per_s_max: float = 100.0 * MIB
+    # How often the watchdog looks for leased machines that came after its deadline: how long they may be there.
+    watchdog_poll_s: float = 0.1
     incoming_timeout_s: float = 60.0  # a target that hears nothing for so long gives its domain up
     migration_keepalive_s: float = 5.0  # how often a source that copies asks whether the target is there
     migration_repeat_s: float = 2.0  # how often a message that must be answered is sent again
-    migration_silence_s: float = 20.0  # a side that hears nothing for so long holds the other for lost
-    migration_confirm_timeout_s: float = 10.0  # all was sent: how long a source waits for the target's word
+    migration_silence_s: float = 30.0  # a side that hears nothing for so long holds the other for lost,
+    migration_silence_spread_percent: float = 15.0  # or for so much longer, drawn by migration and side
+    migration_confirm_timeout_s: float = 30.0  # all was sent: how long a source waits for the target's word
+    # A source whose post-copy broke holds the machine's job, as libvirt 9.0 does: see `restart_libvirtd`.
+    broken_post_copy_holds: bool = True
     # Tasks: hot-plug, snapshots, storage.
     task_time_s: float = 0.2  # a task that needs nobody's help
     unplug_timeout_s: float = 20.0  # how long a guest that does not let go of a device is waited for
     guest_timeout_s: float = 5.0  # how long a guest that says nothing is waited for
     commit_time_s: float = 5.0  # to write a snapshot back
     storage_bytes: int = 4 * 1024**4  # of all pools of the host together
+    files_outside_pools: bool = True  # a disk's path that is in no pool is there; else it is not
     guest_refuses_unplug_probability: float = 0.0  # of each device
     start_fails_probability: float = 0.0
     start_hangs_probability: float = 0.0
@@ -95,11 +111,16 @@ class SimulatedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
             boot_time_s_max=0.0,
             launch_time_s_min=0.0,
             launch_time_s_max=0.0,
+            facts_after_s_min=0.0,
+            facts_after_s_max=0.0,
+            qemu_agent_after_s_min=0.0,
+            qemu_agent_after_s_max=0.0,
             shutdown_time_s_min=0.0,
             shutdown_time_s_max=0.0,
             save_bytes_per_s=0.0,
             restore_bytes_per_s=0.0,
             migration_bandwidth_bytes_per_s=0.0,
+            watchdog_poll_s=0.0,
             task_time_s=0.0,
             unplug_timeout_s=0.0,
             guest_timeout_s=0.0,

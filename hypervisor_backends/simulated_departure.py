@@ -82,6 +82,7 @@ class Departures:
         )
         out.cap_bytes_per_s = request.bandwidth_bytes_per_s or math.inf
         out.may_post_copy = request.post_copy
+        out.silence_ns = host.silence_ns(out.attempt)
         out.waiters.append(done)
         if host.faults:
             fault = host.faults.use("migration_fails", domain.vm_id, domain.spec.name)
@@ -96,6 +97,9 @@ class Departures:
 
     def cancel(self, domain: SimulatedDomain) -> None:
         self._go_on(domain, "migration_cancelled", "cancelled on request")
+
+    def break_off(self, domain: SimulatedDomain, reason: str) -> None:
+        self._go_on(domain, "migration_failed", reason)
 
     def start_post_copy(self, domain: SimulatedDomain) -> None:
         out = domain.outgoing
@@ -125,7 +129,7 @@ class Departures:
 
     def on_ended(self, domain: SimulatedDomain, out: Outgoing) -> None:
         """The domain is gone from this host while it was being sent."""
-        if out.phase != "finishing" or out.post_copy:
+        if (out.phase != "finishing" or out.post_copy) and out.phase != "connecting":
             self._abandon(domain, out, "the domain ended at its source")
         text = (
             f"domain {domain.spec.name} ({domain.vm_id}) ended on host {self._host.name} during its migration"
@@ -257,10 +261,9 @@ class Departures:
         return out.copying.rest_due_ns() if out.phase in {"stopping", "draining"} else None
 
     def _limit_ns(self, out: Outgoing) -> int:
-        config = self._host.config
         if out.phase in {"sending", "finishing"}:
-            return out.phase_ns + int(config.migration_confirm_timeout_s * NS_PER_S)
-        return out.heard_ns + int(config.migration_silence_s * NS_PER_S)
+            return out.phase_ns + int(self._host.config.migration_confirm_timeout_s * NS_PER_S)
+        return out.heard_ns + out.silence_ns
 
     def _repeat_ns(self, out: Outgoing) -> int:
         config = self._host.config
@@ -301,6 +304,8 @@ class Departures:
         """The target surely does not run it, or, with post-copy, does not have all of it."""
         if out.post_copy:
             text = f"lost during post-copy: {reason}"
+            if self._host.config.broken_post_copy_holds:
+                self._host.held_vm_ids.add(domain.vm_id)
             self._host.end(domain, "crashed", ExitReason.POSTCOPY_MIGRATION_FAILED, text)
         else:
             self._go_on(domain, "migration_failed", reason)
@@ -316,7 +321,8 @@ class Departures:
         out = domain.outgoing
         assert out is not None, f"domain {domain.vm_id} is not the source of a migration"
         self._close(domain, out)
-        self._abandon(domain, out, reason)
+        if out.phase != "connecting":  # else it has nobody to tell: the target waits for its time
+            self._abandon(domain, out, reason)
         message = (
             f"migration of domain {domain.spec.name} ({domain.vm_id}) from host {self._host.name} "
             f"to host {out.target} ended: {reason}; it goes on at its source"

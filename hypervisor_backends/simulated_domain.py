@@ -60,6 +60,7 @@ class SimulatedDomain:
         "console_port",
         "due_ns",
         "epoch",
+        "facts_ns",
         "fault_timers",
         "frozen",
         "guest_ignores_shutdown",
@@ -72,6 +73,7 @@ class SimulatedDomain:
         "paused_from",
         "plugged",
         "powered_on_ns",
+        "qemu_agent_ns",
         "ran_elsewhere",
         "remaining_ns",
         "run_ns",
@@ -102,6 +104,8 @@ class SimulatedDomain:
             0  # when its machine began to run, on whichever host; means nothing before `started`
         )
         self.guest_since_ns: int | None = None  # set exactly while the guest agent speaks
+        self.facts_ns = 0  # from when on the guest's facts are known; means nothing while no agent speaks
+        self.qemu_agent_ns = 0  # from when on QEMU's own agent answers; the same
         self.guest_ignores_shutdown = False
         self.hung = False  # a start that is never answered: status stays WaitForLaunch or RestoringState
         self.start_fails = False  # the start that is under way will end in an error
@@ -194,8 +198,8 @@ class SimulatedDomain:
             self.stopped_ns = now_ns
 
     def heard_ns(self, now_ns: int) -> int | None:
-        """When the guest agent was last heard: once at its start, then each period while the vCPUs run."""
-        if self.guest_since_ns is None:
-            return None
+        """When the guest agent was last heard: with its facts, then each period while the vCPUs run."""
         until_ns = self.stopped_ns if self.run_ns is None else now_ns
+        if self.guest_since_ns is None or until_ns < self.facts_ns:
+            return None
         return until_ns - (until_ns - self.guest_since_ns) % HEARTBEAT_PERIOD_NS

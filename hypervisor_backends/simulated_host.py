@@ -31,6 +31,8 @@ from hypervisor_backends.simulated_machine import SUCCEEDED, SimulatedMachine
 from hypervisor_backends.simulated_moving import GuestState, StepName
 from olvm.model.limits import NS_PER_S
 
+LEASE_EXPIRED = "its lease expired"
+
 
 class SimulatedHost(SimulatedMachine):
     """One machine. `simulated.py` calls the methods without an underscore, and drains the outbox after."""
@@ -90,9 +92,26 @@ class SimulatedHost(SimulatedMachine):
     def end_leased(self) -> None:
         leased = [domain for _, domain in sorted(self.domains.items()) if domain.spec.leased]
         for domain in leased:
-            # One that has not arrived does not run; it will ask for the lease when it arrives.
             if domain.status != "migrating_to":
-                self.end(domain, "crashed", ExitReason.GENERIC_ERROR, "its lease expired")
+                self.end(domain, "crashed", ExitReason.GENERIC_ERROR, LEASE_EXPIRED)
+            elif domain.incoming is not None and domain.incoming.attempt:
+                self.end(domain, "stopped", ExitReason.MIGRATION_FAILED, LEASE_EXPIRED)
+            elif domain.incoming is not None:  # no process of it is there yet
+                domain.incoming.condemned = True
+        self.outbox.drain()
+
+    def end_condemned(self, domain: SimulatedDomain) -> None:
+        """A leased machine appears after the watchdog's deadline: it is there, and may run, until the next look."""
+        purpose, poll_s = "watchdog_looks", self.config.watchdog_poll_s
+        delay_ns = self.between_ns(domain, purpose, 0.0, poll_s)
+        due_ns = self.scheduler.now_ns() + delay_ns
+        domain.fault_timers.append(self.scheduler.call_at(due_ns, partial(self._end_condemned, domain)))
+
+    def _end_condemned(self, domain: SimulatedDomain) -> None:
+        if domain.status == "migrating_to":
+            self.end(domain, "stopped", ExitReason.MIGRATION_FAILED, LEASE_EXPIRED)
+        else:
+            self.end(domain, "crashed", ExitReason.GENERIC_ERROR, LEASE_EXPIRED)
         self.outbox.drain()
 
     # ------------------------------------------------------------ a domain's life
@@ -140,8 +159,7 @@ class SimulatedHost(SimulatedMachine):
         domain.powered_on_ns = state.powered_on_ns
         domain.guest_ignores_shutdown = state.ignores_shutdown
         if state.guest_heard:
-            domain.guest_since_ns = self.scheduler.now_ns()
-            self.tell(domain, "guest_up")
+            self._guest_speaks(domain)
         if state.status == "paused":
             self.tell(domain, "paused", "arrived paused")
             return
@@ -188,11 +206,20 @@ class SimulatedHost(SimulatedMachine):
 
     def _guest_up(self, domain: SimulatedDomain) -> None:
         self.set_status(domain, "up")
-        domain.guest_since_ns = self.scheduler.now_ns()
+        self._guest_speaks(domain)
+
+    def _guest_speaks(self, domain: SimulatedDomain) -> None:
+        """Its agent is heard, and has said nothing yet; QEMU's agent is not even there."""
+        config, now_ns = self.config, self.scheduler.now_ns()
+        facts = (config.facts_after_s_min, config.facts_after_s_max)
+        qemu_agent = (config.qemu_agent_after_s_min, config.qemu_agent_after_s_max)
+        domain.guest_since_ns = now_ns
+        domain.facts_ns = now_ns + self.between_ns(domain, "facts", *facts)
+        domain.qemu_agent_ns = now_ns + self.between_ns(domain, "qemu_agent", *qemu_agent)
         self.tell(domain, "guest_up")
 
     def ask_shutdown(self, domain: SimulatedDomain) -> None:
-        """A guest obeys even while it boots; a deaf one is not told apart by its status."""
+        """A guest that still boots loses the word, as a deaf one does; neither is told apart by its status."""
         if self._is_deaf(domain):
             return
         self.set_status(domain, "powering_down")
@@ -313,7 +340,8 @@ class SimulatedHost(SimulatedMachine):
         return self.between_ns(domain, "shutdown", config.shutdown_time_s_min, config.shutdown_time_s_max)
 
     def _is_deaf(self, domain: SimulatedDomain) -> bool:
-        if domain.guest_ignores_shutdown:
+        boots = domain.guest_since_ns is None and self.config.booting_guest_ignores_button
+        if boots or domain.guest_ignores_shutdown:
             return True
         return self.faults.use("guest_ignores_shutdown", domain.vm_id, domain.spec.name) is not None
 

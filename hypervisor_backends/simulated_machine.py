@@ -67,8 +67,15 @@ class SimulatedMachine(ABC):
         self.memory_used_bytes = 0
         self.vcpus_used = 0
         self.saved_vm_ids: set[str] = set()
+        self.held_vm_ids: set[str] = set()  # machines that cannot come to be here until libvirtd is restarted
+        # Processes of cut-off starts that libvirt does not know: they take memory and disks, and never run a guest.
+        self.lost_qemus: dict[str, SimulatedDomain] = {}
         # On the storage: they outlive lives and boots, and go along with a migration.
         self.snapshots_by_vm_id: dict[str, tuple[SnapshotInfo, ...]] = {}
+        self._sample: tuple[HostStatistics, list[DomainStatistics]] | None = (
+            None  # the last one that went through
+        )
+        self._stalled_ns: int | None = None  # since when a monitor holds up the samples
         self.is_on = False
         self.boot_count = 0
         self._mean_percent = (config.cpu_load_percent_min, config.cpu_load_percent_max)
@@ -102,6 +109,9 @@ class SimulatedMachine(ABC):
         self.vm_id_by_name.clear()
         self.memory_used_bytes = self.vcpus_used = 0
         self.outbox.clear()
+        self._sample, self._stalled_ns = None, None
+        self.held_vm_ids.clear()
+        self.lost_qemus.clear()
         self.watchdog.reset()
         self.is_on = False
         if self.observer is not None:
@@ -131,6 +141,7 @@ class SimulatedMachine(ABC):
 
     def add(self, domain: SimulatedDomain) -> None:
         """Let the domain take its room; alone, this is a start that never gets anywhere."""
+        self.lost_qemus.pop(domain.vm_id, None)  # whoever starts it looks for its process first
         self.domains[domain.vm_id] = domain
         self.vm_id_by_name[domain.spec.name] = domain.vm_id
         self.memory_used_bytes += self.footprint_bytes(domain.memory_bytes)
@@ -241,6 +252,24 @@ class SimulatedMachine(ABC):
         return bool(self.faults) and self.faults.stands("monitor_hangs", domain.vm_id, domain.spec.name)
 
     def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
+        """One sample; while a monitor that hangs holds up the host's, the last one that went through."""
+        if self.faults and any(map(self.monitor_hangs, self.domains.values())):
+            now_ns = self.scheduler.now_ns()
+            self._stalled_ns = now_ns if self._stalled_ns is None else self._stalled_ns
+            stalls = now_ns < self._stalled_ns + int(self.config.statistics_stall_s * NS_PER_S)
+            if stalls and self._sample is not None:
+                host, samples = self._sample
+                return host, [one for one in samples if self._is_there(one)]
+        else:
+            self._stalled_ns = None
+        self._sample = self._measured()
+        return self._sample[0], list(self._sample[1])
+
+    def _is_there(self, sample: DomainStatistics) -> bool:
+        domain = self.domains.get(sample.vm_id)
+        return domain is not None and domain.epoch == sample.epoch
+
+    def _measured(self) -> tuple[HostStatistics, list[DomainStatistics]]:
         now_ns = self.scheduler.now_ns()
         some_fault = bool(self.faults)
         samples = [
@@ -258,7 +287,8 @@ class SimulatedMachine(ABC):
             name=self.name,
             capabilities=self.capabilities,
             booted_ns=self._booted_ns,
-            memory_used_bytes=self.memory_used_bytes,
+            memory_used_bytes=self.memory_used_bytes
+            + sum(self.footprint_bytes(lost.memory_bytes) for lost in self.lost_qemus.values()),
             vm_count=len(self.domains),
             vm_active=sum(domain.run_ns is not None for domain in self.domains.values()),
             incoming_vm_migrations=sum(domain.incoming is not None for domain in self.domains.values()),
@@ -281,6 +311,12 @@ class SimulatedMachine(ABC):
         domain.step_count += 1
         part = draw(self.seed, self.name, purpose, domain.vm_id, domain.epoch, domain.step_count)
         return int((least_s + (most_s - least_s) * part) * NS_PER_S)
+
+    def silence_ns(self, attempt: str) -> int:
+        """How long this side of the migration hears nothing until it holds the other one for lost."""
+        longest = self.config.migration_silence_spread_percent / 100
+        part = draw(self.seed, self.name, "silence", attempt) if longest else 0.0
+        return int(self.config.migration_silence_s * (1 + longest * part) * NS_PER_S)
 
     def chance(self, domain: SimulatedDomain, purpose: str, probability: float) -> bool:
         if probability == 0.0:

@@ -144,6 +144,11 @@ class Migrations:
             return
         self._departures.begin(domain, request, target, done)
 
+    def break_off(self, domain: SimulatedDomain, reason: str) -> None:
+        """The source's side is gone. What has been handed over, or may have been, is left to its time limits."""
+        if domain.outgoing is not None and not domain.outgoing.is_past_switch_over:
+            self._departures.break_off(domain, reason)
+
     # ------------------------------------------------------------ messages
 
     def _send(self, to_host: str, message: Message) -> None:

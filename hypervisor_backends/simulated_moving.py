@@ -115,6 +115,7 @@ class Outgoing:
         "phase",
         "phase_ns",
         "post_copy",
+        "silence_ns",
         "state",
         "stopped_ns",
         "target",
@@ -136,6 +137,7 @@ class Outgoing:
         self.phase_ns = now_ns
         self.heard_ns = now_ns
         self.asked_ns = now_ns
+        self.silence_ns = 0
         self.pending: ToTarget | None = None
         self.post_copy = False  # from StartPostCopy on
         self.state: GuestState | None = None  # set exactly from the switch-over on
@@ -153,7 +155,7 @@ class Outgoing:
 class Incoming:
     """The target's side, until the machine has arrived whole."""
 
-    __slots__ = ("attempt", "confirm_is_lost", "heard_ns", "runs", "source", "timer", "uri")
+    __slots__ = ("attempt", "condemned", "confirm_is_lost", "heard_ns", "runs", "source", "timer", "uri")
 
     def __init__(self, uri: str, now_ns: int) -> None:
         self.uri = uri
@@ -161,5 +163,6 @@ class Incoming:
         self.source = ""
         self.heard_ns = now_ns
         self.runs = False  # post-copy: the machine runs here and its memory still comes
+        self.condemned = False  # the watchdog ends it when it appears, even if it is armed again by then
         self.confirm_is_lost = False
         self.timer: Cancel | None = None

@@ -16,6 +16,19 @@ class Outbox:
         self.listener: Listener | None = None
         self._waiting: deque[Callable[[], None]] = deque()
         self._draining = False
+        self._held: list[DomainEvent] | None = None  # events that wait, while nobody passes them on
+
+    def hold_events(self) -> None:
+        """Events wait from now on, in their order; answers and messages do not."""
+        self._held = []
+
+    def release_events(self) -> None:
+        held, self._held = self._held or [], None
+        for event in held:
+            self.tell(event)
+
+    def forget_events(self) -> None:
+        self._held = None
 
     def answer(self, done: Done, result: CallResult) -> None:
         self._waiting.append(partial(done, result))
@@ -42,5 +55,7 @@ class Outbox:
             self._draining = False
 
     def _hand_over(self, event: DomainEvent) -> None:
-        if self.listener is not None:
+        if self._held is not None:
+            self._held.append(event)
+        elif self.listener is not None:
             self.listener(event)

@@ -62,7 +62,16 @@ class StorageRefused(Exception):
 
 
 class SimulatedStorage:
-    def __init__(self, host: str, capacity_bytes: int, disk_users: Users, network_users: Users) -> None:
+    def __init__(
+        self,
+        host: str,
+        capacity_bytes: int,
+        disk_users: Users,
+        network_users: Users,
+        *,
+        files_outside_pools: bool = True,
+    ) -> None:
+        self._files_outside_pools = files_outside_pools
         self._host = host
         self._capacity_bytes = capacity_bytes
         self._disk_users = disk_users
@@ -236,9 +245,11 @@ class SimulatedStorage:
         return f"{self._pool_path(pool)}/{name}"
 
     def exists(self, path: str) -> bool:
-        """Files outside of all pools are believed in; no path at all is an empty drive."""
+        """What lies outside of all pools is there or not by the host's setting; no path at all is an empty drive."""
+        if not path or path in self._volumes:
+            return True
         directory, _, _ = path.rpartition("/")
-        return not path or path in self._volumes or directory not in self._path_by_pool.values()
+        return self._files_outside_pools and directory not in self._path_by_pool.values()
 
     def disk_with_source(self, vm_id: str, disk: DiskSpec) -> DiskSpec:
         """One without a source is made in the first pool, unless it was made before. Raises as `resolved` does."""

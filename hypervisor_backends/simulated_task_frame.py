@@ -33,7 +33,11 @@ class TaskFrame:
         self._host = host
         self._config = host.config
         self.storage = SimulatedStorage(
-            host.name, host.config.storage_bytes, self._disk_users, self._network_users
+            host.name,
+            host.config.storage_bytes,
+            self._disk_users,
+            self._network_users,
+            files_outside_pools=host.config.files_outside_pools,
         )
 
     def _soon(self, result: CallResult = SUCCEEDED) -> Plan:
@@ -77,10 +81,13 @@ class TaskFrame:
         hardware = msgspec.structs.replace(domain.spec.hardware, **changes)
         domain.spec = msgspec.structs.replace(domain.spec, hardware=hardware)
 
-    def _disk_users(self) -> dict[str, str]:
+    def _disk_users(self, but: str = "") -> dict[str, str]:
+        """Who has which path open, processes that libvirt lost track of included; `but` leaves a machine out."""
+        there = {**self._host.lost_qemus, **self._host.domains}
         return {
             disk.source: domain.spec.name
-            for _, domain in sorted(self._host.domains.items())
+            for vm_id, domain in sorted(there.items())
+            if vm_id != but
             for disk in domain.spec.hardware.disks
             if disk.source
         }

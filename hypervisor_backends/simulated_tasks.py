@@ -54,6 +54,7 @@ from hypervisor_backends.simulated_storage import StorageRefused
 from hypervisor_backends.simulated_task_frame import Plan, TaskRefused
 from hypervisor_backends.task_rules import check_snapshot_name, check_ticket
 from olvm.model.errors import BadInput
+from olvm.model.hardware import DiskSpec
 from olvm.model.limits import NS_PER_S
 
 TASKABLE = GUEST_RUNS | {"paused"}
@@ -127,21 +128,39 @@ class Tasks(DeviceTasks):
         return None
 
     def prepared(self, vm_id: str, spec: DomainSpec) -> DomainSpec | CallFailed:
-        """The spec of a start with the paths of its disks, which are made where they are missing."""
+        """The spec of a start with the paths of its disks, which are made where no path is given."""
+        if not spec.hardware.disks:
+            return spec
         what = f"domain {spec.name} ({vm_id}) cannot start on host {self._host.name}"
+        users = self._disk_users(but=vm_id)
         disks = []
         for disk in spec.hardware.disks:
             try:
-                disks.append(self.storage.disk_with_source(vm_id, disk))
+                made = self.storage.disk_with_source(vm_id, disk)
             except StorageRefused as refused:
                 return refused.failure
             except BadInput as error:
                 return CallFailed(code="bad_request", message=f"{what}: {error.message}")
-        if not disks:
-            return spec
+            refusal = self._refusal_of_disk(made, users, what)
+            if refusal is not None:
+                return refusal
+            disks.append(made)
         return msgspec.structs.replace(
             spec, hardware=msgspec.structs.replace(spec.hardware, disks=tuple(disks))
         )
+
+    def _refusal_of_disk(self, disk: DiskSpec, users: dict[str, str], what: str) -> CallFailed | None:
+        """As libvirt looks for the file, and QEMU for its lock."""
+        if not self.storage.exists(disk.source):
+            message = (
+                f"{what}: {disk.source} of disk {disk.name} is not there; create it, or choose another host"
+            )
+            return CallFailed(code="start_failed", message=message, can_retry=True)
+        user = users.get(disk.source)
+        if user and disk.device == "disk" and not disk.read_only:
+            message = f"{what}: domain {user} has {disk.source} open; stop that one first"
+            return CallFailed(code="lease_held", message=message, can_retry=True)
+        return None
 
     def _finish(self, domain: SimulatedDomain, number: int, finish: Callable[[], CallResult]) -> None:
         _, done = domain.tasks.pop(number)
@@ -161,7 +180,7 @@ class Tasks(DeviceTasks):
             raise TaskRefused("bad_request", f"{what}: it has no disk that it could write to")
         if any(one.name == request.name for one in kept):
             raise TaskRefused("exists", f"{what}: it has one of that name; take another name")
-        if request.quiesce and not _is_heard(domain):
+        if request.quiesce and not self._has_qemu_agent(domain):
             raise TaskRefused("guest_refused", f"{what}: no agent in the guest can freeze it", can_retry=True)
         taken = SnapshotInfo(
             name=request.name,
@@ -225,8 +244,11 @@ class Tasks(DeviceTasks):
         del request
         return self._set_frozen(domain, is_frozen=False)
 
+    def _has_qemu_agent(self, domain: SimulatedDomain) -> bool:
+        return _is_heard(domain) and self._host.scheduler.now_ns() >= domain.qemu_agent_ns
+
     def _set_frozen(self, domain: SimulatedDomain, *, is_frozen: bool) -> Plan:
-        if not _is_heard(domain):
+        if not self._has_qemu_agent(domain):
             failure = self._silence(domain)
             return self._config.guest_timeout_s, lambda: failure
         domain.frozen = is_frozen

@@ -26,6 +26,7 @@ class FaultKind(msgspec.Struct, frozen=True, kw_only=True):
     for_s: tuple[int, int] = (0, 0)
     weight: int = 10
     brutal: bool = False  # drawn by the profile brutal only
+    newer: bool = False  # drawn by itself, so that the plans of earlier seeds stay as they were
     says: str
 
 
@@ -96,6 +97,14 @@ FAULTS: dict[str, FaultKind] = {
     "migration_loses_confirm": _fault("hypervisor", "host", "the next hand-over is not confirmed", weight=12),
     "suppress_events": _fault(
         "hypervisor", "host", "a hypervisor's events are lost", for_s=(5, 120), weight=6
+    ),
+    "kill_libvirtd": _fault(
+        "hypervisor",
+        "host",
+        "a host's libvirtd is killed; its machines go on",
+        for_s=(1, 60),
+        weight=8,
+        newer=True,
     ),
     "host_problem": _fault(
         "hypervisor", "host", "a host is no longer fit for its cluster", for_s=(10, 600), weight=4

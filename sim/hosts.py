@@ -128,7 +128,10 @@ class Hosts:
         return None if name is None else self.by_name[name].clock
 
     def open_hypervisor(self, request: OpenHost) -> HypervisorBackend:
-        """What the agent's port opens: the computer's own hypervisor, whose life is not the agent's."""
+        """What the agent's port opens: the computer's own hypervisor, whose life is not the agent's.
+
+        Raises `LibvirtAway` while its libvirtd is: the agent opens it later.
+        """
         host = self.by_name[request.host]
         if host.hypervisor is None:
             settings = {**self._config.simulated, **self.settings, **request.settings}
@@ -145,6 +148,7 @@ class Hosts:
             host.hypervisor.timeline = self._timeline
             host.hypervisor.situations = self._processes.situations
             host.hypervisor.set_observer(self._truth)
+        host.hypervisor.check_reachable()
         return host.hypervisor
 
     # ------------------------------------------------------------------ power
@@ -244,6 +248,16 @@ class Hosts:
             if host.hypervisor is not None:
                 host.hypervisor.misbehave(does)
 
+    def kill_libvirtd(self, name: str, seconds: float) -> bool:
+        """The host's libvirtd ends and is started again after so long; its machines and its agent go on."""
+        host = self.by_name[name]
+        hypervisor = host.hypervisor
+        if hypervisor is None or not host.is_on:
+            return False
+        hypervisor.kill_libvirtd()
+        self._timeline.after(seconds, hypervisor.start_libvirtd)
+        return True
+
     def lose_events(self, name: str, seconds: float) -> None:
         """The hypervisor's events of the next `seconds` are never told."""
         hypervisor = self.by_name[name].hypervisor
@@ -272,6 +286,7 @@ class Hosts:
             self.power_on(host.name)
             if host.hypervisor is not None:
                 host.hypervisor.clear_faults()
+                host.hypervisor.start_libvirtd()  # which lets go of what it held
                 host.hypervisor.events_lost_until_ns = 0
                 host.hypervisor.event_fate = None
                 host.hypervisor.set_problems(())

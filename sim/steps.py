@@ -341,6 +341,9 @@ class Steps:
     def _do_migration_loses_confirm(self, step: Step) -> None:
         self._inject(step.target, Fault(kind="migration_loses_confirm"))
 
+    def _do_kill_libvirtd(self, step: Step) -> None:
+        self._world.kill_libvirtd(step.target, step.for_ms / 1000)
+
     def _do_suppress_events(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
             self._world.lose_events(step.target, step.for_ms / 1000)

@@ -20,6 +20,7 @@ PLUGS_PER_HOUR: Final = 200
 PLUGGING_SHARE: Final = 0.4  # of the seeds
 PLUG_CALLS: Final = {"set_vcpus": "SetVcpus", "plug_memory": "PlugMemory", "unplug_memory": "UnplugMemory"}
 FAVOUR_FACTOR: Final = 10
+NEWER_SHARE: Final = 100  # of this weight a fault would be all faults of a run
 CALM_KINDS: Final = frozenset({"process", "network", "hypervisor"})
 CALLS: Final = (
     "StartDomain",
@@ -123,6 +124,7 @@ def draw_plan(
     steps = [*_draw_faults(plan, favour), *_draw_commands(plan, favour)]
     steps += _draw_sequels(plan, steps)
     steps += _draw_plugs(plan, favour)
+    steps += _draw_newer(plan, favour)
     # Commands come before faults of the same instant, and equal ones in the order they were drawn.
     steps.sort(key=lambda step: step.at_ms)
     return Plan(
@@ -209,7 +211,8 @@ def _draw_faults(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
     allowed = {
         name: fault.weight
         for name, fault in FAULTS.items()
-        if (plan.profile != "calm" or fault.kind in CALM_KINDS)
+        if not fault.newer
+        and (plan.profile != "calm" or fault.kind in CALM_KINDS)
         and (plan.profile == "brutal" or not fault.brutal)
         and (plan.shape.hosts > 1 or name not in ("cut_migration", "storm", "swizzle"))
     }
@@ -227,6 +230,26 @@ def _draw_faults(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
             at_ms = min(plan.end_ms - 1, at_ms + rng.choice((0, 1, 20, 300, 2_000, 12_000, 40_000)))
         name = rng.choices(names, [weights[other] for other in names])[0]
         steps.append(_draw_fault(rng, name, FAULTS[name], at_ms, plan.shape))
+    return steps
+
+
+def _draw_newer(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
+    """Faults that came after the others, each from a stream of its own; half of the plans have one of a kind.
+
+    Before a libvirtd is killed a machine is started, so that now and then a start is cut off.
+    """
+    steps = []
+    for name, fault in FAULTS.items():
+        rng = _stream(plan.seed, f"fault {name}")
+        is_had = rng.random() < 0.5 or name in favour
+        if not fault.newer or not is_had or (plan.profile == "calm" and fault.kind not in CALM_KINDS):
+            continue
+        often = FAVOUR_FACTOR if name in favour else 1
+        count = plan.hours * FAULTS_PER_HOUR[plan.profile] * often * fault.weight / NEWER_SHARE
+        for _ in range(int(count + rng.random())):
+            step = _draw_fault(rng, name, fault, rng.randrange(plan.end_ms), plan.shape)
+            before_ms, vm = rng.randrange(100, 1_500), rng.randint(1, max(1, plan.shape.vms))
+            steps += [Step(max(0, step.at_ms - before_ms), "start", f"v{vm}"), step]
     return steps
 
 

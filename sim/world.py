@@ -397,6 +397,9 @@ class World:
     def kdump_host(self, name: str, dump_s: float) -> bool:
         return self._noted("kdump_host", self.hosts.kdump(name, dump_s))
 
+    def kill_libvirtd(self, host: str, seconds: float) -> None:
+        self._noted("kill_libvirtd", host in self.hosts.by_name and self.hosts.kill_libvirtd(host, seconds))
+
     def lose_events(self, host: str, seconds: float) -> None:
         self.note_fault("lose_events")
         self.hosts.lose_events(host, seconds)

@@ -23,7 +23,7 @@ from tests.unit.hypervisor_backends.migration_rig import CALM, Fate, Rig, failur
 
 # A short copy, so that no keep-alive stands between the messages that matter: Begin, Accepted, Last, Got, Finish,
 # Confirm; and with post-copy Begin, Accepted, Finish, Confirm, Alive, Accepted, Last, Got.
-SHORT = msgspec.structs.replace(CALM, migration_bandwidth_bytes_per_s=1e9)
+SHORT = msgspec.structs.replace(CALM, migration_bandwidth_bytes_per_s=1e9, migration_confirm_timeout_s=10.0)
 FINISH, COUNT, COUNT_POST_COPY = 4, 6, 8
 EACH_MESSAGE = [(False, number) for number in range(COUNT)] + [
     (True, number) for number in range(COUNT_POST_COPY)

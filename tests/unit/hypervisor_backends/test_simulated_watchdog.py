@@ -27,7 +27,7 @@ from tests.unit.hypervisor_backends.bench import (
     simulated_bench,
     start_of,
 )
-from tests.unit.hypervisor_backends.migration_rig import Rig, failure_of
+from tests.unit.hypervisor_backends.migration_rig import CALM, Rig, failure_of
 
 
 def leased(request: HypervisorRequest) -> HypervisorRequest:
@@ -124,15 +124,24 @@ def test_boot_begins_with_the_watchdog_expired() -> None:
     assert bench.refuse(leased(start_of()), 0).code == "lease_expired"
 
 
-def test_leased_machine_is_refused_by_a_target_without_lease_and_goes_on_at_its_source() -> None:
-    rig = Rig()
+def leased_rig(config: SimulatedConfig = CALM) -> Rig:
+    rig = Rig(config)
     arm(rig.source, 10_000)
     rig.source.succeed(leased(start_of()))
+    return rig
+
+
+def address_of_leased(rig: Rig) -> str:
     (answer,) = rig.target.call(leased(prepare_of()))
-    uri: str = answer.value.uri  # type: ignore[union-attr]
-    answers = rig.source.call(migrate_of(uri))
-    arm(rig.target, 10)
-    rig.advance(120)
+    return answer.value.uri  # type: ignore[union-attr,no-any-return]
+
+
+def test_leased_machine_that_appears_at_a_target_without_lease_is_ended_there_and_goes_on_at_its_source() -> (
+    None
+):
+    rig = leased_rig()
+    answers = rig.source.call(migrate_of(address_of_leased(rig)))
+    rig.advance(CALM.watchdog_poll_s + 0.01)
 
     failure = failure_of(answers)
     assert (failure.code, failure.outcome_known) == ("migration_failed", True)
@@ -140,12 +149,54 @@ def test_leased_machine_is_refused_by_a_target_without_lease_and_goes_on_at_its_
     assert rig.target.kinds() == ["stopped"]
 
 
+def test_machine_that_is_handed_over_to_a_target_without_lease_runs_there_until_the_watchdog_looks() -> None:
+    rig = leased_rig(msgspec.structs.replace(SimulatedConfig.instant(), watchdog_poll_s=0.1))
+    answers = rig.source.call(migrate_of(address_of_leased(rig)))
+    rig.advance_until(lambda: bool(answers), 0.1)
+    assert rig.truth.runs == {"v1": ("h2", 2)}
+    rig.advance(0.1)
+
+    assert rig.truth.runs == {}
+    assert rig.truth.ends[-1] == ("h2", "v1", 2, ExitReason.GENERIC_ERROR)
+    assert rig.statuses() == (None, None)
+
+
+def test_target_whose_deadline_passed_while_it_waited_is_ended_when_its_machine_comes_though_armed_again() -> (
+    None
+):
+    rig = leased_rig()
+    arm(rig.target, 10)
+    uri = address_of_leased(rig)
+    rig.advance(20)
+    assert rig.target.status() == "migrating_to"
+    arm(rig.target, 1000)
+    answers = rig.source.call(migrate_of(uri))
+    rig.advance(1)
+
+    assert failure_of(answers).code == "migration_failed"
+    assert rig.truth.runs == {"v1": ("h1", 1)}
+    assert rig.truth.ends == [("h2", "v1", 2, ExitReason.MIGRATION_FAILED)]
+
+
+def test_target_whose_deadline_passes_while_memory_comes_is_ended_at_once() -> None:
+    rig = leased_rig()
+    arm(rig.target, 10)
+    answers = rig.source.call(migrate_of(address_of_leased(rig)))
+    rig.advance(9)
+    assert rig.statuses() == ("migrating_from", "migrating_to")
+    rig.advance(1.1)
+
+    assert failure_of(answers).code == "migration_failed"
+    assert rig.truth.runs == {"v1": ("h1", 1)}
+    assert rig.statuses() == ("up", None)
+
+
 def test_source_whose_watchdog_expires_while_copying_ends_on_both_sides() -> None:
     rig = Rig()
     arm(rig.source, 130)
     rig.source.succeed(leased(start_of()), seconds=120)
-    (answer,) = rig.target.call(leased(prepare_of()))
     arm(rig.target, 1000)
+    (answer,) = rig.target.call(leased(prepare_of()))
     answers = rig.source.call(migrate_of(answer.value.uri))  # type: ignore[union-attr]
     rig.advance(60)
 

@@ -79,6 +79,15 @@ def test_each_seed_leaves_out_much_of_what_can_happen() -> None:
         assert words_of(plan) & COMMANDS.keys()
 
 
+def test_fault_that_came_later_changes_no_plan_but_by_its_own_steps() -> None:
+    """Seeds are kept in documents and in tests: a new fault must not make other plans of them."""
+    with_it = [plan for plan in plans("brutal") if "kill_libvirtd" in words_of(plan)]
+    assert 0.3 * len(SEEDS) < len(with_it) < 0.7 * len(SEEDS)
+    favoured = draw_plan(with_it[0].seed, "brutal", hours=0.1, favour=("kill_libvirtd",))
+    own = [step for step in with_it[0].steps if step.what not in ("kill_libvirtd", "start")]
+    assert [step for step in favoured.steps if step.what not in ("kill_libvirtd", "start")] == own
+
+
 def test_faults_come_in_bursts_and_alone() -> None:
     gaps = [
         later.at_ms - step.at_ms
