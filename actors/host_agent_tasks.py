@@ -127,7 +127,7 @@ class AgentTasks:
         if not message.ok or domain is None or domain.epoch != int(epoch):
             return
         found = msgspec.msgpack.decode(message.value, type=Found).get(vm_id)
-        if found is not None and found.epoch == domain.epoch:
+        if found is not None and found.epoch == domain.epoch and found.size_known:
             measured = m.DomainMeasured(
                 self.book.host, found.epoch, operation_id, found.vcpus, found.memory_bytes
             )

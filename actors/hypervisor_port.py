@@ -49,6 +49,7 @@ class FoundDomain(msgspec.Struct, frozen=True, array_like=True):
     memory_bytes: int = 0
     # For an agent that knows nothing of the machine: in answers to `ListDomains` alone. It may lack the seed.
     hardware: Hardware | None = None
+    size_known: bool = True
 
 
 class OpenHost(msgspec.Struct, frozen=True):
@@ -323,6 +324,7 @@ def _found(domains: Iterable[DomainState], *, whole: bool = False) -> dict[str, 
             domain.vcpus,
             domain.memory_bytes,
             domain.hardware if whole else None,
+            domain.size_known,
         )
         for domain in domains
     }

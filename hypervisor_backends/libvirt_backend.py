@@ -80,10 +80,9 @@ from olvm.model.errors import OlvmError
 
 DOMAIN_TASKS: tuple[type[DomainRequest], ...] = get_args(DomainTask)
 HOST_TASKS = get_args(HostTask)
+CHANGES_SIZE = (SetVcpus, PlugMemory, UnplugMemory)
 CHANGES_HARDWARE = (
-    SetVcpus,
-    PlugMemory,
-    UnplugMemory,
+    *CHANGES_SIZE,
     AttachDisk,
     DetachDisk,
     ChangeMedium,
@@ -290,13 +289,14 @@ class LibvirtHypervisor:
         self._host.call(life, work, task_budget_s(request, self._host.settings), end)
 
     def _remember(self, request: DomainTask, life: Life, result: object) -> None:
-        """What it has now. If the outcome is not known the larger size counts until it was measured."""
+        """What it has now; of a change of unknown outcome nothing is said until it was measured."""
         if not isinstance(request, CHANGES_HARDWARE):
             return
         if isinstance(result, CallSucceeded):
             if isinstance(request, SetVcpus):
                 life.vcpus = request.vcpus
         elif not isinstance(result, CallFailed) or not result.outcome_known:
+            life.size_known = life.size_known and not isinstance(request, CHANGES_SIZE)
             if isinstance(request, SetVcpus):
                 life.vcpus = max(life.vcpus, request.vcpus)
             elif isinstance(request, PlugMemory):

@@ -60,6 +60,7 @@ class Life:
         "rebooted_ns",
         "responds",
         "shutdown_asked",
+        "size_known",
         "spec",
         "started_ns",
         "status",
@@ -80,6 +81,7 @@ class Life:
         self.leased = spec.leased
         self.vcpus = spec.vcpus
         self.memory_bytes = spec.memory_bytes
+        self.size_known = True  # else the larger one counts until it was measured
         self.status: DomainStatus = status  # a migration from here leaves it as it is: `shown` hides it
         self.pause_code: PauseCode = "NONE"
         self.paused_from: DomainStatus = "up"
@@ -125,6 +127,7 @@ class Life:
             started_ns=self.started_ns,
             leased=self.leased,
             hardware=self.spec.hardware,
+            size_known=self.size_known,
         )
 
     def cancel_timer(self, name: str) -> None:

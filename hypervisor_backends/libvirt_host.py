@@ -156,12 +156,15 @@ class LibvirtHost:
         self.arm(life, "look", seconds, lambda: self.look(life))
 
     def measure(self, life: Life) -> None:
-        """Learn how many CPUs, how much memory and which devices it has now."""
+        """Learn how many CPUs, how much memory and which devices it has now; again until that is known."""
 
         def end(result: object) -> None:
             if isinstance(result, Measured):
                 life.vcpus, life.memory_bytes = result.vcpus, result.memory_bytes
                 life.spec = with_hardware(life.spec, result.hardware)
+                life.size_known = life.size_known or life.responds  # a QEMU that hangs may do it later
+            if not life.size_known:
+                self.arm(life, "measure", LOOK_AGAIN_S, lambda: self.measure(life))
 
         self.workers.run(self.bound(partial(measured, uuid=life.uuid)), LOOK_BUDGET_S, end)
 

@@ -629,6 +629,9 @@ class DomainState(msgspec.Struct, frozen=True, kw_only=True):
     leased: bool = False
     # As it is now, with what was plugged; None: the backend does not say. It may lack the cloud-init seed.
     hardware: Hardware | None = None
+    size_known: bool = (
+        True  # False: of a change of its CPUs or memory it is not known yet whether it was done
+    )
 
 
 class DomainList(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):

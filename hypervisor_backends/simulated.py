@@ -93,7 +93,7 @@ class SimulatedHypervisor:
         self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
         self._migrations = Migrations(self._host, fabric)
         self._tasks = Tasks(self._host)
-        self._libvirtd = Libvirtd(self._host, self._migrations)
+        self._libvirtd = Libvirtd(self._host, self._migrations, self._tasks)
         self._scheduler = scheduler
         self._features = frozenset(capabilities.features)
         self._closed = False

@@ -5,7 +5,11 @@ Must not know time's passing, faults or other domains: `simulated_host.py` moves
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from hypervisor_backends.protocol import (
+    CallResult,
     Cancel,
     ContinueDomain,
     DestroyDomain,
@@ -25,6 +29,8 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.simulated_load import GuestIdentity, LoadProfile, activity
 from hypervisor_backends.simulated_moving import Incoming, Outgoing, StepName
 from olvm.model.limits import NS_PER_S
+
+Finish: TypeAlias = Callable[[], CallResult]
 
 HEARTBEAT_PERIOD_NS = 5 * NS_PER_S
 
@@ -133,7 +139,8 @@ class SimulatedDomain:
         self.frozen = False  # its file systems
         self.console_port = 0  # 0 until somebody asked for a ticket
         self.task_count = 0  # keys the draws and timers of tasks
-        self.tasks: dict[int, tuple[Cancel, Done]] = {}  # that are under way: their timer, and whom to answer
+        # That are under way: their timer, whom to answer, and what they do in the end.
+        self.tasks: dict[int, tuple[Cancel, Done, Finish]] = {}
         self.stopped_ns = 0  # when the vCPUs last stopped; means nothing while they run
         self.used_core_ns = 0.0  # CPU time used before run_ns
 
@@ -171,7 +178,7 @@ class SimulatedDomain:
             self.timer = None
         for cancel in self.fault_timers:
             cancel()
-        for cancel, _ in self.tasks.values():
+        for cancel, _, _ in self.tasks.values():
             cancel()
         self.fault_timers.clear()
 

@@ -304,7 +304,7 @@ class SimulatedHost(SimulatedMachine):
             text = f"{who} ended on host {self.name} during the call: {message}; start it again"
             self.fail(done, "domain_ended", text)
         domain.waiters.clear()
-        for _, done in domain.tasks.values():
+        for _, done, _ in domain.tasks.values():
             text = f"domain {domain.spec.name} ({domain.vm_id}) ended on host {self.name} during the task: {message}"
             self.fail(done, "domain_ended", text)
         domain.tasks.clear()

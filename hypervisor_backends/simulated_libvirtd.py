@@ -1,12 +1,15 @@
 """The daemon between an agent and a simulated host's machines: what its death costs. The machines themselves go on.
 
 While it is away, calls fail, events wait, and lists say what was so before. What was under way is cut off: a start ends
-in one of three ways, which whoever asked cannot tell apart, and a migration that has not handed over is broken off.
+in one of three ways, which whoever asked cannot tell apart, a task was done or not, and a migration that has not handed
+over is broken off.
 
 Rule: a QEMU that libvirt lost track of never runs its guest, and is ended by the next start of that machine here.
 """
 
 from __future__ import annotations
+
+from msgspec.structs import replace
 
 from hypervisor_backends.protocol import (
     ArmWatchdog,
@@ -23,6 +26,7 @@ from hypervisor_backends.simulated_host import SimulatedHost
 from hypervisor_backends.simulated_load import draw
 from hypervisor_backends.simulated_migration import Migrations
 from hypervisor_backends.simulated_refusals import NewDomain
+from hypervisor_backends.simulated_tasks import Tasks
 from olvm.model.errors import OlvmError
 
 # What the agent answers from its own book, and the watchdog, which is a process of its own.
@@ -38,8 +42,9 @@ class LibvirtAway(OlvmError):
 class Libvirtd:
     """One host's. `kill` and `start` are without effect when it is so already."""
 
-    def __init__(self, host: SimulatedHost, migrations: Migrations) -> None:
+    def __init__(self, host: SimulatedHost, migrations: Migrations, tasks: Tasks) -> None:
         self._host = host
+        self._tasks = tasks
         self._migrations = migrations
         self._known: list[DomainState] | None = (
             None  # what the agent's book says; set exactly while it is away
@@ -52,7 +57,11 @@ class Libvirtd:
     def kill(self) -> None:
         if self.is_away or not self._host.is_on:
             return
-        self._known = self._host.states()
+        known = self._host.states()
+        doubtful = {
+            vm_id for vm_id, domain in sorted(self._host.domains.items()) if self._tasks.cut_off(domain)
+        }
+        self._known = [replace(state, size_known=state.vm_id not in doubtful) for state in known]
         self._host.outbox.hold_events()
         for _, domain in sorted(self._host.domains.items()):
             if domain.started_ns is None and domain.incoming is None:

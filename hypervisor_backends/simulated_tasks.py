@@ -3,7 +3,8 @@
 How domains live is `simulated_host.py`; devices are `simulated_devices.py`, pools, volumes and networks
 `simulated_storage.py`. What is plugged and frozen goes along with a live migration.
 
-Invariant: a task under way is answered exactly once: by its end, or by the domain's. A lost host answers nobody.
+Invariant: a task under way is answered exactly once: by its end, by the domain's, or by libvirtd's. A lost host answers
+nobody.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ from hypervisor_backends.protocol import (
     UnplugMemory,
 )
 from hypervisor_backends.simulated_devices import DeviceTasks
-from hypervisor_backends.simulated_domain import GUEST_RUNS, SimulatedDomain
+from hypervisor_backends.simulated_domain import GUEST_RUNS, Finish, SimulatedDomain
 from hypervisor_backends.simulated_host import SimulatedHost
+from hypervisor_backends.simulated_load import draw
 from hypervisor_backends.simulated_machine import SUCCEEDED
 from hypervisor_backends.simulated_storage import StorageRefused
 from hypervisor_backends.simulated_task_frame import Plan, TaskRefused
@@ -117,7 +119,7 @@ class Tasks(DeviceTasks):
         number = domain.task_count
         due_ns = self._host.scheduler.now_ns() + int(delay_s * NS_PER_S)
         timer = self._host.scheduler.call_at(due_ns, partial(self._finish, domain, number, finish))
-        domain.tasks[number] = (timer, done)
+        domain.tasks[number] = (timer, done, finish)
 
     def wrong_state(self, request: DomainTask, domain: SimulatedDomain) -> str | None:
         """Why the domain's present state does not admit the task."""
@@ -162,8 +164,21 @@ class Tasks(DeviceTasks):
             return CallFailed(code="lease_held", message=message, can_retry=True)
         return None
 
-    def _finish(self, domain: SimulatedDomain, number: int, finish: Callable[[], CallResult]) -> None:
-        _, done = domain.tasks.pop(number)
+    def cut_off(self, domain: SimulatedDomain) -> bool:
+        """Whoever waits hears nothing certain; some tasks have been done by now. True: there was one."""
+        host, under_way = self._host, domain.tasks
+        domain.tasks = {}
+        for number, (cancel, done, finish) in under_way.items():
+            cancel()
+            message = f"a task of {self._who(domain)}: the connection to libvirt broke before its answer"
+            failure = CallFailed(code="call_failed", message=message, can_retry=True, outcome_known=False)
+            host.outbox.answer(done, failure)
+            if draw(host.seed, host.name, "cut_off_task", domain.vm_id, domain.epoch, number) < 1 / 2:
+                finish()
+        return bool(under_way)
+
+    def _finish(self, domain: SimulatedDomain, number: int, finish: Finish) -> None:
+        _, done, _ = domain.tasks.pop(number)
         self._host.outbox.answer(done, finish())
         self._host.outbox.drain()
 

@@ -252,6 +252,15 @@ def test_agent_says_how_large_the_machine_is() -> None:
     assert answered.sent == [("vm/v1", m.DomainMeasured("H1", 3, "op-1", 2, 3 * 1024**3), True)]
 
 
+def test_agent_says_no_size_that_its_hypervisor_does_not_know() -> None:
+    one = agent(domain())
+    measure(one)
+    answered = turn(me="agent/H1")
+    found = {"v1": FoundDomain(3, "up", "", "web", False, 2, 3 * 1024**3, None, size_known=False)}
+    one.handle(listed("measure/v1/3/op-1", found), answered)
+    assert answered.sent == []
+
+
 @pytest.mark.parametrize("verb", ["set_vcpus", "plug_memory", "unplug_memory"])
 def test_agent_says_no_size_while_a_task_may_change_it(verb: str) -> None:
     one = agent(domain())

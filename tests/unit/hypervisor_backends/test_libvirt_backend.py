@@ -10,8 +10,10 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
+from hypervisor_backends import libvirt_backend, libvirt_host  # noqa: E402
 from hypervisor_backends.domain_metadata import domain_uuid  # noqa: E402
 from hypervisor_backends.libvirt_backend import LibvirtHypervisor  # noqa: E402
+from hypervisor_backends.libvirt_measuring import Measured, measured  # noqa: E402
 from hypervisor_backends.libvirt_settings import LibvirtSettings  # noqa: E402
 from hypervisor_backends.protocol import (  # noqa: E402
     BulkStatistics,
@@ -20,6 +22,7 @@ from hypervisor_backends.protocol import (  # noqa: E402
     ExitReason,
     MigrateDomain,
     PauseDomain,
+    SetVcpus,
     SuspendDomain,
 )
 from olvm.model.errors import OlvmError, OperationFailed  # noqa: E402
@@ -184,6 +187,32 @@ def test_backend_that_comes_back_finds_its_machines_with_epoch_status_and_size(
     again.succeed(DestroyDomain(vm_id="v1"))
     assert again.kinds() == ["stopped"]
     again.backend.close()
+
+
+def test_size_after_a_task_of_unknown_outcome_is_not_known_until_it_was_measured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.start()
+    broken = [libvirt.libvirtError("the connection broke")] * 2
+
+    def measured_late(connection: libvirt.virConnect, uuid: str) -> Measured:
+        if broken:
+            raise broken.pop()
+        return measured(connection, uuid)
+
+    unknown = CallFailed(code="call_failed", message="the connection broke", outcome_known=False)
+    monkeypatch.delitem(libvirt_backend.FEATURE_BY_REQUEST, SetVcpus)  # the test driver has it not
+    monkeypatch.setattr(libvirt_backend, "run_domain_task", lambda *_: unknown)
+    monkeypatch.setattr(libvirt_host, "measured", measured_late)
+    assert bench.ask(SetVcpus(vm_id="v1", vcpus=3)) == unknown
+    (state,) = bench.backend.domains()
+    assert (state.vcpus, state.size_known) == (3, False)
+    bench.scheduler.advance(libvirt_host.LOOK_AGAIN_S + 0.1)
+    assert not bench.backend.domains()[0].size_known
+    bench.scheduler.advance(libvirt_host.LOOK_AGAIN_S + 0.1)
+
+    (state,) = bench.backend.domains()
+    assert (state.vcpus, state.size_known) == (1, True)
 
 
 def test_end_while_nobody_listened_is_told_with_its_reason(bench: Bench, driver: libvirt.virConnect) -> None:

@@ -10,13 +10,19 @@ from hypervisor_backends.protocol import (
     CallSucceeded,
     DestroyDomain,
     DomainList,
+    DomainSpec,
+    DomainState,
     ExitReason,
     ListDomains,
     PauseDomain,
+    PlugMemory,
+    StartDomain,
+    UnplugMemory,
 )
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_faults import Fault
 from hypervisor_backends.simulated_libvirtd import LibvirtAway
+from olvm.model.hardware import Hardware
 from tests.unit.hypervisor_backends.bench import GIB, Bench, OneCopy, simulated_bench, start_of
 from tests.unit.hypervisor_backends.migration_rig import Rig, failure_of
 from tests.unit.hypervisor_backends.test_simulated_watchdog import arm, leased
@@ -34,11 +40,15 @@ def cut_off_starts() -> tuple[Bench, SimulatedHypervisor, list[list[CallResult]]
     return bench, hypervisor, answers
 
 
-def listed(bench: Bench) -> set[str]:
+def states(bench: Bench) -> tuple[DomainState, ...]:
     answer = bench.ask(ListDomains())
     assert isinstance(answer, CallSucceeded)
     assert isinstance(answer.value, DomainList)
-    return {domain.vm_id for domain in answer.value.domains}
+    return answer.value.domains
+
+
+def listed(bench: Bench) -> set[str]:
+    return {domain.vm_id for domain in states(bench)}
 
 
 def memory_used_mb(bench: Bench) -> int:
@@ -109,6 +119,28 @@ def test_calls_fail_and_lists_are_old_while_libvirtd_is_away_and_events_come_lat
     ]
     assert listed(bench) == {"v2"}
     bench.succeed(DestroyDomain(vm_id="v2"))
+
+
+def test_unplug_that_is_cut_off_was_done_or_not_and_its_size_is_not_known_until_libvirtd_is_back() -> None:
+    bench, hypervisor = simulated_bench()
+    names = [f"v{number}" for number in range(STARTS)]
+    for name in names:
+        room = Hardware(memory_bytes_max=4 * GIB)
+        spec = DomainSpec(name=name, vcpus=1, memory_bytes=GIB, hardware=room)
+        bench.succeed(StartDomain(vm_id=name, epoch=1, spec=spec), seconds=30)
+        bench.succeed(PlugMemory(vm_id=name, name="m0", size_bytes=GIB), seconds=1)
+    answers = [bench.call(UnplugMemory(vm_id=name, name="m0")) for name in names[1:]]
+    hypervisor.kill_libvirtd()
+    failures = [failure_of(each) for each in answers]
+    assert {(one.code, one.outcome_known) for one in failures} == {("call_failed", False)}
+    bench.scheduler.advance(30)
+    before = {state.vm_id: (state.memory_bytes, state.size_known) for state in states(bench)}
+    assert before == {name: (2 * GIB, name == names[0]) for name in names}
+    hypervisor.start_libvirtd()
+
+    after = states(bench)
+    assert {state.memory_bytes for state in after if state.vm_id != names[0]} == {GIB, 2 * GIB}
+    assert all(state.size_known for state in after)
 
 
 def test_watchdog_is_armed_and_ends_machines_without_libvirtd_and_that_is_told_late() -> None:
