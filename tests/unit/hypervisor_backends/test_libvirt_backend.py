@@ -212,7 +212,7 @@ def test_size_after_a_task_of_unknown_outcome_is_not_known_until_it_was_measured
     bench.scheduler.advance(libvirt_host.LOOK_AGAIN_S + 0.1)
 
     (state,) = bench.backend.domains()
-    assert (state.vcpus, state.size_known) == (1, True)
+    assert (state.vcpus, state.size_known) == (2, True)
 
 
 def test_end_while_nobody_listened_is_told_with_its_reason(bench: Bench, driver: libvirt.virConnect) -> None:
