@@ -98,6 +98,8 @@ class HostAgent:
                 self.commands.command(message, turn)
             case m.TaskDomain():
                 self.tasks.of_domain(message, turn)
+            case m.TaskWanted():
+                self.tasks.on_wanted(message, turn)
             case m.MeasureDomain():
                 self.tasks.measure(message, turn)
             case m.TaskOfHost():

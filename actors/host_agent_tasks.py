@@ -2,8 +2,12 @@
 
 An agent that is restarted in the middle of a task does not know of it any more; the engine's deadline does.
 
-Rule: how large a machine is, is answered only when no task of it that changes that is under way, or when one has been
-for so long that no hypervisor still works on it: then what the hypervisor lists stays so.
+Rules:
+1. A logon must not come late: a host that was cut off may hear of it when nobody waits any more, and the terminal has
+   somebody else before it. So it asks whether it is still wanted, and begins only if the answer is back in
+   TASK_WANTED_S_MAX by its own clock: no two clocks are compared.
+2. How large a machine is, is answered only when no task of it that changes that is under way, or when one has
+   been for so long that no hypervisor still works on it: then what the hypervisor lists stays so.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from actors.task_requests import domain_request, host_request
 from hypervisor_backends.protocol import ListDomains
 from olvm.model import messages as m
 from olvm.model.errors import OlvmError
-from olvm.model.limits import NS_PER_S, SIZE_TASK_S_MAX
+from olvm.model.limits import NS_PER_S, SIZE_TASK_S_MAX, TASK_WANTED_S_MAX
 from olvm.model.vm_sizes import SIZE_TASKS
 from olvm.model.vm_states import VmStatus
 from olvm.model.vm_tasks import VM_TASKS, hardware_after
@@ -29,13 +33,40 @@ class AgentTasks:
         self.book = book
         # By operation: who asked, what, and since when.
         self.under_way: dict[str, tuple[str, m.TaskDomain | None, int]] = {}
+        self.doubted: dict[
+            str, tuple[m.TaskDomain, int]
+        ] = {}  # by operation: asked whether it is wanted, and when
 
     def restart(self) -> None:
         self.under_way = {}
+        self.doubted = {}
 
     # ------------------------------------------------------------------ begin
 
     def of_domain(self, message: m.TaskDomain, turn: Turn) -> None:
+        if not self._is_refused(message, turn):
+            rule = VM_TASKS.get(message.verb)
+            if rule is not None and rule.must_be_fresh:
+                self.doubted[message.operation_id] = (message, turn.now_ns)
+                turn.send(turn.sender, m.AskTask(message.operation_id))
+            else:
+                self._begin(message, turn)
+
+    def on_wanted(self, message: m.TaskWanted, turn: Turn) -> None:
+        task, asked_ns = self.doubted.pop(message.operation_id, (None, 0))
+        if task is None or not message.wanted:
+            return
+        waited_s = (turn.now_ns - asked_ns) / NS_PER_S
+        if 0 <= waited_s <= TASK_WANTED_S_MAX:
+            if not self._is_refused(task, turn):
+                self._begin(task, turn)
+            return
+        reason = (
+            f"host {self.book.host} heard too late ({waited_s:.0f} s) that it is wanted; nothing was done"
+        )
+        turn.send(turn.sender, m.TaskEnded(self.book.host, task.operation_id, False, reason))
+
+    def _is_refused(self, message: m.TaskDomain, turn: Turn) -> bool:
         domain = self.book.domains.get(message.vm_id)
         refusal = ""
         if domain is None or domain.forgotten or domain.status is VmStatus.DOWN:
@@ -46,7 +77,9 @@ class AgentTasks:
             refusal = f"the agent of host {self.book.host} is still starting; try again"
         if refusal:
             turn.send(turn.sender, m.TaskEnded(self.book.host, message.operation_id, False, refusal))
-            return
+        return bool(refusal)
+
+    def _begin(self, message: m.TaskDomain, turn: Turn) -> None:
         try:
             request = domain_request(message.vm_id, message.verb, message.arguments)
         except OlvmError as error:  # an engine of another version

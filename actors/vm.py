@@ -91,6 +91,7 @@ class Vm(VmTasks):
             case (
                 m.TaskVm()
                 | m.TaskEnded()
+                | m.AskTask()
                 | m.VmResized()
                 | m.DomainMeasured()
                 | m.GuestTold()

@@ -34,7 +34,13 @@ class VmTasks(VmCommands):
 
     def _on_task_message(
         self,
-        message: m.TaskVm | m.TaskEnded | m.VmResized | m.DomainMeasured | m.GuestTold | m.AskConsole,
+        message: m.TaskVm
+        | m.TaskEnded
+        | m.AskTask
+        | m.VmResized
+        | m.DomainMeasured
+        | m.GuestTold
+        | m.AskConsole,
         turn: Turn,
     ) -> None:
         match message:
@@ -42,6 +48,9 @@ class VmTasks(VmCommands):
                 self._on_task(message, turn)
             case m.TaskEnded():
                 self._on_task_ended(message, turn)
+            case m.AskTask():
+                is_wanted = message.operation_id in self.record.tasks
+                turn.send(turn.sender, m.TaskWanted(message.operation_id, is_wanted))
             case m.VmResized():
                 self._on_resized(message, turn)
             case m.DomainMeasured():

@@ -49,6 +49,8 @@ SEED_BYTES_MAX = 64 * 1024
 
 # Tasks of one machine or host whose end is awaited.
 TASKS_PER_OBJECT_MAX = 32
+# How old the word that a task is still wanted may be when it begins, by the clock of the host that asked for it.
+TASK_WANTED_S_MAX = 5
 # No hypervisor works longer on a plug: twice what the libvirt backend gives a call before it says "outcome unknown".
 SIZE_TASK_S_MAX = 120
 

@@ -27,7 +27,10 @@ GUEST_HEARS = frozenset({VmStatus.UP, VmStatus.POWERING_UP, VmStatus.POWERING_DO
 
 
 class TaskRule(msgspec.Struct, frozen=True, kw_only=True):
-    """`when_down`: it is possible while the machine is down, and changes its hardware alone."""
+    """`when_down`: it is possible while the machine is down, and changes its hardware alone.
+
+    `must_be_fresh`: not once nobody waits for it any more; a host asks whether it is still wanted before it begins.
+    """
 
     what: str  # ends the sentence "cannot … NAME"
     action: VmAction | None = None
@@ -35,6 +38,7 @@ class TaskRule(msgspec.Struct, frozen=True, kw_only=True):
     when_down: bool = False
     change: Change | None = None
     timeout_s: float = 60.0
+    must_be_fresh: bool = False
 
 
 def disk_of(arguments: Arguments) -> DiskSpec:
@@ -120,7 +124,7 @@ VM_TASKS: dict[str, TaskRule] = {
     "create_snapshot": TaskRule(what="take a snapshot of", action=A.CREATE_SNAPSHOT, timeout_s=300.0),
     "commit_snapshot": TaskRule(what="commit a snapshot of", action=A.CREATE_SNAPSHOT, timeout_s=3600.0),
     "list_snapshots": TaskRule(what="list the snapshots of"),
-    "log_on": TaskRule(what="log a user on to", statuses=GUEST_HEARS, timeout_s=30.0),
+    "log_on": TaskRule(what="log a user on to", statuses=GUEST_HEARS, timeout_s=30.0, must_be_fresh=True),
     "log_off": TaskRule(what="log a user off from", statuses=GUEST_HEARS, timeout_s=30.0),
     "lock_screen": TaskRule(what="lock the screen of", statuses=GUEST_HEARS, timeout_s=30.0),
     "notify": TaskRule(what="show a message in", statuses=GUEST_HEARS, timeout_s=30.0),

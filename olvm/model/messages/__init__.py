@@ -8,6 +8,7 @@ from olvm.model.messages.agents import (
     AgentFailed,
     AgentReady,
     AgentRecovering,
+    AskTask,
     CancelMigration,
     CheckHostLease,
     CommandDomain,
@@ -42,6 +43,7 @@ from olvm.model.messages.agents import (
     TaskDomain,
     TaskEnded,
     TaskOfHost,
+    TaskWanted,
 )
 from olvm.model.messages.client import (
     AddHost,
@@ -258,6 +260,8 @@ AnyMessage = (
     | ShowConsole
     | PassOn
     | TaskDomain
+    | AskTask
+    | TaskWanted
     | TaskOfHost
     | TaskEnded
     | OpenConsole
@@ -286,6 +290,7 @@ __all__ = [
     "AskConsole",
     "AskEmpty",
     "AskFencing",
+    "AskTask",
     "CallEnded",
     "CancelMigration",
     "ChangeAffinity",
@@ -399,6 +404,7 @@ __all__ = [
     "TaskHost",
     "TaskOfHost",
     "TaskVm",
+    "TaskWanted",
     "TimerFired",
     "TrustedCommand",
     "UpdateCluster",

@@ -135,6 +135,19 @@ class TaskDomain(Message, frozen=True):
     arguments: Arguments = {}
 
 
+class AskTask(Message, frozen=True):
+    """Is that task still wanted? Asked by a host before it begins what must not come late."""
+
+    operation_id: str
+
+
+class TaskWanted(Message, frozen=True):
+    """Not `wanted`: it has ended meanwhile, and whoever waited was told."""
+
+    operation_id: str
+    wanted: bool
+
+
 class TaskOfHost(Message, frozen=True):
     """Carry a task out on the host itself; answered with TaskEnded."""
 

@@ -206,6 +206,60 @@ def test_agent_asks_its_hypervisor_and_tells_what_it_left() -> None:
     assert one.domains["v1"].hardware == Hardware(disks=(DiskSpec(name="vdb", source="/b"),))
 
 
+LOGON = m.TaskDomain("v1", 3, "op-1", "log_on", {"user": "alice", "session": "ttyS0"})
+
+
+def asked_about(one: HostAgent, task: m.TaskDomain = LOGON) -> None:
+    """At 100 s."""
+    done = turn(me="agent/H1", sender="vm/v1", at_s=100.0)
+    one.handle(task, done)
+    assert done.calls == []
+    assert done.sent == [("vm/v1", m.AskTask(task.operation_id), True)]
+
+
+@pytest.mark.parametrize(("after_s", "begins"), [(0.0, True), (5.0, True), (5.1, False), (-1.0, False)])
+def test_agent_begins_a_logon_only_while_it_is_fresh(after_s: float, begins: bool) -> None:
+    one = agent(domain())
+    asked_about(one)
+    done = turn(me="agent/H1", sender="vm/v1", at_s=100.0 + after_s)
+    one.handle(m.TaskWanted("op-1", wanted=True), done)
+    assert [tag for _, _, tag in done.calls] == (["task/op-1"] if begins else [])
+    if not begins:
+        ((to, ended, _),) = done.sent
+        assert isinstance(ended, m.TaskEnded)
+        assert (to, ended.succeeded, ended.outcome_known) == ("vm/v1", False, True)
+        assert "heard too late" in ended.reason
+    again = turn(me="agent/H1", sender="vm/v1", at_s=101.0)
+    one.handle(m.TaskWanted("op-1", wanted=True), again)
+    assert (again.calls, again.sent) == ([], [])
+
+
+def test_agent_begins_no_logon_that_nobody_waits_for() -> None:
+    one = agent(domain())
+    asked_about(one)
+    done = turn(me="agent/H1", sender="vm/v1", at_s=100.0)
+    one.handle(m.TaskWanted("op-1", wanted=False), done)
+    assert (done.calls, done.sent, one.tasks.doubted) == ([], [], {})
+
+
+def test_agent_begins_no_logon_to_a_machine_that_ended_while_it_asked() -> None:
+    one = agent(domain())
+    asked_about(one)
+    one.domains["v1"].epoch = 4
+    done = turn(me="agent/H1", sender="vm/v1", at_s=100.0)
+    one.handle(m.TaskWanted("op-1", wanted=True), done)
+    assert done.calls == []
+    assert "epoch 4" in done.sent[0][1].reason  # type: ignore[union-attr]
+
+
+def test_machine_says_whether_a_task_is_still_wanted() -> None:
+    one = vm(status=VmStatus.UP, host="H1", agent=AGENT)
+    give(one, m.TaskVm("op-1", m.VmTask("web", "log_on", {"user": "alice", "session": "ttyS0"})))
+    assert give(one, m.AskTask("op-1"), AGENT).sent == [(AGENT, m.TaskWanted("op-1", wanted=True), True)]
+    give(one, m.TimerFired("task/op-1"))
+    assert give(one, m.AskTask("op-1"), AGENT).sent == [(AGENT, m.TaskWanted("op-1", wanted=False), True)]
+
+
 @pytest.mark.parametrize("epoch", [2, 4])
 def test_agent_refuses_a_task_of_another_epoch(epoch: int) -> None:
     one = agent(domain())
