@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from hypervisor_backends.protocol import (
     CallResult,
     Cancel,
@@ -145,6 +147,9 @@ class SimulatedDomain:
         self.used_core_ns = 0.0  # CPU time used before run_ns
 
     def state(self, monitor_responds: bool) -> DomainState:
+        hardware = self.spec.hardware
+        if hardware.cloud_init is not None:  # no domain tells its seed
+            hardware = replace(hardware, cloud_init=None)
         return DomainState(
             vm_id=self.vm_id,
             epoch=self.epoch,
@@ -156,6 +161,7 @@ class SimulatedDomain:
             monitor_responds=monitor_responds,
             started_ns=self.started_ns,
             leased=self.spec.leased,
+            hardware=hardware,
         )
 
     @property

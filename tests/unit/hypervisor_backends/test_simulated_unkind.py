@@ -9,11 +9,13 @@ import pytest
 
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import (
+    AttachNic,
     CallFailed,
     CancelMigration,
     CreatePool,
     CreateVolume,
     DestroyDomain,
+    DomainSpec,
     ExitReason,
     FreezeGuest,
     HypervisorRequest,
@@ -25,7 +27,7 @@ from hypervisor_backends.protocol import (
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_faults import Fault
-from olvm.model.hardware import DiskSpec, Hardware
+from olvm.model.hardware import CloudInit, DiskSpec, Hardware, NicSpec
 from olvm.model.limits import NS_PER_S
 from tests.unit.hypervisor_backends.bench import (
     GIB,
@@ -332,3 +334,23 @@ def test_path_outside_of_pools_is_there_or_not_by_the_hosts_setting() -> None:
     bench, _ = simulated_bench(SimulatedConfig(files_outside_pools=False))
 
     assert bench.refuse(with_disk("v1", "/srv/any.qcow2")).code == "start_failed"
+
+
+# ---------------------------------------------------------------- what a domain tells of itself
+
+
+def test_list_tells_the_hardware_as_it_is_now_and_no_seed() -> None:
+    bench, _ = simulated_bench()
+    seeded = Hardware(vcpus_max=8, cloud_init=CloudInit(user_data="secret"))
+    bench.succeed(
+        StartDomain(
+            vm_id="v1", epoch=1, spec=DomainSpec(name="web", vcpus=1, memory_bytes=GIB, hardware=seeded)
+        ),
+        seconds=30,
+    )
+    bench.succeed(AttachNic(vm_id="v1", nic=NicSpec(name="eth1")), seconds=5)
+
+    (state,) = bench.backend.domains()
+    assert state.hardware is not None
+    assert (state.hardware.cloud_init, state.hardware.vcpus_max) == (None, 8)
+    assert [nic.name for nic in state.hardware.nics] == ["eth1"]
