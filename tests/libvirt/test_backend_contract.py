@@ -19,7 +19,10 @@ assert suite.BENCHES, "the suite is what is run here"
 @pytest.fixture
 def bench(lab: Lab, guest: GuestImage) -> Iterator[Bench]:
     clock = RealClock()
-    made = LabBench(lab, lab.host("h1"), guest, clock)
+    # A watchdog of its own: whoever was on this host before may have left one armed for two minutes.
+    made = LabBench(
+        lab, lab.host("h1"), guest, clock, watchdog_directory=str(lab.directory / "watchdog-apart")
+    )
     clock.is_quiet = made.is_quiet
     yield made
     check_each_life_ends_once(made.events)
