@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from actors.assembly import record_types
-from actors.silo import Records
+from actors.silo_ports import Records
 from actors.wire import ENGINE_SILO
 from hypervisor_backends.simulated import SimulatedHypervisor
 from olvm.journal.memory_disk import MemoryDisk
