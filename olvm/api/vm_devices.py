@@ -134,9 +134,13 @@ class VmDevices:
             discard_later: also delete the snapshots that were taken after this one; without it they are a refusal.
 
         Raises:
-            Conflict: from `wait`; not running, no such snapshot, later ones stand on it, or one of its disks is not
-                attached. Nothing has changed.
-            OperationFailed: from `wait`; says whether the machine is down now, or whether it may have been done.
+            NotFound: from `wait`; there is no such snapshot. Nothing has changed.
+            Conflict: from `wait`; the machine is not running. Nothing has changed.
+            OlvmError: from `wait`; later snapshots stand on it (`in_use`), it has no memory (`bad_request`), one of its
+                disks is not attached or its memory is of another hardware (`wrong_state`): nothing has changed. Or the
+                machine was stopped and does not run again (`start_failed`): it is down, and the message says how its
+                disks are.
+            OperationFailed: from `wait`; it may have been done.
         """
         arguments: m.Arguments = {"name": name, "with_memory": with_memory, "discard_later": discard_later}
         return self.task("revert_snapshot", arguments)
