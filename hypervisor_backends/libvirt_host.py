@@ -21,7 +21,7 @@ from hypervisor_backends.libvirt_errors import failure_of
 from hypervisor_backends.libvirt_measuring import Measured, measured, with_hardware
 from hypervisor_backends.libvirt_seeds import forget_with_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
-from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, NoResult, Then, Workers
+from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, Then, Workers
 from hypervisor_backends.protocol import (
     CallFailed,
     CallSucceeded,
@@ -118,12 +118,12 @@ class LibvirtHost:
         """Take away the definition and the seed of a life that has ended; `held` tells whether libvirt let go of it."""
 
         def end(result: object) -> None:
-            if not isinstance(result, Exception | NoResult):
+            if result is True:
                 self.held.discard(life.uuid)
             elif life.uuid in self.held:
                 words = "libvirt still holds the migration that broke, and cannot start this machine again"
                 log.warning("%s: %s; restart libvirtd, its machines go on", self.what("The end", life), words)
-            else:
+            elif result is not False:
                 log.info("%s", self.failure(result, self.what("Clearing away", life)).message)
 
         work = partial(forget_with_seed, uuid=life.uuid, host=self.name, settings=self.settings)
