@@ -30,11 +30,13 @@ from hypervisor_backends.protocol import (
     SetVcpus,
     SnapshotList,
 )
+from olvm import DataCenter
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
+from olvm.model.errors import Conflict, NotFound
 from olvm.model.hardware import DiskSpec, Hardware
 from tests.libvirt.lab_bench import InGuest, LabBench, migrate, wait_until_calm
-from tests.libvirt.machine import Machine, TaskHost, spec_of
+from tests.libvirt.machine import Machine, TaskHost, eventually, spec_of
 from tests.unit.hypervisor_backends.bench import RealClock, check_each_life_ends_once
 
 MIB = 1024 * 1024
@@ -324,3 +326,32 @@ def test_agent_that_is_killed_leaves_all_disks_new_or_all_old(
     assert {machine.read(device, 6) for device in ("vda", "vdb")} == found
     machine.end()
     host.close()
+
+
+# ---------------------------------------------------------------- by the engine's verbs
+
+
+def test_driver_script_reverts_a_highly_available_machine(
+    lab: Lab, guest: GuestImage, tmp_path: Path
+) -> None:
+    kernel = {"kernel": str(guest.kernel), "initrd": str(guest.initrd), "cmdline": guest.cmdline}
+    hardware = Hardware(**kernel, disks=DISKS)  # type: ignore[arg-type]
+    settings = {**lab.host("h1").settings, "seed_directory": str(lab.shared / "seeds")}
+    with DataCenter.open(tmp_path / "dc", runtime="local") as dc:
+        cluster = dc.clusters.create("lab")
+        cluster.hosts.add("h1", backend="libvirt", backend_settings=settings)
+        vm = cluster.vms.create("web", vcpus=1, memory="192MiB", hardware=hardware, high_availability=True)
+        vm.start().wait(120)
+        vm.create_snapshot("s1").wait(60)
+        with pytest.raises(NotFound, match=r"web .*s9: there is none of that name; it has s1"):
+            vm.revert_snapshot("s9").wait(60)
+        for _ in range(2):
+            vm.revert_snapshot("s1").wait(60)
+            assert eventually(lambda: vm.status == "up", 60)
+        assert [snapshot["name"] for snapshot in vm.snapshots()] == ["s1"]
+        done = "select count(*) from events where message = 'machine web: revert_snapshot was done'"
+        assert eventually(lambda: dc.sql(done).one() == 2, 30)
+        assert vm.record.epoch == 1, "it was never started anew"
+        vm.stop().wait(60)
+        with pytest.raises(Conflict, match="it must be running: start it first"):
+            vm.revert_snapshot("s1").wait(60)
