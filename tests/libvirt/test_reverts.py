@@ -328,6 +328,34 @@ def test_agent_that_is_killed_leaves_all_disks_new_or_all_old(
     host.close()
 
 
+def test_libvirtd_that_dies_between_two_qemus_leaves_no_half_of_a_revert(bench: LabBench) -> None:
+    bench.start()
+    write(bench, "before")
+    bench.succeed(CreateSnapshot(vm_id="v1", name="s1"))
+    write(bench, "after1")
+    uuid, root = domain_uuid("v1"), bench.settings.root
+    pid = qemu_pids(root)[uuid]
+    answers = bench.call(RevertSnapshot(vm_id="v1", name="s1"))
+    assert bench.clock.run_until(lambda: qemu_pids(root).get(uuid) != pid, 60)
+    bench.host.kill_libvirtd()
+    bench.clock.wait_for(answers)
+    bench.host.start_libvirtd()
+    bench.wait_connected()
+
+    (answer,) = answers
+    assert isinstance(answer, CallFailed)
+    assert not answer.outcome_known
+    assert bench.clock.run_until(lambda: bench.state() is None or qemu_pids(root).get(uuid), 30)
+    if bench.state() is None:
+        assert bench.kinds()[-1] == "crashed"
+        bench.start(epoch=2)
+    InGuest(bench).wait_for_agent()
+    assert words(bench) in (["before"] * 2, ["after1"] * 2)
+    revert(bench)
+    assert words(bench) == ["before"] * 2
+    assert names(bench) == ["s1"]
+
+
 # ---------------------------------------------------------------- by the engine's verbs
 
 
