@@ -18,6 +18,7 @@ from olvm.model.messages.agents import (
     DomainReported,
     DomainState,
     FenceHost,
+    FenceReady,
     FenceResult,
     FlushReports,
     ForgetDomain,
@@ -243,6 +244,7 @@ AnyMessage = (
     | HostLost
     | HostConfirmedDead
     | FenceHost
+    | FenceReady
     | FenceResult
     | CheckHostLease
     | HostLeaseChecked
@@ -322,6 +324,7 @@ __all__ = [
     "ExplainForVm",
     "ExplainPlacement",
     "FenceHost",
+    "FenceReady",
     "FenceResult",
     "FencingAdvice",
     "FlushReports",
