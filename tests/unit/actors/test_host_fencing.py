@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.host_fence_steps import FenceStep
@@ -22,6 +23,27 @@ from tests.unit.actors.fence_story import (
     at_off,
     codes,
 )
+
+# ---------------------------------------------------------------------- orders are repeated when a proxy asks
+
+
+def test_fence_order_is_repeated_to_a_proxy_that_asks_while_the_flow_waits_for_it() -> None:
+    story = at_off()
+    seq = story.record.fence_seq
+    done = story.hear(m.FenceReady("H1", seq, "off", 7, 123))
+    assert (done.sent, story.step) == ([(H2, m.FenceHost("H1", seq, "off", BMC1, 7, 123), False)], "off")
+
+
+def test_fence_order_whose_step_is_over_is_not_repeated() -> None:
+    """Found by a campaign: the proxy hung, and when it came back the host had been well for long."""
+    story = at_off()
+    old = m.FenceReady("H1", story.record.fence_seq, "off", 7, 123)
+    assert story.hear(msgspec.structs.replace(old, action="on")).sent == []
+    story.due()
+    assert (story.hear(old).sent, story.step) == ([], "ask_off_again")
+    story.hear(READY_IN_A_NEW_BOOT)
+    assert (story.hear(old).sent, story.step) == ([], "")
+
 
 # ---------------------------------------------------------------------- from silence to service
 
