@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from olvm.experiments.consolidation.compiling import compiled, inlined
+from olvm.experiments.consolidation.compiling import inlined
 from olvm.experiments.consolidation.plant import Ledger, Plant, State
 
 MOVING_SHARE = 0.9

@@ -12,6 +12,7 @@ so an order that a directory happens to have would change every figure.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def read_day(path: Path, day: str) -> tuple[list[str], Percentages]:
     names = [name for name, _ in rows]
     _complain(
         path,
-        [f"{name} is there twice" for name, after in zip(names, names[1:], strict=False) if name == after],
+        [f"{name} is there twice" for name, after in pairwise(names) if name == after],
     )
     _complain(path, [fault for name, samples in rows if (fault := _fault(name, samples))])
     return names, np.array([samples for _, samples in rows], dtype=np.uint8)

@@ -65,6 +65,7 @@ class State(NamedTuple):
     free: Floats  # H: MIPS not yet promised
     share: Floats  # 2 × n × 288: recorded demands as fractions of a host of each kind
     recorded: Floats  # n × 288: recorded utilisations
+    record_count: Ints  # 1: how many of the 288 are recorded
 
 
 class Ledger(NamedTuple):
@@ -118,6 +119,7 @@ def empty_state(vm_count: int, host_count: int) -> State:
         free=np.zeros(host_count),
         share=np.zeros((2, vm_count, SAMPLE_COUNT)),
         recorded=np.zeros((vm_count, SAMPLE_COUNT)),
+        record_count=np.zeros(1, dtype=np.int64),
     )
 
 

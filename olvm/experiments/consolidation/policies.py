@@ -9,7 +9,7 @@ import numpy as np
 
 from olvm.experiments.consolidation.compiling import COMPILED
 from olvm.experiments.consolidation.detectors import DETECTOR_NUMBERS, THR
-from olvm.experiments.consolidation.placing import Rule
+from olvm.experiments.consolidation.placing import Policy
 from olvm.experiments.consolidation.plant import (
     SAMPLE_COUNT,
     Floats,
@@ -50,10 +50,13 @@ def run(load: Floats, detector: str, safety: float, selector: str, seed: int, ho
         plant,
         state,
         ledger,
-        Rule(DETECTOR_NUMBERS.get(detector, THR), safety),
-        SELECTOR_NUMBERS[selector],
+        Policy(
+            DETECTOR_NUMBERS.get(detector, THR),
+            float(safety),
+            SELECTOR_NUMBERS[selector],
+            np.random.default_rng(seed),
+        ),
         detector in DETECTOR_NUMBERS,
-        np.random.default_rng(seed),
     )
     active_s = float(ledger.host_active_s.sum())
     asked_mips_s = float(ledger.vm_asked_mips_s.sum())

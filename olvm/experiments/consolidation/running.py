@@ -12,19 +12,18 @@ import numpy as np
 
 from olvm.experiments.consolidation.accounting import close_host, look_at
 from olvm.experiments.consolidation.compiling import compiled
-from olvm.experiments.consolidation.consolidating import consolidate, draft_of
-from olvm.experiments.consolidation.placing import NOWHERE, Rule, best_host
+from olvm.experiments.consolidation.consolidating import Moves, consolidate
+from olvm.experiments.consolidation.placing import NOWHERE, Candidate, Policy, best_host, draft_of
 from olvm.experiments.consolidation.plant import (
     DAY_S,
     HISTORY_MAX,
     HOST_BANDWIDTH_KBIT_S,
-    HOST_GUESTS_MAX,
     HOST_MEMORY_MB,
     INTERVAL_S,
     MIGRATION_MB_S,
     VM_BANDWIDTH_KBIT_S,
+    Flags,
     Floats,
-    Ints,
     Ledger,
     Plant,
     State,
@@ -48,30 +47,25 @@ def run_day(
     plant: Plant,
     state: State,
     ledger: Ledger,
-    rule: Rule,
-    selector: int,
+    policy: Policy,
     migrates: bool,
-    draw: np.random.Generator,
 ) -> Day:
     """Run the whole day; `state` and `ledger` are filled in."""
-    unplaced = place_all(plant, state, rule, migrates)
+    unplaced = place_first(plant, state, policy, migrates)
     energy = 0.0
     migrations = 0
-    record_count = 0
     last_s = 0.0
     now_s = START_S + INTERVAL_S
     while now_s < DAY_S:
-        is_recorded = (now_s - START_S) % INTERVAL_S == 0
         set_demand(plant, state, now_s)
-        if is_recorded:
-            record(plant, state, record_count, now_s)
-            record_count += 1
+        if (now_s - START_S) % INTERVAL_S == 0:
+            record(plant, state, now_s)
         energy += look_around(plant, state, ledger, last_s, now_s)
         last_s = now_s
         if migrates:
-            moves = consolidate(plant, state, rule, selector, record_count, draw)
-            migrations += len(moves)
-            if len(moves):
+            moves = consolidate(plant, state, policy)
+            migrations += moves.size[0]
+            if moves.size[0]:
                 begin_moves(plant, state, ledger, moves, now_s)
                 spent, last_s = end_moves(plant, state, ledger, moves, now_s)
                 energy += spent
@@ -101,7 +95,10 @@ def load_at(load: Floats, vm: int, now_s: float) -> float:
 
 
 @compiled
-def record(plant: Plant, state: State, index: int, now_s: float) -> None:
+def record(plant: Plant, state: State, now_s: float) -> None:
+    """Remember what each machine asks for now."""
+    index = state.record_count[0]
+    state.record_count[0] = index + 1
     for vm in range(len(plant.vm_mips)):
         load = load_at(plant.load, vm, now_s)
         state.recorded[vm, index] = load
@@ -114,6 +111,8 @@ def look_around(plant: Plant, state: State, ledger: Ledger, last_s: float, now_s
     """Look at every host; the watt-seconds since the last time. Machines that ask for nothing are gone then."""
     spent = 0.0
     for host in range(len(plant.kind)):
+        if state.guest_count[host] == 0 and ledger.host_since[host] >= 0 and not ledger.host_active[host]:
+            continue  # off before and now: its open entry goes on
         before = utilisation_of(state.used[host], plant.host_mips[host])
         look_at(plant, state, ledger, host, now_s)
         if now_s > last_s:
@@ -140,12 +139,12 @@ def retire(state: State, host: int) -> None:
 
 
 @compiled
-def begin_moves(plant: Plant, state: State, ledger: Ledger, moves: Ints, now_s: float) -> None:
+def begin_moves(plant: Plant, state: State, ledger: Ledger, moves: Moves, now_s: float) -> None:
     """Machines are on their way: a place is kept for each where it goes."""
     touched = np.zeros(len(plant.kind), dtype=np.bool_)
-    for index in range(len(moves)):
-        vm = moves[index, 0]
-        target = moves[index, 1]
+    for index in range(moves.size[0]):
+        vm = moves.vm[index]
+        target = moves.host[index]
         state.moving[vm] = True
         place = state.guest_count[target]
         state.guests[target, place] = vm
@@ -159,11 +158,13 @@ def begin_moves(plant: Plant, state: State, ledger: Ledger, moves: Ints, now_s: 
 
 
 @compiled
-def end_moves(plant: Plant, state: State, ledger: Ledger, moves: Ints, begun_s: float) -> tuple[float, float]:
+def end_moves(
+    plant: Plant, state: State, ledger: Ledger, moves: Moves, begun_s: float
+) -> tuple[float, float]:
     """Let the migrations end, the quickest first; the watt-seconds spent, and the time of the last look."""
-    delays = np.empty(len(moves))
-    for index in range(len(moves)):
-        delays[index] = plant.memory_mb[moves[index, 0]] / MIGRATION_MB_S
+    delays = np.empty(moves.size[0])
+    for index in range(moves.size[0]):
+        delays[index] = plant.memory_mb[moves.vm[index]] / MIGRATION_MB_S
     order = ranked(delays)
     spent = 0.0
     last_s = begun_s
@@ -173,8 +174,8 @@ def end_moves(plant: Plant, state: State, ledger: Ledger, moves: Ints, begun_s: 
             set_demand(plant, state, now_s)
             spent += look_around(plant, state, ledger, last_s, now_s)
             last_s = now_s
-        vm = moves[order[rank], 0]
-        target = moves[order[rank], 1]
+        vm = moves.vm[order[rank]]
+        target = moves.host[order[rank]]
         leave(state, state.home[vm], vm)
         leave(state, target, vm)
         state.home[vm] = target
@@ -203,7 +204,7 @@ def leave(state: State, host: int, vm: int) -> None:
 
 
 @compiled
-def place_all(plant: Plant, state: State, rule: Rule, migrates: bool) -> int:
+def place_first(plant: Plant, state: State, policy: Policy, migrates: bool) -> int:
     """Put each machine on its first host, as if it asked for all it may; how many found none.
 
     Without migrations the first host with room is taken. With them it is the best, where a host is judged by the new
@@ -213,7 +214,7 @@ def place_all(plant: Plant, state: State, rule: Rule, migrates: bool) -> int:
     memory_mb = np.full(host_count, HOST_MEMORY_MB)
     bandwidth = np.full(host_count, HOST_BANDWIDTH_KBIT_S)
     state.free[:] = plant.host_mips
-    draft = draft_of(plant, state, 0)
+    draft = draft_of(plant, state)
     no_past = np.zeros((2, HISTORY_MAX))
     hosts = np.arange(host_count)
     closed = np.zeros(host_count, dtype=np.bool_)
@@ -223,7 +224,7 @@ def place_all(plant: Plant, state: State, rule: Rule, migrates: bool) -> int:
         for host in range(host_count):
             closed[host] = memory_mb[host] < plant.memory_mb[vm] or bandwidth[host] < VM_BANDWIDTH_KBIT_S
         if migrates:
-            target = best_host(plant, draft, rule, mips, no_past, 0, hosts, closed)
+            target = best_host(plant, draft, policy, Candidate(vm, mips, no_past, 0), hosts, closed)
         else:
             target = first_host(plant, draft.free, mips, closed)
         if target == NOWHERE:
@@ -241,7 +242,7 @@ def place_all(plant: Plant, state: State, rule: Rule, migrates: bool) -> int:
 
 
 @compiled
-def first_host(plant: Plant, free: Floats, mips: float, closed: Ints) -> int:
+def first_host(plant: Plant, free: Floats, mips: float, closed: Flags) -> int:
     for host in range(len(free)):
         if not closed[host] and plant.core_mips[host] >= mips and free[host] >= mips:
             return host

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olvm.experiments.consolidation.compiling import compiled
-from olvm.experiments.consolidation.plant import HISTORY_MAX, Floats, Ints
+from olvm.experiments.consolidation.plant import HISTORY_MAX, Floats, Ints, Plant, State
 
 MMT, MC, MU, RS = range(4)
 SELECTOR_NUMBERS = {"mmt": MMT, "mc": MC, "mu": MU, "rs": RS}
@@ -21,17 +21,8 @@ NOT_SOLVABLE = -1.0
 
 
 @compiled
-def least_of(values: Floats) -> int:
-    """The index of the first least value."""
-    best = 0
-    for index in range(1, len(values)):
-        if values[index] < values[best]:
-            best = index
-    return best
-
-
-@compiled
 def least_memory(guests: npt.NDArray[np.int32], memory_mb: Ints) -> int:
+    """The place in `guests` of the first one with the least memory."""
     best = 0
     for index in range(1, len(guests)):
         if memory_mb[guests[index]] < memory_mb[guests[best]]:
@@ -41,10 +32,15 @@ def least_memory(guests: npt.NDArray[np.int32], memory_mb: Ints) -> int:
 
 @compiled
 def least_utilised(guests: npt.NDArray[np.int32], demand: Floats, vm_mips: Floats) -> int:
-    values = np.empty(len(guests))
+    """The place in `guests` of the first one that uses the least part of itself."""
+    best = 0
+    least = np.inf
     for index in range(len(guests)):
-        values[index] = demand[guests[index]] / vm_mips[guests[index]]
-    return least_of(values)
+        utilisation = demand[guests[index]] / vm_mips[guests[index]]
+        if utilisation < least:
+            least = utilisation
+            best = index
+    return best
 
 
 @compiled
@@ -150,27 +146,20 @@ def _second_moment(values: Floats) -> float:
 
 @compiled
 def chosen_guest(
-    selector: int,
-    guests: npt.NDArray[np.int32],
-    demand: Floats,
-    vm_mips: Floats,
-    memory_mb: Ints,
-    recorded: Floats,
-    record_count: int,
-    draw: np.random.Generator,
+    plant: Plant, state: State, selector: int, guests: npt.NDArray[np.int32], draw: np.random.Generator
 ) -> int:
     """The place in `guests`, of which there is one or more, of the machine to move."""
     if selector == MU:
-        return least_utilised(guests, demand, vm_mips)
+        return least_utilised(guests, state.demand, plant.vm_mips)
     if selector == RS:
         return int(draw.random() * len(guests))
     if selector == MC:
-        length = min(record_count, HISTORY_MAX)
+        length = min(state.record_count[0], HISTORY_MAX)
         past = np.empty((len(guests), length))
         for index in range(len(guests)):
             for age in range(length):
-                past[index, age] = recorded[guests[index], record_count - 1 - age]
+                past[index, age] = state.recorded[guests[index], state.record_count[0] - 1 - age]
         best = most_correlated(past)
         if best >= 0:
             return best
-    return least_memory(guests, memory_mb)
+    return least_memory(guests, plant.memory_mb)
