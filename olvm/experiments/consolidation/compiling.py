@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 try:
     import numba
-except ImportError:  # the extra `experiments` is not installed: slower by two orders of magnitude
+except ImportError:  # the extra `experiments` is not installed: some seventy times slower
     COMPILED = False
 else:
     COMPILED = not getattr(numba.config, "DISABLE_JIT", 0)

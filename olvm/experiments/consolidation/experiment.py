@@ -56,7 +56,7 @@ class PlanetlabResult(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     # CPU seconds for compiling it: about 20 once for each installation, then some tenths to load it.
     compile_cpu_s: float
-    # False without numba: the same figures, and two orders of magnitude more time.
+    # False without numba: the same figures in some seventy times the time.
     compiled: bool
 
 
@@ -87,7 +87,8 @@ def planetlab(
         BadInput: an unknown policy, a parameter out of range, or data that is not such a day.
         NotFound: there is no such file, or no such day in it.
 
-    Cost: 0.5 s for a day of a thousand VMs and 800 hosts; the first call of an installation compiles for about 20 s.
+    Cost: 0.3 s for a day of a thousand VMs and 800 hosts (`mc` 0.8 s); the first call of an installation compiles for
+    about 20 s; without numba 18 s and more.
 
     Source: Beloglazov & Buyya, Concurrency and Computation 24(13), 2012; docs/planetlab.md says what is different.
     """

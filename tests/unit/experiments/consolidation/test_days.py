@@ -101,7 +101,7 @@ def test_parquet_without_the_day_says_which_it_has() -> None:
 
 def test_parquet_without_the_columns_says_which_it_has(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x.parquet", "select '20110303' as day, 1 as cpu")
-    with pytest.raises(BadInput, match="has no column name, cpu_pct; .* this one has day, cpu"):
+    with pytest.raises(BadInput, match=r"has no column name, cpu_pct; .* this one has day, cpu"):
         read_day(path, "20110303")
 
 
@@ -131,5 +131,5 @@ def test_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 def test_faults_of_many_are_counted(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, **{name: ["1"] for name in "abcde"})
-    with pytest.raises(BadInput, match="a has 1 samples .*; b .*; c .*; and 2 more"):
+    with pytest.raises(BadInput, match=r"a has 1 samples .*; b .*; c .*; and 2 more"):
         read_day(folder, "20110303")
