@@ -1,4 +1,4 @@
-"""The whole experiment: published answers, days that can be reckoned by hand, and the same answer every time."""
+"""The whole experiment: CloudSim's answers, days that can be reckoned by hand, and the same answer every time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_day(folder: Path, *percentages: list[int]) -> Path:
         ("lr", 163.48, 27_859, 5.86, 0.08, 5_053),
     ],
 )
-def test_bundled_day_has_the_published_answers(
+def test_bundled_day_has_the_answers_of_cloudsim(
     detector: str, energy_kwh: float, migrations: int, slatah: float, pdm: float, shutdowns: int
 ) -> None:
     result = planetlab(detector=detector)
@@ -211,7 +211,7 @@ def test_parameter_out_of_range_is_refused(asked: dict[str, Any], message: str) 
         planetlab(**asked)
 
 
-# ---------------------------------------------------------------- the command
+# ---------------------------------------------------------------- the command and the benchmark
 
 
 def test_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,3 +241,19 @@ def test_command_that_is_refused_says_why(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert message in printed.err
+
+
+def test_benchmark_of_one_policy_writes_a_complete_series() -> None:
+    words = "--detectors thr --selectors rs --hosts 8 --workers 1"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "benchmarks" / "bench_planetlab.py"), *words.split()],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["figure"] for line in lines] == ["dvfs_cpu", "thr_rs_cpu", "all_cpu", "all_wall"]
+    assert set(lines[0]) >= {"benchmark", "value", "unit", "machine", "parameters", "commit", "energy_kwh"}
