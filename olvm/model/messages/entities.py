@@ -347,10 +347,15 @@ class HostSilent(Message, frozen=True):
 
 
 class HostUnresponsive(Message, frozen=True):
-    """The host stopped answering: its machines are of unknown state from now on."""
+    """The host stopped answering: its machines are of unknown state from now on.
+
+    `again`: it still does not. A machine may have been heard from there meanwhile by a word that the host's own did
+    not follow.
+    """
 
     host: str
     reason: str
+    again: bool = False
 
 
 class HostFenced(Message, frozen=True):

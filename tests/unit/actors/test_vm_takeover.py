@@ -210,6 +210,22 @@ def test_vm_whose_old_life_ends_after_a_takeover_nobody_heard_of_is_unknown_ther
     assert one.record.status is S.WAIT_FOR_LAUNCH
 
 
+@pytest.mark.parametrize("status", [S.UP, S.MIGRATING_FROM, S.PAUSED])
+def test_vm_known_again_on_a_host_that_stays_silent_is_unknown_when_that_is_told_again(
+    status: VmStatus,
+) -> None:
+    one = vm(status=status, **LEASED)
+    done = give(one, m.HostLost("H1", "silent for 120 s", again=True))
+    assert (one.record.status, sent_to(done, CLUSTER)) == (S.UNKNOWN, [ASK])
+
+
+@pytest.mark.parametrize("host", ["H1", "H2"])
+def test_vm_in_doubt_already_goes_by_its_own_clock_when_a_loss_is_told_again(host: str) -> None:
+    one = taken_over()
+    done = give(one, m.HostLost(host, "silent for 120 s", again=True))
+    assert (done.sent, done.saved, one.record.copy_phase) == ([], [], "starting")
+
+
 def twice_unheard() -> Vm:
     """Taken over to H2 (epoch 4), of which nothing was heard, and being started on H3 (epoch 5) for that."""
     one = taken_over()
