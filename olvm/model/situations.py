@@ -127,6 +127,8 @@ SITUATIONS: dict[str, str] = {
     "new_host_of_a_takeover_is_lost": "the host that takes a machine over falls silent too",
     "new_host_of_a_takeover_dies": "the host that takes a machine over is proven dead",
     "takeover_failed_and_the_old_host_is_dead": "a takeover fails after the old copy is known to be over",
+    "cluster_starts_while_a_machine_still_obeys_its_shutdown": "a machine is told to start while it is being stopped",
+    "agent_waits_for_the_lease_of_a_copy_that_is_there": "a restarted agent finds what it began and no lease for it",
     "machine_known_again_on_a_host_that_stays_silent": "a machine was heard from, its host was not, and is silent on",
     "takeover_unanswered_and_the_old_life_is_over": "a takeover is unheard of, and the old life is proven over",
     "stray_of_a_takeover_is_adopted": "a takeover that nobody heard of for too long turns out to run",

@@ -292,12 +292,13 @@ class PowerVm(Message, frozen=True):
 
 
 class VmPowered(Message, frozen=True):
-    """The answer to `PowerVm` when its end is known; `down`: the machine holds no host."""
+    """The answer to `PowerVm` when its end is known; `down`: the machine holds no host; `verb`: of the order."""
 
     vm_id: str
     vm_name: str
     down: bool
     reason: str = ""
+    verb: str = ""
 
 
 class ExplainFor(Message, frozen=True):

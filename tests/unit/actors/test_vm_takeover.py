@@ -392,10 +392,10 @@ def test_vm_shut_down_by_the_cluster_tells_the_cluster() -> None:
     done = give(one, reported(S.DOWN, exit_reason=7))
     assert sent_to(done, CLUSTER) == [
         m.ReleaseVm("v1", "H1", 3),
-        m.VmPowered("v1", "web", True),
+        m.VmPowered("v1", "web", True, verb="shutdown"),
     ]
     again = give(one, m.PowerVm("stop"))
-    assert again.sent == [(CLUSTER, m.VmPowered("v1", "web", True), True)]
+    assert again.sent == [(CLUSTER, m.VmPowered("v1", "web", True, verb="stop"), True)]
 
 
 def test_vm_started_by_the_cluster_tells_the_cluster_when_it_is_up() -> None:
@@ -404,7 +404,16 @@ def test_vm_started_by_the_cluster_tells_the_cluster_when_it_is_up() -> None:
     assert done.sent == [(CLUSTER, m.PlaceVm("v1", "web", 4, 1, GIB), True)]
     give(one, m.VmPlaced(4, "H1", OLD, "boot-1"))
     done = give(one, reported(S.UP, epoch=4, seq=1))
-    assert done.sent == [(CLUSTER, m.VmPowered("v1", "web", False), True)]
+    assert done.sent == [(CLUSTER, m.VmPowered("v1", "web", False, verb="start"), True)]
+
+
+@pytest.mark.parametrize("verb", ["shutdown", "stop"])
+def test_vm_told_to_start_while_it_obeys_the_clusters_shutdown_answers_when_that_is_over(verb: Any) -> None:
+    one = vm(status=S.UP)
+    give(one, m.PowerVm(verb))
+    assert sent_to(give(one, m.PowerVm("start")), CLUSTER) == []
+    done = give(one, reported(S.DOWN, exit_reason=6))
+    assert m.VmPowered("v1", "web", True, verb=verb) in sent_to(done, CLUSTER)
 
 
 def test_vm_unknown_cannot_be_shut_down_by_the_cluster_and_says_why() -> None:
