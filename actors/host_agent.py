@@ -257,6 +257,8 @@ class HostAgent:
                 turn.call(HYPERVISOR, ListDomains(), what)
             case "monitor":
                 self.migrations.look(what, turn)
+            case "acquire":
+                self.leases.acquire_again(what, turn)
             case "prepare":
                 self.migrations.prepare_again(what, turn)
             case "resume" | "kill":

@@ -343,10 +343,11 @@ class DomainRefused(Message, frozen=True):
 
 
 class HostLost(Message, frozen=True):
-    """The host of this machine does not answer."""
+    """The host of this machine does not answer. `again`: as in `HostUnresponsive`."""
 
     host: str
     reason: str
+    again: bool = False
 
 
 class HostConfirmedDead(Message, frozen=True):

@@ -210,6 +210,22 @@ def test_vm_whose_old_life_ends_after_a_takeover_nobody_heard_of_is_unknown_ther
     assert one.record.status is S.WAIT_FOR_LAUNCH
 
 
+@pytest.mark.parametrize("status", [S.UP, S.MIGRATING_FROM, S.PAUSED])
+def test_vm_known_again_on_a_host_that_stays_silent_is_unknown_when_that_is_told_again(
+    status: VmStatus,
+) -> None:
+    one = vm(status=status, **LEASED)
+    done = give(one, m.HostLost("H1", "silent for 120 s", again=True))
+    assert (one.record.status, sent_to(done, CLUSTER)) == (S.UNKNOWN, [ASK])
+
+
+@pytest.mark.parametrize("host", ["H1", "H2"])
+def test_vm_in_doubt_already_goes_by_its_own_clock_when_a_loss_is_told_again(host: str) -> None:
+    one = taken_over()
+    done = give(one, m.HostLost(host, "silent for 120 s", again=True))
+    assert (done.sent, done.saved, one.record.copy_phase) == ([], [], "starting")
+
+
 def twice_unheard() -> Vm:
     """Taken over to H2 (epoch 4), of which nothing was heard, and being started on H3 (epoch 5) for that."""
     one = taken_over()
@@ -376,10 +392,10 @@ def test_vm_shut_down_by_the_cluster_tells_the_cluster() -> None:
     done = give(one, reported(S.DOWN, exit_reason=7))
     assert sent_to(done, CLUSTER) == [
         m.ReleaseVm("v1", "H1", 3),
-        m.VmPowered("v1", "web", True),
+        m.VmPowered("v1", "web", True, verb="shutdown"),
     ]
     again = give(one, m.PowerVm("stop"))
-    assert again.sent == [(CLUSTER, m.VmPowered("v1", "web", True), True)]
+    assert again.sent == [(CLUSTER, m.VmPowered("v1", "web", True, verb="stop"), True)]
 
 
 def test_vm_started_by_the_cluster_tells_the_cluster_when_it_is_up() -> None:
@@ -388,7 +404,16 @@ def test_vm_started_by_the_cluster_tells_the_cluster_when_it_is_up() -> None:
     assert done.sent == [(CLUSTER, m.PlaceVm("v1", "web", 4, 1, GIB), True)]
     give(one, m.VmPlaced(4, "H1", OLD, "boot-1"))
     done = give(one, reported(S.UP, epoch=4, seq=1))
-    assert done.sent == [(CLUSTER, m.VmPowered("v1", "web", False), True)]
+    assert done.sent == [(CLUSTER, m.VmPowered("v1", "web", False, verb="start"), True)]
+
+
+@pytest.mark.parametrize("verb", ["shutdown", "stop"])
+def test_vm_told_to_start_while_it_obeys_the_clusters_shutdown_answers_when_that_is_over(verb: Any) -> None:
+    one = vm(status=S.UP)
+    give(one, m.PowerVm(verb))
+    assert sent_to(give(one, m.PowerVm("start")), CLUSTER) == []
+    done = give(one, reported(S.DOWN, exit_reason=6))
+    assert m.VmPowered("v1", "web", True, verb=verb) in sent_to(done, CLUSTER)
 
 
 def test_vm_unknown_cannot_be_shut_down_by_the_cluster_and_says_why() -> None:
