@@ -17,10 +17,12 @@ import pytest
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.protocol import (
     CallFailed,
+    CallResult,
     CallSucceeded,
     CancelMigration,
     ChangeMigration,
     ContinueDomain,
+    DestroyDomain,
     ExitReason,
     MigrationStatistics,
     PauseDomain,
@@ -293,14 +295,20 @@ def test_target_qemu_that_dies_after_post_copy_loses_the_machine_on_both_sides(j
     assert isinstance(result, CallFailed)
     assert journey.clock.run_until(lambda: not source.backend.domains() and not target.backend.domains(), 20)
     assert source.events[-1].exit_reason == ExitReason.POSTCOPY_MIGRATION_FAILED
-    refused = source.ask(start_of(epoch=1000))  # libvirt 9.0 holds the job of that migration for ever
-    assert isinstance(refused, CallFailed)
-    assert (refused.code, refused.can_retry) == ("start_failed", True)
-    assert "restart libvirtd there" in refused.message
-    source.host.kill_libvirtd()
-    assert journey.clock.run_until(lambda: not source.hypervisor.is_connected, 10)
-    source.host.start_libvirtd()
-    source.wait_connected()
-    source.start(epoch=1000)
+    _restart_libvirtd_if_it_holds_the_job(source, source.ask(start_of(epoch=1000)))
+    source.start(epoch=1001)
     journey.boot_id, journey.tick_count = InGuest(source).boot_id(), 0
     journey.check_guest()
+
+
+def _restart_libvirtd_if_it_holds_the_job(source: LabBench, answer: CallResult) -> None:
+    """libvirt 9.0 mostly holds the job of such a migration for ever; now and then it lets go. A start says which."""
+    if isinstance(answer, CallSucceeded):
+        source.succeed(DestroyDomain(vm_id="v1"))
+        return
+    assert (answer.code, answer.can_retry) == ("start_failed", True)
+    assert "restart libvirtd there" in answer.message
+    source.host.kill_libvirtd()
+    assert source.clock.run_until(lambda: not source.hypervisor.is_connected, 10)
+    source.host.start_libvirtd()
+    source.wait_connected()
