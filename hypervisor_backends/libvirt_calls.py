@@ -105,7 +105,7 @@ class Calls:
             budget_s = settings.migration_timeout_s
         else:
             work = partial(self._launch, life)
-            budget_s = settings.call_timeout_s
+            budget_s = settings.start_timeout_s(leased=request.spec.leased)
         self._host.call(life, work, budget_s, partial(self._on_begun, life))
 
     def new_life(self, request: NewDomain, status: DomainStatus) -> Life:
