@@ -10,6 +10,7 @@ import re
 
 from hypervisor_backends.host_view import Finding, HostView
 from hypervisor_backends.libvirt_settings import LibvirtSettings, LockManager, sanlock_escaped
+from hypervisor_backends.sanlock_program import own_id_in
 
 QEMU_CONF = "/etc/libvirt/qemu.conf"
 SANLOCK_CONF = "/etc/libvirt/qemu-sanlock.conf"
@@ -101,7 +102,7 @@ def _lockspace(view: HostView, settings: LibvirtSettings, joined: str) -> Findin
         make = f"mkdir -p {settings.lockspace_directory} && touch {path} && chown sanlock:sanlock {path}"
         mend = f"{make} && chmod 660 {path} && sanlock direct init -s {named.format(0)}"
         return Finding(what=what, state="missing", says=says, mend=view.as_root(mend))
-    if any(_is_joined(line, settings) for line in joined.splitlines()):
+    if own_id_in(joined, settings) is not None:
         return Finding(what=what, state="ok", says=f"this host is in the lockspace {settings.lockspace}")
     says = (
         f"this host has not joined the lockspace {settings.lockspace}: leased machines do not start; put a number for "
@@ -109,15 +110,6 @@ def _lockspace(view: HostView, settings: LibvirtSettings, joined: str) -> Findin
     )
     mend = view.as_root(f"sanlock client add_lockspace -s {named.format('HOST_ID')}")
     return Finding(what=what, state="missing", says=says, mend=mend)
-
-
-def _is_joined(line: str, settings: LibvirtSettings) -> bool:
-    """As in `s area:1:/shared/leases/area-sanlock/lockspace:0`; a word behind it: it joins, or leaves."""
-    words = line.split()
-    name, _, rest = (words[1] if len(words) == 2 and words[0] == "s" else "").partition(":")
-    return name == settings.lockspace and rest.partition(":")[2] == (
-        f"{sanlock_escaped(settings.sanlock_lockspace_path)}:0"
-    )
 
 
 def _setting(text: str, key: str) -> str:

@@ -18,8 +18,6 @@ Accelerator = Literal["auto", "kvm", "tcg"]
 LockManager = Literal["", "lockd", "sanlock"]
 
 SANLOCK_LOCKSPACE_FILE = "lockspace"
-# Eight times its default of 10 s for one I/O, and 60 s for the watchdog of the host that is silent.
-SANLOCK_WAIT_S = 140.0
 # A directory, and a name in sanlock's 48 bytes.
 _LOCKSPACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,46}")
 
@@ -121,11 +119,6 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def sanlock_lockspace_path(self) -> str:
         """The file in which hosts show sanlock that they live."""
         return f"{self.lockspace_directory}/{SANLOCK_LOCKSPACE_FILE}"
-
-    def start_timeout_s(self, *, leased: bool) -> float:
-        """sanlock lets a start wait until the lease of a host that fell silent is over."""
-        waits = leased and self.lock_manager == "sanlock"
-        return self.call_timeout_s + (SANLOCK_WAIT_S if waits else 0.0)
 
     def path_here(self, path: str) -> str:
         """Where a file of the host is seen from this process."""

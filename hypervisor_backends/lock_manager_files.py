@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.libvirt_settings import LibvirtSettings, sanlock_escaped
 from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused
-
-SANLOCK_TIMEOUT_S = 30.0  # one write of 1 MiB; a storage that takes longer is in trouble
-_PROGRAM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+from hypervisor_backends.sanlock_program import run_sanlock
 
 
 def make_lock_file(vm_id: str, context: TaskContext) -> None:
@@ -69,31 +65,17 @@ def _make_resource(uuid: str, host: str, settings: LibvirtSettings) -> None:
 
 def _write_resource(path: Path, uuid: str, host: str, settings: LibvirtSettings) -> None:
     """By sanlock's own program, which writes to the storage past its daemon; the file must be there."""
-    program = shutil.which("sanlock", path=_PROGRAM_PATH)
-    what = f"host {host}: the lease of {uuid} cannot be made"
-    if program is None:
-        words = (
-            "the program sanlock is not installed; `olvm host check --lock-manager sanlock` says how it is"
-        )
-        raise TaskRefused("call_failed", f"{what}: {words}", can_retry=True)
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+    path.unlink(missing_ok=True)  # of one that was killed; whatever it is linked to, it is not written
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     resource = f"{settings.lockspace}:{uuid}:{sanlock_escaped(str(path))}:0"
-    try:
-        ended = subprocess.run(
-            [program, "direct", "init", "-r", resource],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SANLOCK_TIMEOUT_S,
-            check=False,
+    code, said = run_sanlock(("direct", "init", "-r", resource), settings)
+    if code != 0:
+        words = said if code is None else f"sanlock direct init said {said!r}; look at the shared storage"
+        raise TaskRefused(
+            "call_failed",
+            f"host {host}: the lease of {uuid} cannot be made in {path.parent}: {words}",
+            can_retry=True,
         )
-    except subprocess.TimeoutExpired as error:
-        words = f"{path.parent} did not answer within {SANLOCK_TIMEOUT_S:g} s; look at the shared storage"
-        raise TaskRefused("call_failed", f"{what}: {words}", can_retry=True) from error
-    if ended.returncode != 0:
-        said = ended.stdout.decode(errors="replace").strip()
-        words = f"sanlock direct init said {said!r} of {path}; look at the shared storage"
-        raise TaskRefused("call_failed", f"{what}: {words}", can_retry=True)
 
 
 def _sync(path: Path) -> None:

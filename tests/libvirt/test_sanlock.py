@@ -6,15 +6,18 @@ How long the lease of a dead host lasts is measured and not tested, for it takes
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import libvirt
 import msgspec
 import pytest
 
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.host_lock_check import lock_manager
 from hypervisor_backends.host_view import HostView
+from hypervisor_backends.libvirt_errors import failure_of
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import (
     ArmWatchdog,
@@ -121,12 +124,40 @@ def test_second_start_is_refused_by_the_host_itself_until_the_machine_has_ended(
     pair.begin(pair.first)
     refused = pair.refused(pair.second)
     assert (refused.code, refused.can_retry, refused.outcome_known) == ("lease_held", True, True)
-    assert "Lease is held by another host" in refused.message
+    assert "sanlock keeps its lease for host h1" in refused.message
     assert len(pair.first.host.pids("qemu")) == 1
 
     assert isinstance(pair.first.ask(DestroyDomain(vm_id="v1")), CallSucceeded)
     pair.begin(pair.second)
     assert pair.refused(pair.first).code == "lease_held"
+
+
+def test_start_that_asks_nobody_but_libvirt_is_refused_by_libvirt(pair: Pair) -> None:
+    pair.begin(pair.first)
+    bench = pair.second
+    with bench.connection() as connection:
+        spec = msgspec.structs.replace(bare(start_of("v1").spec), leased=True)
+        domain = connection.defineXML(bench.hypervisor._xml.make(connection, "v1", 9, spec))
+        with pytest.raises(libvirt.libvirtError) as refused:
+            domain.create()
+        domain.undefine()
+    failure = failure_of(refused.value, "start")
+    assert (failure.code, failure.can_retry) == ("lease_held", True)
+    assert "Lease is held by another host" in failure.message
+
+
+def test_lease_of_a_host_that_lost_its_power_is_refused_at_once_and_free_when_it_is_back(pair: Pair) -> None:
+    """sanlock would let the start wait for more than a minute, and libvirt would list nothing meanwhile."""
+    pair.begin(pair.first)
+    pair.first.host.crash()
+    began_s = time.monotonic()
+    pair.clock.pass_s(4)  # for sanlock it is no longer one that lives
+    refused = pair.refused(pair.second)
+    assert (refused.code, "if that host stays silent" in refused.message) == ("lease_held", True)
+    assert time.monotonic() - began_s < 30
+    pair.first.host.boot()
+    pair.first.host.wait_until_joined()
+    pair.begin(pair.second)
 
 
 def test_machines_without_a_lease_start_beside_those_with_one(pair: Pair) -> None:

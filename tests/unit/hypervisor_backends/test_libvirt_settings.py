@@ -53,15 +53,5 @@ def test_lock_managers_keep_their_files_apart() -> None:
     assert sanlock.sanlock_lockspace_path == "/leases/area-sanlock/lockspace"
 
 
-def test_start_waits_for_sanlock_and_for_no_other_lock_manager() -> None:
-    lockd, sanlock = (
-        libvirt_settings_from({"lock_manager": name, "lease_directory": "/leases"})
-        for name in ("lockd", "sanlock")
-    )
-
-    assert [one.start_timeout_s(leased=True) for one in (LibvirtSettings(), lockd, sanlock)] == [60, 60, 200]
-    assert sanlock.start_timeout_s(leased=False) == 60
-
-
 def test_path_is_escaped_for_sanlock() -> None:
     assert sanlock_escaped("/a:b\\c") == "/a\\:b\\\\c"

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
-from hypervisor_backends import lock_manager_files
+from hypervisor_backends import sanlock_program
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.domain_xml import XmlContext
 from hypervisor_backends.libvirt_settings import libvirt_settings_from
@@ -28,7 +28,7 @@ class Bench:
         self.lockspace.touch(0o640)
         self.programs = directory / "bin"
         self.programs.mkdir()
-        monkeypatch.setattr(lock_manager_files, "_PROGRAM_PATH", str(self.programs))
+        monkeypatch.setattr(sanlock_program, "PROGRAM_PATH", str(self.programs))
 
     @property
     def lease(self) -> Path:
@@ -103,9 +103,9 @@ def test_program_that_is_missing_fails_or_hangs_leaves_no_lease(
     assert "not installed" in bench.refused()
     bench.program("echo init done -5; exit 1")
     assert "'init done -5'" in bench.refused()
-    monkeypatch.setattr(lock_manager_files, "SANLOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sanlock_program, "TIMEOUT_S", 0.1)
     bench.program("exec sleep 60")
-    assert "did not answer within" in bench.refused()
+    assert "did not end within" in bench.refused()
 
 
 def test_file_of_virtlockd_is_empty_and_others_need_none(bench: Bench) -> None:
