@@ -7,6 +7,7 @@ until `require_lease_for_disks` is 0. So all of it is `missing` and not a warnin
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from hypervisor_backends.host_view import Finding, HostView
 from hypervisor_backends.libvirt_settings import LibvirtSettings, LockManager, sanlock_escaped
@@ -87,7 +88,19 @@ def _sanlock_daemon(view: HostView, settings: LibvirtSettings) -> list[Finding]:
         mend = view.as_root("systemctl enable --now sanlock") if view.has("/run/systemd/system") else ""
         return [Finding(what="sanlock_daemon", state="missing", says=says, mend=mend)]
     running = Finding(what="sanlock_daemon", state="ok", says="the daemon of sanlock answers")
-    return [running, _lockspace(view, settings, said)]
+    return [running, *_watchdog(view), _lockspace(view, settings, said)]
+
+
+def _watchdog(view: HostView) -> list[Finding]:
+    """Debian's package starts the daemon without."""
+    words = view.text(f"/proc/{view.text('/run/sanlock/sanlock.pid')}/cmdline").split("\0")
+    if ("-w", "0") not in pairwise(words):
+        return []
+    says = (
+        "sanlock runs without a watchdog (-w 0): machines run on where its daemon was killed, and start elsewhere as "
+        "well; give this machine a /dev/watchdog, start wdmd, and take -w 0 out of /etc/default/sanlock"
+    )
+    return [Finding(what="sanlock_watchdog", state="warning", says=says)]
 
 
 def _lockspace(view: HostView, settings: LibvirtSettings, joined: str) -> Finding:

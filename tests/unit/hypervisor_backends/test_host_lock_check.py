@@ -57,6 +57,15 @@ def test_daemon_that_does_not_answer_is_named_with_the_command_that_starts_it(tr
     assert "gets error -2" in found.says
 
 
+def test_daemon_without_a_watchdog_is_a_warning(tree: Tree) -> None:
+    ready(tree)
+    tree.file("/run/sanlock/sanlock.pid", "75\n")
+    tree.file("/proc/75/cmdline", "sanlock\0daemon\0-w\0001\0")
+    assert [finding.state for finding in findings(tree)] == ["ok"] * 5
+    tree.file("/proc/75/cmdline", "sanlock\0daemon\0-w\0000\0")
+    assert one(findings(tree), "sanlock_watchdog").state == "warning"
+
+
 @pytest.mark.parametrize("text", ["", '# lock_manager = "sanlock"', 'lock_manager = "lockd"'])
 def test_libvirt_that_asks_another_is_named_with_the_line_it_needs(tree: Tree, text: str) -> None:
     ready(tree)
