@@ -129,11 +129,11 @@ class Hosts:
 
     def _on_host_unresponsive(self, message: m.HostUnresponsive, turn: Turn) -> None:
         facts = self.book.hosts.get(message.host)
-        if facts is not None:
+        if facts is not None and not message.again:
             facts.status = HostStatus.NON_RESPONSIVE.value
             self._free_slots_of(message.host, turn)
         for row in self._rows_by_priority(message.host):
-            turn.send(row.vm_address, m.HostLost(message.host, message.reason))
+            turn.send(row.vm_address, m.HostLost(message.host, message.reason, message.again))
 
     def _on_host_fenced(self, message: m.HostFenced, turn: Turn) -> None:
         for row in self._rows_by_priority(message.host):

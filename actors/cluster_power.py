@@ -25,6 +25,7 @@ IN_SERVICE = frozenset({HostStatus.UP.value, HostStatus.NON_OPERATIONAL.value, H
 LEAVING = frozenset({HostStatus.PREPARING_FOR_MAINTENANCE.value})
 OUT_OF_SERVICE = frozenset({HostStatus.MAINTENANCE.value, HostStatus.NON_OPERATIONAL.value})
 COMING = frozenset({HostStatus.UNASSIGNED.value, HostStatus.INITIALIZING.value, HostStatus.REBOOT.value})
+ENDING_VERBS = frozenset({"shutdown", "stop"})
 TIMERS = ("power_deadline", "power_wave", "power_hosts")
 NAMES_SHOWN_MAX = 5
 
@@ -227,15 +228,24 @@ class Power:
     # ------------------------------------------------------------------ what is heard
 
     def on_powered(self, message: m.VmPowered, turn: Turn) -> None:
+        """The answer to an order of a shutdown that failed may come when the cluster is being started again."""
         record = self.book.record
-        if record.power == "starting" and message.vm_id in record.power_plan:
+        if record.power == "starting" and message.verb in ENDING_VERBS:
+            if message.vm_id in record.power_plan and record.power_wave is not None:
+                self._start_again(message.vm_id, turn)
+        elif record.power == "starting" and message.vm_id in record.power_plan:
             self._answered(message.vm_id, message.reason or "it is down" if message.down else "", turn)
             self.advance(turn)
         elif record.power == "shutting_down":
-            if not message.down:
+            if not message.down and message.verb != "start":
                 record.power_reasons[message.vm_name] = message.reason
                 turn.save(record)
             self.advance(turn)
+
+    def _start_again(self, vm_id: str, turn: Turn) -> None:
+        record = self.book.record
+        if record.power_priorities[vm_id] == record.power_wave:
+            turn.send(record.power_addresses[vm_id], m.PowerVm("start"))
 
     def _answered(self, vm_id: str, failure: str, turn: Turn) -> None:
         record = self.book.record

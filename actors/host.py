@@ -96,6 +96,8 @@ class Host(HostCore):
                 self.tasks.on_ended(message, turn)
             case m.FencingAdvice():
                 self.fencing.on_advice(message, turn)
+            case m.FenceReady():
+                self.fencing.on_ready(message, turn)
             case m.FenceResult():
                 self.fencing.on_result(message, turn)
             case m.HostLeaseChecked():
@@ -113,6 +115,7 @@ class Host(HostCore):
         self.engine_started_ns = self.last_seen_ns = turn.now_ns
         turn.wake_each("watch", turn.config.heartbeat_period_s)
         if record.status is S.NON_RESPONSIVE:
+            self.loss_told_ns = turn.now_ns
             turn.send(self.cluster, m.HostUnresponsive(record.name, record.status_reason))
         self.maintenance.push(turn)
         self.requirements.push(turn)
@@ -158,6 +161,7 @@ class Host(HostCore):
             self.silence_told = True
             turn.send(self.cluster, m.HostSilent(self.record.name, f"silent for {silent_s:.0f} s"))
         if status is S.NON_RESPONSIVE:
+            self.tell_loss_again(turn)
             return
         is_over = silent_s > self.grace_s(turn)
         if silent_s > turn.config.host_connecting_after_s and status is not S.CONNECTING:

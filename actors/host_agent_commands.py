@@ -49,8 +49,11 @@ class AgentCommands:
             return
         if message.verb == "destroy" and domain.pending in ("lease", "join"):
             turn.sometimes("agent_stops_a_machine_that_waits_for_its_lease")
-            self.book.down(domain, ExitReason.ADMIN_SHUTDOWN, "stopped before it was started", turn)
-            return
+            if not self.book.is_begun(domain):
+                self.book.down(domain, ExitReason.ADMIN_SHUTDOWN, "stopped before it was started", turn)
+                return
+            domain.pending = ""  # an answer about its lease must not begin it after this
+            turn.save(domain)
         status = STATUS_BY_VERB.get(message.verb)
         if status is not None:
             domain.status = status

@@ -50,6 +50,8 @@ class DomainBook:
         self.untold: dict[str, None] = {}  # machines whose end is told once their lease is given back
         # Machines that something was asked about since the hypervisor was last looked at: that look is old for them.
         self.asked: dict[str, None] = {}
+        # Copies that the hypervisor had when the agent opened, with their epoch: whatever `pending` says, they began.
+        self.found_begun: dict[str, int] = {}
 
     def restart(self) -> None:
         """Forget what is not durable."""
@@ -58,6 +60,10 @@ class DomainBook:
         self.unreported = {}
         self.untold = {}
         self.asked = {}
+        self.found_begun = {}
+
+    def is_begun(self, domain: DomainRecord) -> bool:
+        return self.found_begun.get(domain.vm_id) == domain.epoch
 
     # ------------------------------------------------------------------ asking
 

@@ -3,7 +3,9 @@
 How long a lease holds is decided on the host's own clock by the lease keeper and the watchdog, never here: a pause of
 this actor delays a start or a report and cannot stretch a lease. Rules:
 1. A leased copy asks the hypervisor for nothing before its lease is taken or joined.
-2. A lease that could not be left stays noted (`lease_taken`, durable) and is left later, forgotten machine or not.
+2. That a copy never began is said only if nothing of it can be there. One that a former life of this agent had begun
+   is there: it waits for its lease again, until the engine orders its end or the watchdog ends it.
+3. A lease that could not be left stays noted (`lease_taken`, durable) and is left later, forgotten machine or not.
 """
 
 from __future__ import annotations
@@ -65,12 +67,25 @@ class AgentLeases:
             return False  # it was stopped meanwhile, or opening asks again
         if message.ok:
             return True
+        if self.book.is_begun(domain):
+            turn.sometimes("agent_waits_for_the_lease_of_a_copy_that_is_there")
+            turn.wake(f"acquire/{domain.vm_id}", turn.config.lease_renew_period_s)
+            return False
         code = REFUSAL_BY_OUTCOME.get(message.code, "lease_unreachable")
         turn.sometimes(f"agent_start_refused_{code}")
         reason = message.value.decode() or "the storage of leases does not answer"
         refused = "create" if verb == "take" else "incoming"
         self.book.never_began(domain, refused, code, f"host {self.book.host}: {reason}", turn)
         return False
+
+    def acquire_again(self, vm_id: str, turn: Turn) -> None:
+        domain = self.book.domains.get(vm_id)
+        if domain is None or not self.book.is_begun(domain):
+            return
+        if domain.pending == "lease":
+            self.take(domain, turn)
+        elif domain.pending == "join":
+            self.join(domain, turn)
 
     def on_left(self, domain: DomainRecord, message: m.CallEnded, turn: Turn) -> None:
         if domain.status is not VmStatus.DOWN:

@@ -84,6 +84,7 @@ class AgentRecovery:
                 self.book.gone(domain, turn, "QEMU was gone when the agent started")
 
     def _adopt_present(self, domain: DomainRecord, there: FoundDomain, turn: Turn) -> None:
+        self.book.found_begun[domain.vm_id] = domain.epoch
         if domain.pending in ("lease", "start", "restore") and there.status in NOT_STARTED:
             self.starts.launch(domain, turn)  # the same start again: its answer was lost with the agent
         elif domain.pending and there.status == "migrating_to":

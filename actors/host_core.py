@@ -31,6 +31,7 @@ class HostCore:
         self.last_seq = 0
         self.vm_count = 0
         self.silence_told = False
+        self.loss_told_ns: int | None = None  # while it is NonResponsive: when its machines were last told
         self.engine_started_ns: int | None = None  # None: this host was added after that
 
     @property
@@ -88,9 +89,23 @@ class HostCore:
             status = self.record.status
         if status in SILENCE_TRIGGER:
             self.move(SILENCE_TRIGGER[status], reason, turn, "error")
+            self.loss_told_ns = turn.now_ns
             turn.send(self.cluster, m.HostUnresponsive(self.record.name, reason))
             return True
         return False
+
+    def tell_loss_again(self, turn: Turn) -> None:
+        """Once a grace. A word of one of its machines may have come through when none of the host's own did: that
+        machine is known again, and nobody else would ever tell it that its host is silent."""
+        if self.loss_told_ns is None:
+            self.loss_told_ns = turn.now_ns
+        grace_s = self.grace_s(turn)
+        told_s = (turn.now_ns - self.loss_told_ns) / NS_PER_S
+        if min(told_s, self.silent_s(turn)) <= grace_s or self.is_proven_over:
+            return
+        self.loss_told_ns = turn.now_ns
+        reason = f"silent for {self.silent_s(turn):.0f} s"
+        turn.send(self.cluster, m.HostUnresponsive(self.record.name, reason, again=True))
 
     def prove_over(self, reason: str, turn: Turn) -> None:
         """Tell the cluster that whatever ran in the boot last seen is gone. Only for proof, never for a guess."""

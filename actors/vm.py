@@ -201,6 +201,11 @@ class Vm(VmTasks):
 
     def _on_host_lost(self, message: m.HostLost | m.HostSilent, turn: Turn) -> None:
         record, host, reason = self.record, message.host, message.reason
+        if isinstance(message, m.HostLost) and message.again:
+            # What is in doubt already has a clock of its own.
+            if host != record.host or record.status is VmStatus.UNKNOWN:
+                return
+            turn.sometimes("machine_known_again_on_a_host_that_stays_silent")
         if host == record.host:
             if record.copy_phase in UNRESOLVED:
                 self._source_lost(host, reason, turn)

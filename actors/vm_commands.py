@@ -63,6 +63,10 @@ def new_record(message: m.RegisterVm, now_ns: int) -> VmRecord:
     )
 
 
+# What a cluster's own shutdown makes of a machine.
+ENDING_ORDERS = frozenset({POWER_ORDER + "shutdown", POWER_ORDER + "stop"})
+
+
 class VmCommands(VmMigration):
     __slots__ = ()
 
@@ -113,12 +117,18 @@ class VmCommands(VmMigration):
     # ------------------------------------------------------------------ commands
 
     def _on_power(self, message: m.PowerVm, turn: Turn) -> None:
-        """The cluster's order is a command whose end is told to the cluster."""
+        """The cluster's order is a command whose end is told to the cluster.
+
+        A start that finds an earlier shutdown of the cluster under way waits for that: its end is told, and the
+        cluster, which wants the machine now, orders the start again.
+        """
         record = self.record
         order = m.CommandVm(POWER_ORDER + message.verb, message.verb)
         if message.verb != "start" and record.status in NOT_RUNNING:
             turn.cancel_timer(record, "ha_retry")
             self._answer(order.operation_id, turn, True)
+        elif message.verb == "start" and record.operation_id in ENDING_ORDERS:
+            turn.sometimes("cluster_starts_while_a_machine_still_obeys_its_shutdown")
         elif message.verb == "start" and record.host is not None and record.status is not VmStatus.PAUSED:
             self._answer(order.operation_id, turn, True)
         else:

@@ -145,7 +145,8 @@ class VmCore:
         record = self.record
         if operation_id.startswith(POWER_ORDER):
             down = record.host is None and record.status in NOT_RUNNING
-            turn.send(self.cluster, m.VmPowered(record.id, record.name, down, reason))
+            verb = operation_id.removeprefix(POWER_ORDER)
+            turn.send(self.cluster, m.VmPowered(record.id, record.name, down, reason, verb))
         else:
             turn.send("engine", m.OperationEnded(operation_id, succeeded, reason, code))
 

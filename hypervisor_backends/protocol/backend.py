@@ -3,7 +3,7 @@
 Decides when and on which thread answers and events come, and what a caller may rely on. Must not know actors, journals,
 which implementation answers, or what a single request means.
 
-Rules that every implementation keeps, and that `tests/contracts/test_hypervisor_backend.py` checks:
+Rules that every implementation keeps, and that `tests/contracts/test_hypervisor_*.py` check:
 
 1. `done` is called at most once per request. An implementation that cannot know the end says so in time with
    `CallFailed(outcome_known=False)`; only a lost host or a planted fault leaves a call without any answer.

@@ -98,6 +98,21 @@ class CommitSnapshot(DomainRequest, frozen=True, kw_only=True):
     name: str
 
 
+class RevertSnapshot(DomainRequest, frozen=True, kw_only=True):
+    """Back to what the disks held when the snapshot was taken; the snapshot stays. What was written since is lost.
+
+    The machine is stopped as by a loss of power and runs again in the same life: `rebooted`, and it boots; with
+    `with_memory` it goes on where it was then, `guest_up` at once. Disks that came later are left as they are; CPUs
+    and memory that were plugged stay. Snapshots that were taken later are lost too, which `discard_later` must allow
+    (`in_use`). All disks are reverted or none is. A failure changes nothing, unless the machine was stopped and does
+    not run again: then its life ends with `crashed`.
+    """
+
+    name: str
+    with_memory: bool = False
+    discard_later: bool = False
+
+
 class ListSnapshots(DomainRequest, frozen=True, kw_only=True):
     """Answered with `SnapshotList`, oldest first."""
 
@@ -169,6 +184,7 @@ DomainTask: TypeAlias = (
     | SetCpuQuota
     | CreateSnapshot
     | CommitSnapshot
+    | RevertSnapshot
     | ListSnapshots
     | SetConsoleTicket
     | CallGuest

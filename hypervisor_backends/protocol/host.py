@@ -35,6 +35,7 @@ Feature = Literal[
     "cpu_quota",
     "snapshot",
     "memory_snapshot",
+    "revert_snapshot",
     "console_ticket",
     "storage",
     "networks",

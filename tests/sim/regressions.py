@@ -114,4 +114,118 @@ REGRESSIONS: tuple[Regression, ...] = (
         ),
         plan="p-u63j73jaZZK_btRAEMZtI3okEM-ARMNxTWigQykpEc1qbY99i_eP2Zm1sGjoIiFEuqOhiC44uTvFhAQBPS06Kp6DN0Bi15e7K-hmft_u9-2s5uAjAuS_ovj3n9PamkJIOEmtIy67iXEWfz6av394-9Zf1uGE13DoKRJeP24U3ukszyqMFwGxrHZ443woFShjW1aKdDxvFGuClPS-2glJEFBIg9G5dVoLXbIabAaaniwnfFPnvQSOsGmjvgCdwU6tcqfqrXpSGymy9qu3hga0bFkukKxIHUG-IJCggGz7o6u0SfFwKTl5u5Y5jBbPBRHYUJ4RFzJ4stG9KjrzT8Rtd5G72kf4e1v0Lbiw__mXTJqsYrkVBbG69sPzl9HnNUSCmuFA-swoJfyfrdsLMlazzQuGqS4zLiUruJO0Nb_MhaWW2avA4dwyNYauXJdG5oyXHvt5XjjhM0kosBh3IRun09WHxakSZXCYNeNolbw9mvotiN_s6J6nd2f7o8BvftrxB9EqfjecJtjQ4-b-yOPHs_2xF5JnT7-vBWE08z8IyDKjC2GV94vicDl5ddCXDsLmWI4TwBB47WiOQOS3AV__A1njEys",
     ),
+    Regression(
+        name="second_takeover_is_refused_while_the_first_one_runs_unheard",
+        found=(
+            "S8: H1 died, and a takeover to H3, which was cut off, ran unheard; the next one, to H5, was not heard of "
+            "either and counted as the machine. H5 came back, said that it did not get the lease, and the machine was "
+            "called down"
+        ),
+        plan=Plan(
+            seed=172_006_639,
+            profile="brutal",
+            hours=0.092,
+            shape=Shape(
+                hosts=8,
+                vms=8,
+                racks=2,
+                host_cpus=8,
+                host_memory_gib=17,
+                vm_vcpus=2,
+                vm_memory_gib=4,
+                vm_silos=0,
+                running_percent=100,
+                ha_percent=100,
+                lease_percent=50,
+                fence_percent=100,
+                kdump_percent=100,
+                policy="power_saving",
+                migration_policy="suspend_workload",
+                telemetry=False,
+            ),
+            knobs=Knobs(latency_us=0, jitter_us=0),
+            steps=(
+                Step(43_957, "crash_host", "H1", 186_840, 2),
+                Step(68_520, "isolate_host", "H3", 296_000, 928),
+                Step(78_416, "cut_one_way", "engine|host-5", 236_828, 1),
+                Step(90_293, "pause_agent", "H2", 97_755, 1),
+            ),
+        ),
+    ),
+    Regression(
+        name="waiting_copy_of_a_restarted_agent_loses_its_lease_and_is_ended_without_an_order",
+        found=(
+            "S9: the storage was away when a restarted agent asked anew for the lease of an incoming copy that it had "
+            "made; it told the engine that nothing had begun, and ended the copy without an order"
+        ),
+        plan=Plan(
+            seed=6200227,
+            profile="brutal",
+            hours=0.05301361111111111,
+            shape=Shape(
+                hosts=3,
+                vms=6,
+                racks=3,
+                host_cpus=8,
+                host_memory_gib=5,
+                vm_vcpus=2,
+                vm_memory_gib=1,
+                vm_silos=0,
+                running_percent=50,
+                ha_percent=50,
+                lease_percent=50,
+                fence_percent=60,
+                kdump_percent=0,
+                policy="vm_evenly_distributed",
+                migration_policy="suspend_workload",
+                telemetry=False,
+            ),
+            knobs=Knobs(),
+            steps=(
+                Step(133658, "crash_after_turn", "host-3", 0, 8),
+                Step(166767, "start", "v4", 0, 0),
+                Step(167843, "kill_libvirtd", "H2", 10489, 3),
+                Step(173658, "slow_disk", "engine", 5610, 8),
+                Step(176588, "migrate", "v4", 0, 464),
+                Step(178121, "isolate_fully", "H3", 67500, 299),
+            ),
+        ),
+    ),
+    Regression(
+        name="stop_of_a_failed_cluster_shutdown_is_taken_for_the_answer_to_the_start",
+        found=(
+            "L2: a stop that the cluster's shutdown had ordered outlived it; its end was counted as the answer "
+            "to the cluster's start, and the machine stayed down"
+        ),
+        plan=Plan(
+            seed=6400739,
+            profile="brutal",
+            hours=0.25,
+            shape=Shape(
+                hosts=4,
+                vms=8,
+                racks=2,
+                host_cpus=8,
+                host_memory_gib=6,
+                vm_vcpus=2,
+                vm_memory_gib=1,
+                vm_silos=0,
+                running_percent=80,
+                ha_percent=100,
+                lease_percent=100,
+                fence_percent=0,
+                kdump_percent=100,
+                policy="evenly_distributed",
+                migration_policy="suspend_workload",
+                telemetry=False,
+            ),
+            knobs=Knobs(clock_step_s_max=10800),
+            steps=(
+                Step(469042, "isolate_fully", "H4", 68000, 485),
+                Step(470966, "cluster_shutdown", "", 0, 16),
+                Step(496368, "crash_after_turn", "engine", 0, 3),
+                Step(510151, "cluster_start", "", 0, 731),
+            ),
+        ),
+    ),
 )

@@ -292,12 +292,13 @@ class PowerVm(Message, frozen=True):
 
 
 class VmPowered(Message, frozen=True):
-    """The answer to `PowerVm` when its end is known; `down`: the machine holds no host."""
+    """The answer to `PowerVm` when its end is known; `down`: the machine holds no host; `verb`: of the order."""
 
     vm_id: str
     vm_name: str
     down: bool
     reason: str = ""
+    verb: str = ""
 
 
 class ExplainFor(Message, frozen=True):
@@ -347,10 +348,15 @@ class HostSilent(Message, frozen=True):
 
 
 class HostUnresponsive(Message, frozen=True):
-    """The host stopped answering: its machines are of unknown state from now on."""
+    """The host stopped answering: its machines are of unknown state from now on.
+
+    `again`: it still does not. A machine may have been heard from there meanwhile by a word that the host's own did
+    not follow.
+    """
 
     host: str
     reason: str
+    again: bool = False
 
 
 class HostFenced(Message, frozen=True):

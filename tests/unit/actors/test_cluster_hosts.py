@@ -43,6 +43,8 @@ def test_unresponsive_host_is_told_to_machines_and_to_those_whose_copy_is_there(
     run(one, "v2", "H2")
     give(one, copy_ask("v2", current_host="H2"), "vm/v2")
     assert sorted(told(one, m.HostUnresponsive("H1", "silent"))) == ["vm/v1", "vm/v2"]
+    done = give(one, m.HostUnresponsive("H1", "still", again=True), "host/H1")
+    assert ("vm/v1", m.HostLost("H1", "still", again=True), True) in done.sent
 
 
 def test_dead_host_is_told_by_descending_priority_copies_included() -> None:

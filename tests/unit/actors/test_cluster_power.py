@@ -66,6 +66,20 @@ def shut_down(one: Cluster) -> Turn:
     return give(one, usable("H2", HostStatus.MAINTENANCE))
 
 
+def test_cluster_start_takes_no_answer_to_an_earlier_shutdown_for_its_own() -> None:
+    """Found by a campaign: a stop outlived its shutdown, and its end was counted as the answer to the start."""
+    one = three_tiers()
+    give(one, command("shutdown"), "engine")
+    give(one, m.TimerFired("power_deadline"))
+    assert asked(give(one, command("start", "op-2"), "engine")) == [("vm/db", "start")]
+    early = give(one, m.VmPowered("web", "web", True, verb="stop"), "vm/web")
+    assert (asked(early), "web" in one.book.record.power_plan) == ([], True)
+    again = give(one, m.VmPowered("db", "db", True, verb="stop"), "vm/db")
+    assert asked(again) == [("vm/db", "start")]
+    up = give(one, m.VmPowered("db", "db", False, verb="start"), "vm/db")
+    assert asked(up) == [("vm/api", "start"), ("vm/app", "start")]
+
+
 def test_cluster_shutdown_goes_in_waves_of_ascending_priority_and_then_to_the_hosts() -> None:
     one = three_tiers()
     first = give(one, command("shutdown"), "engine")

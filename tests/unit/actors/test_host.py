@@ -48,6 +48,7 @@ MESSAGES: dict[str, m.AnyMessage] = {
     "kdump_of_any_boot": m.KdumpSeen("H1"),
     "advice": m.FencingAdvice("H1", 5, True, "", PROXIES),
     "off": m.FenceResult("H1", 5, "status", True, "off"),
+    "proxy_asks": m.FenceReady("H1", 5, "off", 1, 1),
     "lease": m.HostLeaseChecked("H1", 5, "dead"),
     "call": m.CallEnded("soft/5", False),
     "recovered": m.Recovered(),
@@ -144,6 +145,20 @@ def test_host_non_responsive_after_a_restart_of_the_engine_is_told_again() -> No
     assert sent_to(done, "cluster/prod") == [m.HostUnresponsive("H1", "silent for 66 s")]
     silent = given(one, m.TimerFired("watch"), 516.0)
     assert sent_to(silent, "cluster/prod") == [m.HostSilent("H1", "silent for 16 s")]
+
+
+def test_host_non_responsive_is_told_to_its_machines_again_each_grace_while_it_is_silent() -> None:
+    """Found by a campaign: a machine was heard from once, and was taken for well on a silent host for ever after."""
+    one = host()
+    said = []
+    for at_s in range(103, 400, 3):
+        done = given(one, m.TimerFired("watch"), float(at_s))
+        said += [
+            (at_s, message.again)
+            for message in sent_to(done, "cluster/prod")
+            if isinstance(message, m.HostUnresponsive)
+        ]
+    assert said == [(163, False), (226, True), (289, True), (352, True)]
 
 
 def test_host_after_a_restart_of_the_engine_is_given_the_grace_anew() -> None:

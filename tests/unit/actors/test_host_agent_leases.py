@@ -150,6 +150,41 @@ def test_agent_restarted_in_the_middle_of_a_leased_start_takes_the_lease_again(p
 # ---------------------------------------------------------------------- a migration
 
 
+LEFT_BEGUN = [
+    (S.WAIT_FOR_LAUNCH, "start", "wait_for_launch", "take/v1/3"),
+    (S.MIGRATING_TO, "incoming", "migrating_to", "join/v1/3"),
+]
+
+
+@pytest.mark.parametrize(("status", "pending", "listed_as", "tag"), LEFT_BEGUN)
+@pytest.mark.parametrize("outcome", ["unreachable", "held", "stale"])
+def test_agent_restarted_beside_a_copy_that_it_began_never_says_that_it_did_not_begin(
+    status: VmStatus, pending: str, listed_as: str, tag: str, outcome: str
+) -> None:
+    """Found by a campaign: the engine was told that nothing is there, and then it was ended without an order."""
+    one = agent(leased(status, pending=pending, from_host="H2"), is_open=False)
+    give(one, opened(there(listed_as)))
+    done = give(one, failed(tag, outcome))
+    assert (refusals(done), told(done), done.calls) == ([], [], [])
+    assert [name for name, _ in alarms(done)] == ["acquire/v1"]
+    ((port, request, again),) = give(one, m.TimerFired("acquire/v1")).calls
+    assert (port, type(request), again) == ("leases", TakeLease if tag[0] == "t" else JoinLease, tag)
+    assert asked(give(one, ok(tag))) == ["StartDomain" if tag[0] == "t" else "PrepareIncoming"]
+
+
+@pytest.mark.parametrize(("status", "pending", "listed_as", "tag"), LEFT_BEGUN)
+def test_agent_told_to_end_a_copy_that_a_former_life_began_ends_it_and_never_begins_it_again(
+    status: VmStatus, pending: str, listed_as: str, tag: str
+) -> None:
+    one = agent(leased(status, pending=pending, from_host="H2"), is_open=False)
+    give(one, opened(there(listed_as)))
+    assert asked(give(one, m.CommandDomain("v1", 3, "destroy"))) == ["DestroyDomain"]
+    assert give(one, ok(tag)).calls == []
+    give(one, ok("destroy/v1/3"))
+    assert one.domains["v1"].status is S.DOWN
+    assert give(one, m.TimerFired("acquire/v1")).calls == []
+
+
 def test_agent_leased_incoming_joins_beside_the_source_before_it_prepares() -> None:
     one = agent()
     assert [request for _, request, _ in give(one, incoming(leased=True)).calls] == [
