@@ -66,6 +66,7 @@ class XmlContext(msgspec.Struct, frozen=True, kw_only=True):
     lock_manager: str = ""
     lockspace: str = "area"
     lease_directory: str = ""
+    lockspace_directory: str = ""  # in it; where sanlock has a file for each machine
     default_bridge: str = "br0"
     networks: tuple[str, ...] = ()  # libvirt's own; any other name of a network is a bridge's
     vnc_listen: str = "127.0.0.1"
@@ -318,7 +319,7 @@ def _small_devices(devices: ET.Element, hardware: Hardware) -> None:
 
 
 def _lease(devices: ET.Element, vm_id: str, spec: DomainSpec, context: XmlContext) -> None:
-    """lockd keeps a file for each lease in a directory; sanlock keeps each lease at the start of a file of its own."""
+    """For virtlockd a lease is a name in a directory that it knows; for sanlock a file, and where in it."""
     if not spec.leased or not context.lock_manager:
         return
     lease = child(devices, "lease")
@@ -326,5 +327,5 @@ def _lease(devices: ET.Element, vm_id: str, spec: DomainSpec, context: XmlContex
     child(lease, "key", domain_uuid(vm_id))
     path = context.lease_directory
     if context.lock_manager == "sanlock":
-        path = f"{path.rstrip('/')}/{domain_uuid(vm_id)}"
+        path = f"{context.lockspace_directory}/{domain_uuid(vm_id)}"
     child(lease, "target", path=path)

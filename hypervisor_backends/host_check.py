@@ -20,7 +20,9 @@ import msgspec
 
 from hypervisor_backends import host_hardware_check as hardware
 from hypervisor_backends.fence_options import agents_in
+from hypervisor_backends.host_lock_check import lock_manager
 from hypervisor_backends.host_view import Finding, HostView, State, this_machine
+from hypervisor_backends.libvirt_settings import LockManager
 
 __all__ = ["CheckOptions", "Finding", "HostView", "check_host", "is_fit", "this_machine"]
 
@@ -40,6 +42,8 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True):
     uri: str = "qemu:///system"
     bridge: str = "br0"
     lease_directory: str = ""
+    lock_manager: LockManager = ""
+    lockspace: str = "area"
 
 
 def check_host(options: CheckOptions, view: HostView | None = None) -> list[Finding]:
@@ -54,6 +58,7 @@ def check_host(options: CheckOptions, view: HostView | None = None) -> list[Find
         *bridge(seen, options.bridge),
         *migration_ports(seen),
         *lease_directory(seen, options.lease_directory),
+        *lock_manager(seen, options.lock_manager, options.lease_directory, options.lockspace),
         *rights(seen),
         *hardware.watchdog(seen),
         *fence_agents(seen),

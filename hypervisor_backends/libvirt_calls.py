@@ -20,6 +20,7 @@ from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched
 from hypervisor_backends.libvirt_processes import end_qemu
 from hypervisor_backends.libvirt_suspension import Suspension
+from hypervisor_backends.libvirt_task_context import TaskRefused
 from hypervisor_backends.libvirt_watchdog import LeaseGuard
 from hypervisor_backends.libvirt_workers import TIMED_OUT
 from hypervisor_backends.libvirt_xml import StartRefused, XmlMaker
@@ -41,6 +42,7 @@ from hypervisor_backends.protocol import (
     StartDomain,
     SuspendDomain,
 )
+from hypervisor_backends.sanlock_leases import refuse_what_would_wait
 
 NewDomain: TypeAlias = StartDomain | RestoreDomain | PrepareIncoming
 LifeRequest: TypeAlias = (
@@ -118,6 +120,11 @@ class Calls:
     def _launch(self, life: Life, connection: object) -> Launched:
         """On a worker."""
         xml = self._xml.make(connection, life.vm_id, life.epoch, life.spec)
+        if life.spec.leased and self._host.settings.lock_manager == "sanlock":
+            try:
+                refuse_what_would_wait(life.vm_id, self._host.what("StartDomain", life), self._host.settings)
+            except TaskRefused as refused:
+                raise StartRefused(refused.failure) from refused
         return lifecycle.launch(connection, life.uuid, xml, self._host.settings)
 
     def _restore(self, life: Life, connection: object) -> Launched:

@@ -71,6 +71,7 @@ def xml_context(settings: LibvirtSettings, capabilities: Capabilities) -> XmlCon
         lock_manager=settings.lock_manager,
         lockspace=settings.lockspace,
         lease_directory=settings.lease_directory,
+        lockspace_directory=settings.lockspace_directory,
         default_bridge=settings.bridge,
         vnc_listen=settings.vnc_listen,
         console_log_directory=settings.console_log_directory,

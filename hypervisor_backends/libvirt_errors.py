@@ -56,11 +56,15 @@ CODE_BY_NUMBER.pop(_ABSENT, None)
 
 # Looked for before the number is: what QEMU says comes as an internal error or a failed operation.
 _TEXTS: tuple[tuple[FailureCode, str], ...] = (
-    ("lease_held", "resource busy"),
+    # sanlock's; all else that keeps it from a lease comes with the same number, and is no other host's doing.
     ("lease_held", "lease is held by another host"),
+    ("lease_held", "lease is owned by another host"),
+    ("lease_held", "lease was acquired by another host"),
+    ("call_failed", "failed to acquire lock: "),
+    ("call_failed", "failed to open socket to sanlock daemon"),
+    ("lease_held", "resource busy"),  # virtlockd's
     ("lease_held", 'failed to get "write" lock'),
     ("lease_held", 'failed to get shared "write" lock'),
-    ("lease_held", "failed to acquire lock"),
     ("no_space", "no space left on device"),
     ("out_of_memory", "cannot allocate memory"),
     ("out_of_memory", "cannot set up guest memory"),
@@ -128,9 +132,15 @@ def failure_of(error: libvirt.libvirtError, what: str) -> CallFailed:
         message = f"{what}: the connection to libvirt broke before its answer ({text}); list what is there"
         return CallFailed(code="call_failed", message=message, can_retry=True, outcome_known=False)
     code = code_of(error)
-    return CallFailed(
-        code=code, message=f"{what}: {text}{_ADVICE.get(code, '')}", can_retry=code in _CAN_RETRY
-    )
+    return CallFailed(code=code, message=f"{what}: {text}{_advice(code, text)}", can_retry=code in _CAN_RETRY)
+
+
+def _advice(code: FailureCode, text: str) -> str:
+    if code != "lease_held":
+        for part, advice in _ADVICE_BY_TEXT:
+            if part in text.lower():
+                return advice
+    return _ADVICE.get(code, "")
 
 
 _ADVICE: dict[FailureCode, str] = {
@@ -140,3 +150,21 @@ _ADVICE: dict[FailureCode, str] = {
     "not_supported": "; this libvirt or hypervisor cannot do it",
     "no_space": "; make room on the host's storage",
 }
+
+_SANLOCK_CHECK = "`olvm host check --lock-manager sanlock` there says how"
+_ADVICE_BY_TEXT: tuple[tuple[str, str], ...] = (
+    (
+        "failed to acquire lock: no space left on device",
+        f"; these are sanlock's words for a lockspace that the host has not joined: {_SANLOCK_CHECK} it does",
+    ),
+    (
+        "failed to acquire lock: ",
+        "; sanlock cannot read or write its lease: look at its file in the lockspace's directory, and at what "
+        "`sanlock client log_dump` says",
+    ),
+    ("sanlock daemon", f"; sanlock does not run on the host: {_SANLOCK_CHECK} it is started"),
+    (
+        "no leases specified",
+        "; set require_lease_for_disks = 0 in /etc/libvirt/qemu-sanlock.conf of the host",
+    ),
+)

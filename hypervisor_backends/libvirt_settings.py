@@ -6,6 +6,7 @@ is possible without a connection, so that a typing error is told when the host i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -15,6 +16,10 @@ from olvm.model.errors import BadInput
 
 Accelerator = Literal["auto", "kvm", "tcg"]
 LockManager = Literal["", "lockd", "sanlock"]
+
+SANLOCK_LOCKSPACE_FILE = "lockspace"
+# A directory, and a name in sanlock's 48 bytes.
+_LOCKSPACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,46}")
 
 _POSITIVE = (
     "guest_wait_timeout_s",
@@ -55,8 +60,8 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     # Where the host's files are seen from here: a host in namespaces of this machine is below /proc/<its init>/root.
     root: str = "/"
     lock_manager: LockManager = ""
-    lease_directory: str = ""  # shared; of the lock manager's lockspace
-    lockspace: str = "area"
+    lease_directory: str = ""  # shared; of the agents' leases, and of the lock manager's lockspace
+    lockspace: str = "area"  # sanlock's must have been made, and be joined on this host: docs/leases.md
     saved_memory_directory: str = "/var/lib/libvirt/qemu/save"  # shared: restored on any host
     pool_directory: str = "/var/lib/libvirt/images"  # of the pool that is made where a host has none
     console_log_directory: str = "/var/log/libvirt/qemu"
@@ -90,6 +95,11 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 raise BadInput(f"backend setting {field} must be an absolute path, got {path!r}")
         if "://" not in self.uri and not self.uri.startswith(("qemu:", "test:")):
             raise BadInput(f"backend setting uri is no libvirt URI: {self.uri!r}; write it as qemu:///system")
+        if not _LOCKSPACE.fullmatch(self.lockspace):
+            raise BadInput(
+                f"backend setting lockspace must be up to 47 letters, digits, dots, hyphens and underscores, "
+                f"got {self.lockspace!r}"
+            )
         if self.lock_manager and not self.lease_directory:
             raise BadInput(
                 f"backend setting lock_manager is {self.lock_manager} and lease_directory is empty; "
@@ -99,9 +109,25 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def migration_uri_of(self, host: str) -> str:
         return self.migration_uri.replace("{host}", host)
 
+    @property
+    def lockspace_directory(self) -> str:
+        """Where the lock manager has a file for each machine. Neither can read what the other wrote."""
+        suffix = "-sanlock" if self.lock_manager == "sanlock" else ""
+        return f"{self.lease_directory.rstrip('/')}/{self.lockspace}{suffix}"
+
+    @property
+    def sanlock_lockspace_path(self) -> str:
+        """The file in which hosts show sanlock that they live."""
+        return f"{self.lockspace_directory}/{SANLOCK_LOCKSPACE_FILE}"
+
     def path_here(self, path: str) -> str:
         """Where a file of the host is seen from this process."""
         return path if self.root == "/" else self.root.rstrip("/") + path
+
+
+def sanlock_escaped(path: str) -> str:
+    """As sanlock's command line takes a path: a colon ends it."""
+    return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def libvirt_settings_from(fields: Mapping[str, object]) -> LibvirtSettings:

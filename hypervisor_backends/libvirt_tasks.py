@@ -7,7 +7,6 @@ Decides the way from a request to its answer. Runs on worker threads and blocks;
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, assert_never
@@ -23,12 +22,12 @@ from hypervisor_backends import libvirt_snapshots as snapshots
 from hypervisor_backends import libvirt_storage as storage
 from hypervisor_backends import protocol as p
 from hypervisor_backends.disk_layers import Unsettled, read_layers, revert_of, writable_path
-from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.domain_xml import XmlContext
 from hypervisor_backends.libvirt_console import set_console_ticket
 from hypervisor_backends.libvirt_seeds import write_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, who
+from hypervisor_backends.lock_manager_files import make_lock_file
 
 # Tasks that copy as much as a disk or the machine's memory holds.
 _LONG = (p.CommitSnapshot, p.CloneVolume, p.CreateSnapshot, p.RevertSnapshot)
@@ -187,8 +186,11 @@ def prepare_start(
     if spec.hardware.serial_console and context.xml.console_log_directory:
         here = context.settings.path_here(context.xml.console_log_directory)
         Path(here).mkdir(parents=True, exist_ok=True)
-    if spec.leased and context.settings.lock_manager == "lockd":
-        _make_lease_file(vm_id, context)
+    if spec.leased:
+        try:
+            make_lock_file(vm_id, context)
+        except TaskRefused as refused:
+            return refused.failure
     return PreparedStart(spec=prepared, xml=xml)
 
 
@@ -218,14 +220,6 @@ def _check_settled(spec: p.DomainSpec, context: TaskContext) -> None:
                 f"disk {disk.source} may have been reverted to snapshot {fresh.snapshot}, which only the host that "
                 "runs it can tell; list its snapshots there (list_snapshots), then try again"
             )
-
-
-def _make_lease_file(vm_id: str, context: TaskContext) -> None:
-    """virtlockd locks a file that must be there."""
-    settings = context.settings
-    directory = Path(settings.path_here(f"{settings.lease_directory.rstrip('/')}/{settings.lockspace}"))
-    directory.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(directory / domain_uuid(vm_id), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 __all__ = [

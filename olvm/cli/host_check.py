@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,13 +22,24 @@ def check(
     uri: Annotated[str, Parameter(help="Of libvirt.", metavar="URI")] = "qemu:///system",
     bridge: Annotated[str, Parameter(help="That machines are connected to.", metavar="NAME")] = "br0",
     lease_directory: Annotated[str, Parameter(help="Shared by the hosts, for leases.", metavar="DIR")] = "",
+    lock_manager: Annotated[
+        Literal["", "lockd", "sanlock"], Parameter(help="Of libvirt; needs --lease-directory.")
+    ] = "",
+    lockspace: Annotated[str, Parameter(help="Of the lock manager.", metavar="NAME")] = "area",
     options: Printing = PRINTING,
 ) -> int:
     """Say what this machine lacks to be a host, and the command that mends it; exit code 1 if it cannot be one."""
     from hypervisor_backends.host_check import CheckOptions, check_host, is_fit
 
     columns = chosen_columns(options.columns, COLUMNS, COLUMNS)
-    findings = check_host(CheckOptions(uri=uri, bridge=bridge, lease_directory=lease_directory))
+    checked = CheckOptions(
+        uri=uri,
+        bridge=bridge,
+        lease_directory=lease_directory,
+        lock_manager=lock_manager,
+        lockspace=lockspace,
+    )
+    findings = check_host(checked)
     if options.output == "table" and not options.columns:
         _tell(findings)
     else:

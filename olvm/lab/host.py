@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from olvm.lab import cables, cgroups, commands
+from olvm.lab import cables, cgroups, commands, lockspace
 from olvm.lab.commands import command_line, kill, namespace_of, processes, program, run, runs
+from olvm.lab.lockspace import LOCKSPACE
 from olvm.model.errors import OlvmError
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 HOST_INIT = Path(__file__).with_name("host_init.sh")
 FENCE_AGENTS = Path(__file__).with_name("fence_agents")
-LOCKSPACE = "area"
 UP_WITHIN_S = 30.0
+JOINED_WITHIN_S = 30.0
+JOINING_POLL_S = 0.2
 GONE_WITHIN_S = 30.0
 POLL_S = 0.02
 KILL_ROUNDS_MAX = 20
@@ -43,6 +45,7 @@ class LabHost:
     def __init__(self, lab: Lab, number: int) -> None:
         self._lab = lab
         self.name = f"h{number}"
+        self.number = number
         self.uuid = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.{lab.name}.olvm"))
         self.address = f"{lab.subnet}.{number}"
         self.directory = lab.directory / self.name
@@ -156,6 +159,8 @@ class LabHost:
             "LAB": str(self._lab.directory),
             "LOCK_MANAGER": self._lab.lock_manager,
             "LOCKSPACE": str(self._lab.shared / "leases" / LOCKSPACE),
+            "SANLOCK_LIMITS": str(lockspace.limits_of(self._lab.directory)),
+            "SANLOCK_LOCKSPACE": lockspace.named(self._lab.shared / "leases", self.number),
             "CGROUPS": " ".join(cgroups.hierarchies()),
             "CGROUP": self.namespace,
             "FENCE_AGENTS": str(FENCE_AGENTS),
@@ -177,6 +182,18 @@ class LabHost:
                 raise OlvmError(f"laboratory host {self.name} did not come up: {said}")
             time.sleep(POLL_S)
         (self.directory / "pid").write_text(str(self.init_pid))
+
+    def wait_until_joined(self) -> None:
+        """Under sanlock a host that is up takes leases only seconds later, once it has joined the lockspace."""
+        if self._lab.lock_manager != "sanlock":
+            return
+        deadline_s = time.monotonic() + JOINED_WITHIN_S
+        name = lockspace.named(self._lab.shared / "leases", self.number)
+        while "done 0" not in self.run(["sanlock", "client", "inq_lockspace", "-s", name], check=False):
+            if time.monotonic() > deadline_s:
+                said = (self.directory / "init.log").read_text(errors="replace")[-800:]
+                raise OlvmError(f"laboratory host {self.name} did not join the lockspace of sanlock: {said}")
+            time.sleep(JOINING_POLL_S)
 
     def crash(self) -> None:
         """A power failure: every process of it ends at once. Without effect while it is off."""
@@ -263,9 +280,10 @@ class LabHost:
             time.sleep(POLL_S)
 
     def kill_lock_daemon(self) -> None:
-        self._kill_all("virtlockd")
+        self._kill_all("sanlock" if self._lab.lock_manager == "sanlock" else "virtlockd")
 
     def start_lock_daemon(self) -> None:
+        """virtlockd alone; under sanlock the host boots anew."""
         self._start_daemon("virtlockd -d")
 
     def _kill_all(self, name: str) -> None:
@@ -288,6 +306,10 @@ class LabHost:
         if not self.is_on:
             self.boot()
         self.mend_network()
+        if self._lab.lock_manager == "sanlock" and not self.pids("sanlock"):
+            self.crash()  # its daemon does not come back to machines that it has let go of
+            self.boot()
+        self.wait_until_joined()
         if self._lab.lock_manager == "lockd" and not self.pids("virtlockd"):
             # libvirtd tells it of its lockspace when it starts, and at no other time.
             self.kill_libvirtd()

@@ -60,6 +60,9 @@ CONF
   if [ -n "$LOCK_MANAGER" ]; then
     echo "lock_manager = \"$LOCK_MANAGER\"" >> "$directory/etc-libvirt/qemu.conf"
     # auto_disk_leases must be 1, or virtlockd never registers the lockspace.
+    # require_lease_for_disks is 1 unless it is said: no machine without a lease would start.
+    printf 'auto_disk_leases = 0\nrequire_lease_for_disks = 0\nuser = "root"\ngroup = "root"\n' \
+      > "$directory/etc-libvirt/qemu-sanlock.conf"
     printf 'auto_disk_leases = 1\nfile_lockspace_dir = "%s"\n' "$LOCKSPACE" > "$directory/etc-libvirt/qemu-lockd.conf"
   fi
   printf '127.0.0.1 localhost\n%s\n' "$ALL_HOSTS" > "$directory/hosts"
@@ -120,6 +123,14 @@ fi
 ip link set lo up
 virtlogd -d
 [ "$LOCK_MANAGER" != lockd ] || virtlockd -d
+if [ "$LOCK_MANAGER" = sanlock ]; then
+  # No watchdog device, no log on this computer. By its name a host that was booted anew is known, and does not wait.
+  mkdir -p /run/sanlock
+  LD_PRELOAD=$SANLOCK_LIMITS sanlock daemon -w 0 -U root -G root -L -1 -S -1 -e "$name"
+  # It listens a little after it has gone into the background. Joining takes 3 s, and libvirt does not wait for it.
+  { until sanlock client status > /run/sanlock/started; do sleep 0.1; done
+    sanlock client add_lockspace -s "$SANLOCK_LOCKSPACE" -o 1; } &
+fi
 libvirtd -l -d
 [ ! -x "$directory/boot" ] || "$directory/boot" > "$directory/boot.log" 2>&1 &
 echo ready > /run/ready

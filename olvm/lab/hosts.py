@@ -20,9 +20,10 @@ from types import TracebackType
 
 import msgspec
 
-from olvm.lab import cables, cgroups, commands, power_switch
+from olvm.lab import cables, cgroups, commands, lockspace, power_switch
 from olvm.lab.commands import command_line, kill, processes, program, run
-from olvm.lab.host import GONE_WITHIN_S, HOST_INIT, LOCKSPACE, UP_WITHIN_S, LabHost, Setting
+from olvm.lab.host import GONE_WITHIN_S, HOST_INIT, UP_WITHIN_S, LabHost, Setting
+from olvm.lab.lockspace import LOCKSPACE
 from olvm.model.errors import BadInput, OlvmError
 
 __all__ = ["Lab", "LabHost"]
@@ -42,7 +43,8 @@ class Lab:
     """A context, or `up` and `close`. `name` is at most eight small letters and digits and differs from those of other
     laboratories on this machine; `subnet` is three numbers, as in 10.99.7.
 
-    `lock_manager` is "lockd" or empty. Raises `BadInput`, and `OlvmError` when the machine does not let it be made.
+    `lock_manager` is "lockd", "sanlock" (without a watchdog device; a host joins in 3 s) or empty. Raises `BadInput`,
+    and `OlvmError` when the machine does not let it be made.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Lab:
             raise BadInput(f"laboratory {name}: 1 to {HOSTS_MAX} hosts, got {hosts}")
         if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){2}", subnet):
             raise BadInput(f"laboratory {name}: a subnet is three numbers as in 10.99.7, got {subnet!r}")
-        if lock_manager not in ("", "lockd"):
-            raise BadInput(f"laboratory {name}: lock_manager is lockd or empty, got {lock_manager!r}")
+        if lock_manager not in ("", "lockd", "sanlock"):
+            raise BadInput(
+                f"laboratory {name}: lock_manager is lockd, sanlock or empty, got {lock_manager!r}"
+            )
         self.name = name
         self.directory = directory.absolute()
         if re.search(r"[\s'\"$`\\]", str(self.directory)):
@@ -113,6 +117,8 @@ class Lab:
         cables.weave(self.fabric, self.address)
         for host in self.hosts.values():
             host.boot()
+        for host in self.hosts.values():
+            host.wait_until_joined()
         power_switch.wait_for(self.directory, UP_WITHIN_S)
 
     def _share(self) -> None:
@@ -122,6 +128,9 @@ class Lab:
             (real / name).mkdir(parents=True, exist_ok=True)
         self.shared.mkdir(exist_ok=True)
         run(["bindfs", "-o", "subtype=glusterfs,allow_other", str(real), str(self.shared)])
+        if self.lock_manager == "sanlock":
+            lockspace.make(self.shared / "leases")
+            lockspace.build_limits(self.directory)
 
     def run_in_fabric(
         self, command: Sequence[str], *, check: bool = True, timeout_s: float = commands.TIMEOUT_S

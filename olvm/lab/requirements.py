@@ -18,6 +18,8 @@ from olvm.model.errors import BadInput, OlvmError
 PACKAGE_BY_FILE: dict[str, str] = {
     "libvirtd": "libvirt-daemon-system",
     "virtlockd": "libvirt-daemon-system",
+    "sanlock": "sanlock",
+    "/usr/lib/libvirt/libvirt_sanlock_helper": "libvirt-sanlock",
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "ip": "iproute2",

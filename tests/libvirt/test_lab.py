@@ -280,7 +280,7 @@ def test_directory_with_something_else_in_it_is_refused_and_kept(tmp_path: Path)
 @pytest.mark.parametrize(
     "wrong",
     [{"name": "Up"}, {"name": "x" * 9}, {"name": "é"}, {"hosts": 0}, {"hosts": 99}, {"subnet": "10.0"},
-     {"subnet": "10.0.0; reboot"}, {"lock_manager": "sanlock"}, {"directory": Path("/var/tmp/a b")}],
+     {"subnet": "10.0.0; reboot"}, {"lock_manager": "dlm"}, {"directory": Path("/var/tmp/a b")}],
 )  # fmt: skip
 def test_laboratory_of_wrong_settings_is_refused(wrong: dict[str, object]) -> None:
     settings: dict[str, object] = {"name": "m1", "directory": Path("/var/tmp/olvm-lab-m1")} | wrong

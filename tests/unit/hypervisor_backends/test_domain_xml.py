@@ -98,6 +98,18 @@ def test_leased_machine_has_its_lease_only_under_a_lock_manager() -> None:
     assert xml_of(leased, XmlContext()).find("devices/lease") is None
 
 
+def test_lease_of_sanlock_is_a_file_of_its_own() -> None:
+    leased = msgspec.structs.replace(spec(), leased=True)
+    context = XmlContext(lock_manager="sanlock", lockspace_directory="/shared/leases/area-sanlock")
+    lease = xml_of(leased, context).find("devices/lease")
+
+    assert lease is not None
+    assert (lease.findtext("lockspace"), lease.findtext("key")) == ("area", VM)
+    target = lease.find("target")
+    assert target is not None
+    assert target.attrib == {"path": f"/shared/leases/area-sanlock/{VM}"}
+
+
 def test_disk_errors_pause_the_machine_and_its_serial_is_its_name() -> None:
     disks = ({"name": "vda", "source": "/d/a"}, {"name": "logs", "source": "/dev/vg/l", "format": "raw"})
     root = xml_of(spec(disks=disks))

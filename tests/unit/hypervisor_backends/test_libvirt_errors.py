@@ -23,6 +23,23 @@ def error_of(code: int, text: str, domain: int = libvirt.VIR_FROM_QEMU) -> libvi
         ("OPERATION_INVALID", "Requested operation is not valid: domain is not running", "domain_ended"),
         ("RESOURCE_BUSY", "resource busy: Lockspace resource 'vm1' is locked", "lease_held"),
         ("INTERNAL_ERROR", "Failed to acquire lock: Lease is held by another host", "lease_held"),
+        (
+            "RESOURCE_BUSY",
+            "resource busy: Failed to acquire lock: Lease is held by another host",
+            "lease_held",
+        ),
+        (
+            "RESOURCE_BUSY",
+            "resource busy: Failed to acquire lock: Lease was acquired by another host in other ballot",
+            "lease_held",
+        ),
+        (
+            "RESOURCE_BUSY",
+            "resource busy: Failed to acquire lock: Lease does not exist on storage",
+            "call_failed",
+        ),
+        ("SYSTEM_ERROR", "Failed to acquire lock: No space left on device", "call_failed"),
+        ("SYSTEM_ERROR", "Failed to open socket to sanlock daemon: Connection refused", "call_failed"),
         ("INTERNAL_ERROR", 'Failed to get "write" lock. Is another process using the image?', "lease_held"),
         ("OPERATION_TIMEOUT", "cannot acquire state change lock (held by monitor=x)", "monitor_hung"),
         ("CONFIG_UNSUPPORTED", "unsupported configuration: no such machine", "bad_request"),
@@ -64,6 +81,20 @@ def test_error_of_a_broken_connection_leaves_the_outcome_unknown(code: str, doma
 
     assert is_connection_lost(error)
     assert (failure.outcome_known, failure.can_retry) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("Failed to acquire lock: No space left on device", "has not joined"),
+        ("resource busy: Failed to acquire lock: Lease does not exist on storage", "log_dump"),
+        ("Failed to open socket to sanlock daemon: Connection refused", "does not run on the host"),
+        ("Read/write, exclusive access, disks were present, but no leases specified", "qemu-sanlock.conf"),
+        ("resource busy: Failed to acquire lock: Lease is held by another host", "end it there first"),
+    ],
+)
+def test_error_of_sanlock_says_what_to_do(text: str, advice: str) -> None:
+    assert advice in failure_of(error_of(libvirt.VIR_ERR_INTERNAL_ERROR, text), "x").message
 
 
 def test_error_without_a_number_is_reported_with_its_text() -> None:

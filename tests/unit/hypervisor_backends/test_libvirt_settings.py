@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hypervisor_backends.libvirt_settings import LibvirtSettings, libvirt_settings_from
+from hypervisor_backends.libvirt_settings import LibvirtSettings, libvirt_settings_from, sanlock_escaped
 from olvm.model.errors import BadInput
 
 
@@ -20,6 +20,10 @@ from olvm.model.errors import BadInput
         ({"statistics_period_s": -1.0}, "statistics_period_s"),
         ({"root": "proc/1/root"}, "root"),
         ({"lock_manager": "lockd"}, "lease_directory"),
+        ({"lockspace": "a/b"}, "lockspace"),
+        ({"lockspace": "a:b"}, "lockspace"),
+        ({"lockspace": ".."}, "lockspace"),
+        ({"lockspace": "x" * 48}, "lockspace"),
     ],
 )
 def test_settings_that_cannot_hold_are_refused_by_name(fields: dict[str, object], named: str) -> None:
@@ -37,3 +41,17 @@ def test_migration_uri_names_the_host_and_paths_begin_at_its_root() -> None:
     assert settings.migration_uri_of("h1") == "qemu+tcp://h1/system"
     assert settings.path_here("/run/x") == "/proc/7/root/run/x"
     assert LibvirtSettings().path_here("/run/x") == "/run/x"
+
+
+def test_lock_managers_keep_their_files_apart() -> None:
+    lockd, sanlock = (
+        libvirt_settings_from({"lock_manager": name, "lease_directory": "/leases/"})
+        for name in ("lockd", "sanlock")
+    )
+
+    assert lockd.lockspace_directory == "/leases/area"
+    assert sanlock.sanlock_lockspace_path == "/leases/area-sanlock/lockspace"
+
+
+def test_path_is_escaped_for_sanlock() -> None:
+    assert sanlock_escaped("/a:b\\c") == "/a\\:b\\\\c"
