@@ -19,36 +19,14 @@ from collections.abc import Iterable
 import msgspec
 
 from olvm.model.errors import BadInput, Conflict, DuplicateName, NoCapacity, NotFound
+from olvm.model.host_profile import NO_PROFILE, HostProfile
+from olvm.model.placement_needs import PlacementNeeds
 from olvm.scheduling.request import MIB, gib_free, gib_needed, memory_need_of
+from olvm.scheduling.resources import NOTHING_TAKEN, Claims, Taken, claims_of, is_resourceful
+from olvm.scheduling.rows import HostRow, Reservation, Watcher
 
 HOST_MEMORY_RESERVE_BYTES = 256 * MIB  # kept for the host's own system (oVirt host_mem_reserve)
 PENDING_VCPU_LOAD_PERCENT = 10  # assumed load of a vCPU not yet in a report (oVirt VcpuConsumptionPercentage)
-
-
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one VM holds on one host; `pending` until its load shows in the host's own reports."""
-
-    vm_id: str
-    host: str
-    vcpus: int
-    memory_bytes: int
-    memory_need_bytes: int
-    pending: bool
-
-
-class HostRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One host's columns at one instant; `memory_free_bytes` is schedulable, below zero when overdrawn."""
-
-    name: str
-    usable: bool
-    cpus: int
-    memory_bytes: int
-    reserved_cpus: int
-    pending_cpus: int
-    reserved_memory_bytes: int
-    memory_free_bytes: int
-    vm_count: int
-    cpu_load_percent: int
 
 
 class HostTable:
@@ -68,21 +46,33 @@ class HostTable:
         self.cpu_load_percent: list[int] = []
         self.cpu_model: list[str] = []
         self.features: list[frozenset[str]] = []  # of its hypervisor: migration, watchdog
+        self.profile: list[HostProfile] = []
+        self.swap_used_percent: list[int] = []
+        self.over_utilized_s: list[float] = []  # over HighUtilization for so long without a break
+        # As the host measured it, swap included; -1: not known. Memory of VMs not yet seen there is not in it.
+        self.measured_free_bytes: list[int] = []
         # The sums over this host's reservations; pending_cpus is the part of reserved_cpus that is pending.
         self.reserved_cpus: list[int] = []
         self.reserved_memory_bytes: list[int] = []
         self.pending_cpus: list[int] = []
+        self.pending_memory_bytes: list[int] = []
         self.vm_count: list[int] = []
+        self.ha_vm_count: list[int] = []
+        self.taken: list[Taken] = []  # NOTHING_TAKEN, which nobody changes, until something is claimed
         # Derived by _refresh: what the next VM may take, and load in percent of one thread.
         self.memory_free_bytes: list[int] = []
         self.vcpus_max: list[int] = []
         self.thread_load_percent: list[int] = []
+        self.shared_cpus: list[int] = []  # those that no VM has alone, at least 1
         # Both in order of host name, parallel to each other: candidates arrive in tie-break order for free.
         self.usable_slots: list[int] = []
         self._usable_names: list[str] = []
         self._slot_by_name: dict[str, int] = {}
         self._free_slots: list[int] = []
         self._reservations_by_vm: dict[str, tuple[Reservation, ...]] = {}
+        self._watchers: dict[object, Watcher] = {}
+        self.ha_reservation = False  # the cluster keeps room for its highly available VMs
+        self.hosted_engine_need_bytes = 0  # of the machine that the engine runs in; 0: there is none
         self.set_overcommit(
             memory_overcommit_percent=memory_overcommit_percent, cpu_overcommit_percent=cpu_overcommit_percent
         )
@@ -140,6 +130,7 @@ class HostTable:
         cpu_load_percent: float = 0,
         cpu_model: str = "",
         features: Iterable[str] = (),
+        profile: HostProfile | None = None,
     ) -> None:
         """Add a host with nothing reserved. `cpus` are threads; usable means its status is Up."""
         if name in self._slot_by_name:
@@ -153,6 +144,10 @@ class HostTable:
         self.cpu_load_percent[slot] = round(cpu_load_percent)
         self.cpu_model[slot] = cpu_model
         self.features[slot] = frozenset(features)
+        self.profile[slot] = NO_PROFILE if profile is None else profile
+        self.swap_used_percent[slot] = 0
+        self.over_utilized_s[slot] = 0.0
+        self.measured_free_bytes[slot] = -1
         self._refresh(slot)
         self._set_usable(slot, usable=usable)
 
@@ -166,6 +161,10 @@ class HostTable:
         cpu_load_percent: float | None = None,
         cpu_model: str | None = None,
         features: Iterable[str] | None = None,
+        profile: HostProfile | None = None,
+        swap_used_percent: int | None = None,
+        over_utilized_s: float | None = None,
+        measured_free_bytes: int | None = None,
     ) -> None:
         """Change what is given. Load is kept as a whole percent, as oVirt reports it."""
         slot = self._slot(name)
@@ -180,9 +179,17 @@ class HostTable:
             self.cpu_model[slot] = cpu_model
         if features is not None:
             self.features[slot] = frozenset(features)
+        if profile is not None:
+            self.profile[slot] = profile
+        if swap_used_percent is not None:
+            self.swap_used_percent[slot] = swap_used_percent
+        if over_utilized_s is not None:
+            self.over_utilized_s[slot] = over_utilized_s
+        if measured_free_bytes is not None:
+            self.measured_free_bytes[slot] = measured_free_bytes
+        self._refresh(slot)
         if usable is not None:
             self._set_usable(slot, usable=usable)
-        self._refresh(slot)
 
     def remove_host(self, name: str) -> None:
         """Forget a host on which nothing is reserved."""
@@ -213,6 +220,8 @@ class HostTable:
         *,
         already_running: bool = False,
         pending: bool | None = None,
+        needs: PlacementNeeds | None = None,
+        high_availability: bool = False,
     ) -> Reservation:
         """Book room for a VM. A migrating VM holds two reservations, on its source and on its destination.
 
@@ -227,9 +236,12 @@ class HostTable:
         held = self._reservations_by_vm.get(vm_id, ())
         if any(reservation.host == host for reservation in held):
             raise Conflict(f"VM {vm_id} already holds a reservation on host {host}: release that one first")
-        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes)
+        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes, needs=needs)
         if not already_running:
             self._check_room(vm_id, slot, vcpus, need_bytes)
+        claims = None
+        if needs is not None and is_resourceful(needs):
+            claims = self._claims(slot, vm_id, needs, vcpus, memory_bytes, anyway=already_running)
         reservation = Reservation(
             vm_id=vm_id,
             host=host,
@@ -237,6 +249,9 @@ class HostTable:
             memory_bytes=memory_bytes,
             memory_need_bytes=need_bytes,
             pending=not already_running if pending is None else pending,
+            high_availability=high_availability,
+            needs=needs,
+            claims=claims,
         )
         self._reservations_by_vm[vm_id] = (*held, reservation)
         self._book(slot, reservation, 1)
@@ -256,7 +271,7 @@ class HostTable:
         held = self._reservations_by_vm.get(vm_id, ())
         before = next((reservation for reservation in held if reservation.host == host), None)
         assert before is not None, f"VM {vm_id} holds nothing on host {host}"
-        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes)
+        need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes, needs=before.needs)
         after = msgspec.structs.replace(
             before, vcpus=vcpus, memory_bytes=memory_bytes, memory_need_bytes=need_bytes
         )
@@ -277,6 +292,7 @@ class HostTable:
             if reservation.pending and host in (None, reservation.host):
                 slot = self._slot_by_name[reservation.host]
                 self.pending_cpus[slot] -= reservation.vcpus
+                self.pending_memory_bytes[slot] -= reservation.memory_need_bytes
                 self._refresh(slot)
                 settled = msgspec.structs.replace(reservation, pending=False)
             now.append(settled)
@@ -311,6 +327,21 @@ class HostTable:
         """The row of the columns that the host has as long as it is in the table."""
         return self._slot(host)
 
+    def watcher(self, key: object) -> Watcher | None:
+        return self._watchers.get(key)
+
+    def watch(self, key: object, watcher: Watcher) -> None:
+        """Tell `watcher` of all hosts that are usable now and of all that changes from now on.
+
+        Cost: one call for each usable host now, and one for each later change of one.
+        """
+        self._watchers[key] = watcher
+        for slot in self.usable_slots:
+            watcher.entered(slot)
+
+    def unwatch(self, key: object) -> None:
+        self._watchers.pop(key, None)
+
     # Inside
 
     def _slot(self, host: str) -> int:
@@ -322,8 +353,14 @@ class HostTable:
     def _new_slot(self) -> int:
         for column in (self.cpus, self.memory_bytes, self.cpu_load_percent, self.reserved_cpus):
             column.append(0)
-        for column in (self.reserved_memory_bytes, self.pending_cpus, self.vm_count):
+        for column in (self.reserved_memory_bytes, self.pending_cpus, self.vm_count, self.ha_vm_count):
             column.append(0)
+        for column in (self.pending_memory_bytes, self.swap_used_percent, self.measured_free_bytes):
+            column.append(0)
+        self.shared_cpus.append(1)
+        self.over_utilized_s.append(0.0)
+        self.profile.append(NO_PROFILE)
+        self.taken.append(NOTHING_TAKEN)
         for column in (self.memory_free_bytes, self.vcpus_max, self.thread_load_percent):
             column.append(0)
         self.name.append("")
@@ -343,6 +380,8 @@ class HostTable:
         else:
             del self._usable_names[at]
             del self.usable_slots[at]
+        for watcher in self._watchers.values():
+            (watcher.entered if usable else watcher.left)(slot)
 
     def _check_room(self, vm_id: str, slot: int, vcpus: int, need_bytes: int) -> None:
         host = self.name[slot]
@@ -381,26 +420,71 @@ class HostTable:
         self.reserved_cpus[slot] += sign * reservation.vcpus
         self.reserved_memory_bytes[slot] += sign * reservation.memory_need_bytes
         self.vm_count[slot] += sign
+        if reservation.high_availability:
+            self.ha_vm_count[slot] += sign
+        if reservation.claims is not None:
+            if self.taken[slot] is NOTHING_TAKEN:
+                self.taken[slot] = Taken()
+            self.taken[slot].add(reservation.claims, sign)
         if reservation.pending:
             self.pending_cpus[slot] += sign * reservation.vcpus
+            self.pending_memory_bytes[slot] += sign * reservation.memory_need_bytes
         assert self.vm_count[slot] >= 0, "released more VMs than were reserved"
         assert self.reserved_memory_bytes[slot] >= 0, "released more memory than was reserved"
         self._refresh(slot)
 
+    def _claims(
+        self,
+        slot: int,
+        vm_id: str,
+        needs: PlacementNeeds,
+        vcpus: int,
+        memory_bytes: int,
+        *,
+        anyway: bool,
+    ) -> Claims:
+        found = claims_of(
+            self.profile[slot],
+            self.taken[slot],
+            needs,
+            vcpus=vcpus,
+            memory_bytes=memory_bytes,
+            cpus=self.cpus[slot],
+            anyway=anyway,
+        )
+        if isinstance(found, str):
+            raise NoCapacity(f"VM {vm_id} cannot have host {self.name[slot]}: {found}: place it again")
+        return found
+
     def _refresh(self, slot: int) -> None:
         cpus = self.cpus[slot]
-        self.memory_free_bytes[slot] = (
-            self.memory_bytes[slot] * self.memory_overcommit_percent // 100
+        memory_bytes = self.memory_bytes[slot]
+        profile = self.profile[slot]
+        if profile.huge_pages:
+            memory_bytes = max(0, memory_bytes - profile.huge_page_total_bytes)
+        free_bytes = (
+            memory_bytes * self.memory_overcommit_percent // 100
             - HOST_MEMORY_RESERVE_BYTES
             - self.reserved_memory_bytes[slot]
         )
+        measured_bytes = self.measured_free_bytes[slot]
+        if measured_bytes >= 0:
+            free_bytes = min(free_bytes, measured_bytes - self.pending_memory_bytes[slot])
+        self.memory_free_bytes[slot] = free_bytes
         room = cpus
+        taken = self.taken[slot]
+        if taken.exclusive_cpus:
+            room -= len(taken.exclusive_cpus)
+        self.shared_cpus[slot] = room if room > 0 else 1
         if self.cpu_overcommit_percent:
-            room = min(cpus, cpus * self.cpu_overcommit_percent // 100 - self.reserved_cpus[slot])
+            room = min(room, cpus * self.cpu_overcommit_percent // 100 - self.reserved_cpus[slot])
         self.vcpus_max[slot] = room
         self.thread_load_percent[slot] = (
             self.cpu_load_percent[slot] * cpus + PENDING_VCPU_LOAD_PERCENT * self.pending_cpus[slot]
         )
+        if self._watchers and self.usable[slot]:
+            for watcher in self._watchers.values():
+                watcher.changed(slot)
 
 
 def _check_size(name: str, cpus: int, memory_bytes: int) -> None:
