@@ -238,6 +238,7 @@ class Copies:
             priority=ask.priority,
             high_availability=ask.high_availability,
             leased=ask.leased,
+            needs=ask.needs,
         )
         self.waiting.pop(ask.vm_id, None)
         self.book.take_copy(copy, turn)

@@ -277,6 +277,8 @@ class HostTable:
         )
         if not already_running:
             self._check_growth(slot, before, after)
+        if before.claims is not None and before.needs is not None:
+            after = self._claimed_anew(slot, before, after, anyway=already_running)
         self._reservations_by_vm[vm_id] = tuple(after if one is before else one for one in held)
         self._book(slot, before, -1)
         self._book(slot, after, 1)
@@ -432,6 +434,21 @@ class HostTable:
         assert self.vm_count[slot] >= 0, "released more VMs than were reserved"
         assert self.reserved_memory_bytes[slot] >= 0, "released more memory than was reserved"
         self._refresh(slot)
+
+    def _claimed_anew(
+        self, slot: int, before: Reservation, after: Reservation, *, anyway: bool
+    ) -> Reservation:
+        assert before.claims is not None, "it holds CPUs and memory alone"
+        assert after.needs is not None, "what holds more has needs"
+        taken = self.taken[slot]
+        taken.add(before.claims, -1)
+        try:
+            claims = self._claims(
+                slot, after.vm_id, after.needs, after.vcpus, after.memory_bytes, anyway=anyway
+            )
+        finally:
+            taken.add(before.claims, 1)
+        return msgspec.structs.replace(after, claims=claims)
 
     def _claims(
         self,
