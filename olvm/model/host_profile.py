@@ -67,7 +67,7 @@ class HostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def huge_page_total_bytes(self) -> int:
-        return sum(pages.size_bytes * pages.count for pages in self.huge_pages)
+        return sum(pages.size_bytes * pages.count for pages in self.huge_pages) if self.huge_pages else 0
 
 
 NO_PROFILE = HostProfile()

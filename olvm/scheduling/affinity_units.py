@@ -9,7 +9,7 @@ here: the filters hand the hosts back as they are, and the weights answer nothin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from olvm.model.placement_needs import NO_NEEDS
 from olvm.scheduling.affinity import HostCost
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest
-from olvm.scheduling.units import Filter, Reads, filter_unit, weight_unit
+from olvm.scheduling.units import Filter, Reads, SparseWeight, filter_unit, weight_unit
 
 
 @filter_unit("VmAffinityGroups")
@@ -121,22 +121,22 @@ class VmToHostsAffinityGroups(Filter):
 
 
 @weight_unit("VmAffinityGroups")
-class VmAffinityGroupsWeight:
+class VmAffinityGroupsWeight(SparseWeight):
     """Broken pairs of VMs, each as heavy as its group's priority."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    def differs(self, table: HostTable, request: VmRequest) -> bool:
+        return request.affinity is not None and not request.affinity.vms_weight.is_even
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         return [] if request.affinity is None else _weights(table, request.affinity.vms_weight, slots)
 
 
 @weight_unit("VmToHostsAffinityGroups")
-class VmToHostsAffinityGroupsWeight:
+class VmToHostsAffinityGroupsWeight(SparseWeight):
     """Broken rules between the VM and the host, each as heavy as its group's priority."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    def differs(self, table: HostTable, request: VmRequest) -> bool:
+        return request.affinity is not None and not request.affinity.hosts_weight.is_even
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         return [] if request.affinity is None else _weights(table, request.affinity.hosts_weight, slots)

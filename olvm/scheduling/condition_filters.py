@@ -40,6 +40,14 @@ class CpuOverloaded(Filter):
         self.duration_s = minutes * 60
         self.vcpu_ratio_max = parameters.get(VCPU_TO_PHYSICAL_CPU_RATIO.name, 0)
 
+    def drops_row(self, table: HostTable, slot: int) -> bool:
+        over = table.over_utilized_s[slot] >= self.duration_s and (
+            table.thread_load_percent[slot] > self.high_percent * table.cpus[slot]
+        )
+        return over or bool(
+            self.vcpu_ratio_max and table.reserved_cpus[slot] >= self.vcpu_ratio_max * table.cpus[slot]
+        )
+
     def why_not(self, table: HostTable, request: VmRequest, slot: int) -> str | None:
         cpus, load = table.cpus[slot], table.thread_load_percent[slot]
         over_s = table.over_utilized_s[slot]
@@ -73,6 +81,13 @@ class Swap(Filter):
 
     def applies(self, table: HostTable, request: VmRequest) -> bool:
         return self.percent_max is not None
+
+    @property
+    def may_drop_rows(self) -> bool:
+        return self.percent_max is not None
+
+    def drops_row(self, table: HostTable, slot: int) -> bool:
+        return self.percent_max is not None and table.swap_used_percent[slot] > self.percent_max
 
     def why_not(self, table: HostTable, request: VmRequest, slot: int) -> str | None:
         used = table.swap_used_percent[slot]

@@ -64,6 +64,9 @@ class HostTable:
         self.vcpus_max: list[int] = []
         self.thread_load_percent: list[int] = []
         self.shared_cpus: list[int] = []  # those that no VM has alone, at least 1
+        # What may be promised there at all, set by _measure.
+        self._capacity_bytes: list[int] = []
+        self._vcpu_limit: list[int] = []
         # Both in order of host name, parallel to each other: candidates arrive in tie-break order for free.
         self.usable_slots: list[int] = []
         self._usable_names: list[str] = []
@@ -118,6 +121,7 @@ class HostTable:
         self.memory_overcommit_percent = memory_overcommit_percent
         self.cpu_overcommit_percent = cpu_overcommit_percent
         for slot in self._slot_by_name.values():
+            self._measure(slot)
             self._refresh(slot)
 
     def add_host(
@@ -148,6 +152,7 @@ class HostTable:
         self.swap_used_percent[slot] = 0
         self.over_utilized_s[slot] = 0.0
         self.measured_free_bytes[slot] = -1
+        self._measure(slot)
         self._refresh(slot)
         self._set_usable(slot, usable=usable)
 
@@ -187,6 +192,7 @@ class HostTable:
             self.over_utilized_s[slot] = over_utilized_s
         if measured_free_bytes is not None:
             self.measured_free_bytes[slot] = measured_free_bytes
+        self._measure(slot)
         self._refresh(slot)
         if usable is not None:
             self._set_usable(slot, usable=usable)
@@ -234,7 +240,7 @@ class HostTable:
         """
         slot = self._slot(host)
         held = self._reservations_by_vm.get(vm_id, ())
-        if any(reservation.host == host for reservation in held):
+        if held and any(reservation.host == host for reservation in held):
             raise Conflict(f"VM {vm_id} already holds a reservation on host {host}: release that one first")
         need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes, needs=needs)
         if not already_running:
@@ -359,6 +365,8 @@ class HostTable:
             column.append(0)
         for column in (self.pending_memory_bytes, self.swap_used_percent, self.measured_free_bytes):
             column.append(0)
+        for column in (self._capacity_bytes, self._vcpu_limit):
+            column.append(0)
         self.shared_cpus.append(1)
         self.over_utilized_s.append(0.0)
         self.profile.append(NO_PROFILE)
@@ -473,28 +481,27 @@ class HostTable:
             raise NoCapacity(f"VM {vm_id} cannot have host {self.name[slot]}: {found}: place it again")
         return found
 
+    def _measure(self, slot: int) -> None:
+        """After a change of what the host is, or of the cluster's limits: how much may be promised there."""
+        memory_bytes = self.memory_bytes[slot] - self.profile[slot].huge_page_total_bytes
+        promised_bytes = max(0, memory_bytes) * self.memory_overcommit_percent // 100
+        self._capacity_bytes[slot] = promised_bytes - HOST_MEMORY_RESERVE_BYTES
+        self._vcpu_limit[slot] = self.cpus[slot] * self.cpu_overcommit_percent // 100
+
     def _refresh(self, slot: int) -> None:
-        cpus = self.cpus[slot]
-        memory_bytes = self.memory_bytes[slot]
-        profile = self.profile[slot]
-        if profile.huge_pages:
-            memory_bytes = max(0, memory_bytes - profile.huge_page_total_bytes)
-        free_bytes = (
-            memory_bytes * self.memory_overcommit_percent // 100
-            - HOST_MEMORY_RESERVE_BYTES
-            - self.reserved_memory_bytes[slot]
-        )
+        """After a change of anything: the derived columns, and whoever watches."""
+        cpus = room = self.cpus[slot]
+        free_bytes = self._capacity_bytes[slot] - self.reserved_memory_bytes[slot]
         measured_bytes = self.measured_free_bytes[slot]
         if measured_bytes >= 0:
             free_bytes = min(free_bytes, measured_bytes - self.pending_memory_bytes[slot])
         self.memory_free_bytes[slot] = free_bytes
-        room = cpus
         taken = self.taken[slot]
-        if taken.exclusive_cpus:
+        if taken is not NOTHING_TAKEN:
             room -= len(taken.exclusive_cpus)
         self.shared_cpus[slot] = room if room > 0 else 1
         if self.cpu_overcommit_percent:
-            room = min(room, cpus * self.cpu_overcommit_percent // 100 - self.reserved_cpus[slot])
+            room = min(room, self._vcpu_limit[slot] - self.reserved_cpus[slot])
         self.vcpus_max[slot] = room
         self.thread_load_percent[slot] = (
             self.cpu_load_percent[slot] * cpus + PENDING_VCPU_LOAD_PERCENT * self.pending_cpus[slot]

@@ -28,6 +28,7 @@ from olvm.scheduling import filters as _filters  # noqa: F401
 from olvm.scheduling import preference_weights as _preference_weights  # noqa: F401
 from olvm.scheduling import resource_filters as _resource_filters  # noqa: F401
 from olvm.scheduling import weights as _weights  # noqa: F401
+from olvm.scheduling.fast_placement import FastPlan, fast_plan
 from olvm.scheduling.units import (
     CPU_OVERCOMMIT_DURATION,
     FILTER_BY_NAME,
@@ -155,20 +156,26 @@ class Units(NamedTuple):
     filter_units: tuple[Filter, ...]
     row_filters: tuple[Filter, ...]
     unasked: tuple[Filter, ...]
+    fast: FastPlan | None
 
 
 @lru_cache(maxsize=256)
 def units_of(policy: Policy) -> Units:
     """The units that `policy` names. Cost: one dictionary lookup after the first call."""
     parameters = dict(policy.parameters)
+    weights = tuple((name, WEIGHT_BY_NAME[name].make(parameters)) for name, _ in policy.weights)
+    factors = tuple(factor for _, factor in policy.weights)
     filters = tuple((name, FILTER_BY_NAME[name].make(parameters)) for name in policy.filters)
     return Units(
         filters=filters,
-        weights=tuple((name, WEIGHT_BY_NAME[name].make(parameters)) for name, _ in policy.weights),
-        factors=tuple(factor for _, factor in policy.weights),
+        weights=weights,
+        factors=factors,
         filter_units=tuple(unit for _, unit in filters),
-        row_filters=tuple(unit for _, unit in filters if unit.READS == "row"),
+        row_filters=tuple(unit for _, unit in filters if unit.READS == "row" and unit.may_drop_rows),
         unasked=tuple(unit for _, unit in filters if unit.UNASKED),
+        fast=fast_plan(tuple(unit for _, unit in filters), weights, factors)
+        if policy.selector == RANK_SELECTOR
+        else None,
     )
 
 

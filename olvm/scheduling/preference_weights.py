@@ -6,26 +6,20 @@ A VM that has no such wish costs nothing here: the answer is empty.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from olvm.model.placement_needs import NO_NEEDS
 from olvm.scheduling.compatibility_filters import version_key
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest
 from olvm.scheduling.resources import cpu_fit, fits_one_node, numa_fit
-from olvm.scheduling.units import SCALE_DOWN, WEIGHT_MAX, weight_unit
+from olvm.scheduling.units import SCALE_DOWN, WEIGHT_MAX, SparseWeight, weight_unit
 
 HOSTED_ENGINE_SCORE_MAX = 3400
 
 
-class Preference:
+class Preference(SparseWeight):
     """Base: 1 for a host that has what the VM would like, 1000 for any other."""
-
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        self.parameters = parameters
-
-    def differs(self, table: HostTable, request: VmRequest) -> bool:
-        """False: all hosts are alike to it."""
-        raise NotImplementedError
 
     def liked(self, table: HostTable, request: VmRequest, slot: int) -> bool:
         raise NotImplementedError
@@ -87,6 +81,8 @@ class CpuAndNumaPinning(Preference):
 class FitsOneNumaNode(Preference):
     """A VM without NUMA nodes of its own likes hosts with a node that has its CPUs and free memory."""
 
+    UNASKED: ClassVar[bool] = True
+
     def differs(self, table: HostTable, request: VmRequest) -> bool:
         del table
         return request.needs is None or not request.needs.numa_nodes
@@ -96,13 +92,16 @@ class FitsOneNumaNode(Preference):
 
 
 @weight_unit("OptimalForHaReservation", SCALE_DOWN)
-class HaReservation:
+class HaReservation(SparseWeight):
     """Where the cluster keeps room for them: a highly available VM likes hosts with few such VMs.
 
     In thousandths of the most on any candidate, divided by `ScaleDown` (1 where it is not set).
     """
 
+    UNASKED: ClassVar[bool] = True
+
     def __init__(self, parameters: Mapping[str, float]) -> None:
+        super().__init__(parameters)
         self.scale_down = int(parameters.get(SCALE_DOWN.name, 1))
 
     def differs(self, table: HostTable, request: VmRequest) -> bool:
@@ -118,11 +117,8 @@ class HaReservation:
 
 
 @weight_unit("HA")
-class HostedEngineScoreWeight:
+class HostedEngineScoreWeight(SparseWeight):
     """The machine that the engine runs in likes hosts with a high hosted-engine score."""
-
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
 
     def differs(self, table: HostTable, request: VmRequest) -> bool:
         del table
@@ -136,11 +132,10 @@ class HostedEngineScoreWeight:
 
 
 @weight_unit("InClusterUpgrade")
-class InClusterUpgradeWeight:
+class InClusterUpgradeWeight(SparseWeight):
     """Newer systems are better: the number of different newer ones among the candidates."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    UNASKED: ClassVar[bool] = True
 
     def differs(self, table: HostTable, request: VmRequest) -> bool:
         del table, request

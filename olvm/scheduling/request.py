@@ -23,7 +23,7 @@ PPC_FIXED_OVERHEAD_BYTES = 100 * MIB
 PPC_HASH_TABLE_SHARE = 64  # of the RAM rounded up to a power of two
 
 
-class VmRequest(msgspec.Struct, frozen=True, kw_only=True):
+class VmRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One VM that looks for a host.
 
     `vcpus` are whole and > 0; `memory_bytes` is the guest's RAM and > 0. `pinned_hosts` empty means any

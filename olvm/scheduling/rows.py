@@ -10,7 +10,7 @@ from olvm.model.placement_needs import PlacementNeeds
 from olvm.scheduling.resources import Claims
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one VM holds on one host; `pending` until its load shows in the host's own reports."""
 
     vm_id: str
@@ -37,7 +37,7 @@ class Watcher(Protocol):
         """A usable host's row has changed."""
 
 
-class HostRow(msgspec.Struct, frozen=True, kw_only=True):
+class HostRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One host's columns at one instant; `memory_free_bytes` is schedulable, below zero when overdrawn."""
 
     name: str

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import msgspec
 
 from olvm.model.errors import OlvmError
+from olvm.scheduling import fast_placement
+from olvm.scheduling.fast_placement import fast_choice, limits_for, named_slots
 from olvm.scheduling.filters import Excluded, Status
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.policy import RANK_SELECTOR, Policy, Units, units_of
@@ -26,7 +28,7 @@ _EXCLUDED = Excluded()
 _ALWAYS_FIRST: tuple[tuple[str, Filter], ...] = (("Status", Status()), ("Excluded", _EXCLUDED))
 
 
-class Placement(msgspec.Struct, frozen=True, kw_only=True):
+class Placement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The host chosen. `candidate_count` is how many hosts could have taken the VM."""
 
     vm_id: str
@@ -74,13 +76,30 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def place(table: HostTable, request: VmRequest, policy: Policy) -> Placement | NoPlacement:
     """Choose the host for one VM.
 
-    Cost: O(n log n) in hosts, about half a microsecond a host; the reasons for `NoPlacement` cost as much
-    again.
+    Cost: about 10 µs with oVirt's even distribution, however many hosts there are (`fast_placement` says for which
+    requests); else O(n log n) in hosts, about half a microsecond a host. `NoPlacement` costs twice that.
     """
     units = units_of(policy)
     if policy.python:
         return _place_by_class(table, request, policy, units)
-    candidates = _candidates(table, request, units)
+    slots = table.usable_slots
+    if units.fast is not None and len(slots) >= fast_placement.INDEXED_HOSTS_MIN:
+        limits = limits_for(table, request, units.fast)
+        if limits is not None and limits.only:
+            slots = named_slots(table, limits)
+        elif limits is not None:
+            found = fast_choice(table, request, units.fast, limits)
+            if found is not None:
+                return Placement(vm_id=request.vm_id, host=found.host, candidate_count=found.candidate_count)
+    return _place_slowly(table, request, policy, slots)
+
+
+def _place_slowly(
+    table: HostTable, request: VmRequest, policy: Policy, slots: list[int]
+) -> Placement | NoPlacement:
+    """By looking at each of `slots`, which are all usable hosts, or all that no filter of names drops."""
+    units = units_of(policy)
+    candidates = _candidates(table, request, units, slots)
     if not candidates:
         return _no_placement(table, request, units)
     return Placement(
@@ -139,9 +158,12 @@ def rejection(table: HostTable, request: VmRequest, policy: Policy, host: str) -
     return None
 
 
-def _candidates(table: HostTable, request: VmRequest, units: Units) -> list[int]:
+def _candidates(
+    table: HostTable, request: VmRequest, units: Units, slots: list[int] | None = None
+) -> list[int]:
     """The slots that pass every filter, in order of host name. May be the table's own list: read it only."""
-    slots = table.usable_slots
+    if slots is None:
+        slots = table.usable_slots
     if request.excluded_hosts:
         slots = _EXCLUDED.keep(table, request, slots)
     for _, unit in units.filters:

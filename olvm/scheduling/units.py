@@ -60,6 +60,15 @@ class Filter:
         """What the dropped hosts lack: "the network lan"."""
         raise NotImplementedError
 
+    @property
+    def may_drop_rows(self) -> bool:
+        """Of a filter that reads rows: with these parameters it can drop a host at all."""
+        return True
+
+    def drops_row(self, table: HostTable, slot: int) -> bool:
+        """Of a filter that reads rows: whether it drops this host, whatever is asked for."""
+        raise NotImplementedError
+
     def only(self, request: VmRequest) -> list[Collection[str]]:
         """The host must be in each of these."""
         return []
@@ -90,6 +99,23 @@ class Weight(Protocol):
     """
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]: ...
+
+
+class SparseWeight:
+    """Base of weights that are alike for most requests: where `differs` is False, `weigh` answers nothing."""
+
+    # It may see a difference for a VM that asks for CPUs and memory alone.
+    UNASKED: ClassVar[bool] = False
+
+    def __init__(self, parameters: Mapping[str, float]) -> None:
+        self.parameters = parameters
+
+    def differs(self, table: HostTable, request: VmRequest) -> bool:
+        """False: all hosts are alike to it."""
+        raise NotImplementedError
+
+    def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
+        raise NotImplementedError
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

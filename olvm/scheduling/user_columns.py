@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from olvm.scheduling.host_table import HostTable
-from olvm.scheduling.request import GIB, VmRequest
+from olvm.scheduling.request import GIB
 from olvm.scheduling.units import Filter
 
-# Filters of host rows look at no request.
-NOBODY = VmRequest(vm_id="", vcpus=1, memory_bytes=1)
 COLUMNS = ("cpus", "memory_gib", "free_vcpus", "free_memory_gib", "vm_count")
 
 
@@ -74,7 +72,7 @@ class ColumnsWatcher:
         return self._columns
 
     def _is_barred(self, slot: int) -> bool:
-        return any(unit.why_not(self._table, NOBODY, slot) is not None for unit in self._row_filters)
+        return any(unit.drops_row(self._table, slot) for unit in self._row_filters)
 
 
 def columns_watched(table: HostTable, row_filters: tuple[Filter, ...]) -> HostColumns | None:
