@@ -13,7 +13,7 @@ to be left out, and no candidate at all (the reasons need every host anyway).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from operator import itemgetter
 from typing import NamedTuple
@@ -196,13 +196,15 @@ class _Counts:
         if self.taking is not None:
             return max([row.highest for group in self.taking for row in group.rows])
         most: int | None = self.frees.highest
+        if not any(row.highest == most for group in self.refusing for row in group.rows):
+            return self.frees.highest
         while most is not None and not self.with_free(most):
             most = self.frees.below(most)
         assert most is not None, "no host takes it"
         return most
 
 
-def _walk(runs: Iterator[tuple[int, list[Row]]], counts: _Counts, aim: _Aim, plan: FastPlan) -> str:
+def _walk(runs: Iterable[tuple[int, list[Row]]], counts: _Counts, aim: _Aim, plan: FastPlan) -> str:
     """The host of the lowest cost, run by run: a run is all rows of one load in percent, the lowest first.
 
     Of a run only the highest step can win, and only if it is higher than that of every run before: else there is a
@@ -244,23 +246,11 @@ def _walk(runs: Iterator[tuple[int, list[Row]]], counts: _Counts, aim: _Aim, pla
     return min([row.first_name(least) for least, rows in best for row in rows if row.highest >= least])
 
 
-def _runs(lanes: list[Lane], added: int) -> Iterator[tuple[int, list[Row]]]:
-    """All rows of one load in percent, as `weights.load_per_thread`, in order of it."""
+def _runs(lanes: list[Lane], added: int) -> Iterable[tuple[int, list[Row]]]:
+    """All rows of one load in percent, in order of it."""
     if len(lanes) == 1:
-        return _runs_of(lanes[0], added)
-    return _joined(merge(*(_runs_of(lane, added) for lane in lanes), key=itemgetter(0)))
-
-
-def _runs_of(lane: Lane, added: int) -> Iterator[tuple[int, list[Row]]]:
-    loads, rows, double, shift = lane.loads, lane.rows, 2 * lane.cpus, 2 * added + lane.cpus
-    first, end = 0, len(loads)
-    while first < end:
-        percent = (2 * loads[first] + shift) // double
-        # The next percentage begins with this load.
-        load = ((percent + 1) * double - shift + 1) // 2
-        after = bisect_left(loads, load, first + 1)
-        yield percent, rows[first:after]
-        first = after
+        return lanes[0].runs(added)
+    return _joined(merge(*(lane.runs(added) for lane in lanes), key=itemgetter(0)))
 
 
 def _joined(runs: Iterator[tuple[int, list[Row]]]) -> Iterator[tuple[int, list[Row]]]:

@@ -89,12 +89,41 @@ class Row:
 class Lane:
     """Rows of hosts with equal CPUs: `loads` and `rows` are parallel and in order of load."""
 
-    __slots__ = ("cpus", "loads", "rows")
+    __slots__ = ("_runs_by_added", "cpus", "loads", "rows")
 
     def __init__(self, cpus: int) -> None:
         self.cpus = cpus
         self.loads: list[int] = []
         self.rows: list[Row] = []
+        self._runs_by_added: dict[int, list[tuple[int, list[Row]]]] = {}
+
+    def insert(self, row: Row) -> None:
+        at = bisect_left(self.loads, row.load)
+        self.loads.insert(at, row.load)
+        self.rows.insert(at, row)
+        self._runs_by_added.clear()
+
+    def remove(self, row: Row) -> None:
+        at = self.rows.index(row, bisect_left(self.loads, row.load))
+        del self.loads[at], self.rows[at]
+        self._runs_by_added.clear()
+
+    def runs(self, added: int) -> list[tuple[int, list[Row]]]:
+        """With so much load more: percent of a thread, and all rows that have it, in order of it.
+
+        Kept until a row comes or goes, which is much rarer than that a host changes its row.
+        """
+        runs = self._runs_by_added.get(added)
+        if runs is None:
+            runs = self._runs_by_added[added] = []
+            for row in self.rows:
+                # As `weights.load_per_thread`.
+                percent = (2 * (row.load + added) + self.cpus) // (2 * self.cpus)
+                if runs and runs[-1][0] == percent:
+                    runs[-1][1].append(row)
+                else:
+                    runs.append((percent, [row]))
+        return runs
 
 
 # CPUs, load, number of the facts, room.
@@ -233,9 +262,7 @@ class HostIndex:
         lane = self.lanes.get(cpus)
         if lane is None:
             lane = self.lanes[cpus] = Lane(cpus)
-        at = bisect_left(lane.loads, load)
-        lane.loads.insert(at, load)
-        lane.rows.insert(at, row)
+        lane.insert(row)
         return row
 
     def _drop(self, row: Row) -> None:
@@ -243,8 +270,7 @@ class HostIndex:
         group = row.group
         lane = self.lanes[group.cpus]
         del self._rows[row.key]
-        at = lane.rows.index(row, bisect_left(lane.loads, row.load))
-        del lane.loads[at], lane.rows[at]
+        lane.remove(row)
         if not lane.rows:
             del self.lanes[group.cpus]
         group.rows.remove(row)

@@ -21,8 +21,9 @@ import msgspec
 from olvm.model.errors import BadInput, Conflict, DuplicateName, NoCapacity, NotFound
 from olvm.model.host_profile import NO_PROFILE, HostProfile
 from olvm.model.placement_needs import PlacementNeeds
-from olvm.scheduling.request import MIB, gib_free, gib_needed, memory_need_of
+from olvm.scheduling.request import MIB, memory_need_of
 from olvm.scheduling.resources import NOTHING_TAKEN, Claims, Taken, claims_of, is_resourceful
+from olvm.scheduling.room import check_growth, check_room, check_size
 from olvm.scheduling.rows import HostRow, Reservation, Watcher
 
 HOST_MEMORY_RESERVE_BYTES = 256 * MIB  # kept for the host's own system (oVirt host_mem_reserve)
@@ -139,7 +140,7 @@ class HostTable:
         """Add a host with nothing reserved. `cpus` are threads; usable means its status is Up."""
         if name in self._slot_by_name:
             raise DuplicateName(f"host {name} is already in this cluster's table: update it instead")
-        _check_size(name, cpus, memory_bytes)
+        check_size(name, cpus, memory_bytes)
         slot = self._free_slots.pop() if self._free_slots else self._new_slot()
         self._slot_by_name[name] = slot
         self.name[slot] = name
@@ -175,7 +176,7 @@ class HostTable:
         slot = self._slot(name)
         new_cpus = self.cpus[slot] if cpus is None else cpus
         new_memory_bytes = self.memory_bytes[slot] if memory_bytes is None else memory_bytes
-        _check_size(name, new_cpus, new_memory_bytes)
+        check_size(name, new_cpus, new_memory_bytes)
         self.cpus[slot] = new_cpus
         self.memory_bytes[slot] = new_memory_bytes
         if cpu_load_percent is not None:
@@ -244,7 +245,7 @@ class HostTable:
             raise Conflict(f"VM {vm_id} already holds a reservation on host {host}: release that one first")
         need_bytes = memory_need_of(vcpus=vcpus, memory_bytes=memory_bytes, needs=needs)
         if not already_running:
-            self._check_room(vm_id, slot, vcpus, need_bytes)
+            check_room(self, vm_id, slot, vcpus, need_bytes)
         claims = None
         if needs is not None and is_resourceful(needs):
             claims = self._claims(slot, vm_id, needs, vcpus, memory_bytes, anyway=already_running)
@@ -282,7 +283,7 @@ class HostTable:
             before, vcpus=vcpus, memory_bytes=memory_bytes, memory_need_bytes=need_bytes
         )
         if not already_running:
-            self._check_growth(slot, before, after)
+            check_growth(self, slot, before, after)
         if before.claims is not None and before.needs is not None:
             after = self._claimed_anew(slot, before, after, anyway=already_running)
         self._reservations_by_vm[vm_id] = tuple(after if one is before else one for one in held)
@@ -393,39 +394,6 @@ class HostTable:
         for watcher in self._watchers.values():
             (watcher.entered if usable else watcher.left)(slot)
 
-    def _check_room(self, vm_id: str, slot: int, vcpus: int, need_bytes: int) -> None:
-        host = self.name[slot]
-        if not self.usable[slot]:
-            raise Conflict(f"host {host} is not Up, so VM {vm_id} cannot start there: place it again")
-        if vcpus > self.vcpus_max[slot]:
-            raise NoCapacity(
-                f"VM {vm_id} needs {vcpus} vCPUs, host {host} can take "
-                f"{max(0, self.vcpus_max[slot])}: place it again"
-            )
-        if need_bytes > self.memory_free_bytes[slot]:
-            raise NoCapacity(
-                f"VM {vm_id} needs {gib_needed(need_bytes)}, host {host} has "
-                f"{gib_free(self.memory_free_bytes[slot])} free: place it again"
-            )
-
-    def _check_growth(self, slot: int, before: Reservation, after: Reservation) -> None:
-        host, cpus = self.name[slot], self.cpus[slot]
-        more_vcpus = after.vcpus - before.vcpus
-        if more_vcpus > 0 and after.vcpus > cpus:
-            raise NoCapacity(
-                f"host {host} has {cpus} CPUs, and no machine there gets more; {after.vcpus} are asked"
-            )
-        if more_vcpus > 0 and self.cpu_overcommit_percent:
-            room = cpus * self.cpu_overcommit_percent // 100 - self.reserved_cpus[slot]
-            if more_vcpus > room:
-                raise NoCapacity(
-                    f"{more_vcpus} more vCPUs are needed, and host {host} can take {max(0, room)}"
-                )
-        more_bytes = after.memory_need_bytes - before.memory_need_bytes
-        if more_bytes > max(0, self.memory_free_bytes[slot]):
-            free = gib_free(self.memory_free_bytes[slot])
-            raise NoCapacity(f"{gib_needed(more_bytes)} more are needed, and host {host} has {free} free")
-
     def _book(self, slot: int, reservation: Reservation, sign: int) -> None:
         self.reserved_cpus[slot] += sign * reservation.vcpus
         self.reserved_memory_bytes[slot] += sign * reservation.memory_need_bytes
@@ -509,10 +477,3 @@ class HostTable:
         if self._watchers and self.usable[slot]:
             for watcher in self._watchers.values():
                 watcher.changed(slot)
-
-
-def _check_size(name: str, cpus: int, memory_bytes: int) -> None:
-    if cpus <= 0 or memory_bytes <= 0:
-        raise BadInput(
-            f"host {name} reports {cpus} CPUs and {memory_bytes} bytes of memory: both must be above zero"
-        )
