@@ -348,8 +348,9 @@ class HostTable:
         for slot in self.usable_slots:
             watcher.entered(slot)
 
-    def unwatch(self, key: object) -> None:
-        self._watchers.pop(key, None)
+    def forget_watchers(self) -> None:
+        """After a change of policy: whoever is needed still comes back with the next decision."""
+        self._watchers.clear()
 
     # Inside
 

@@ -215,8 +215,10 @@ def _asked(
         )
         return refused, UserVerdicts()
     if said.chosen is not None:
-        count = len(slots) - len(said.why_not)
-        return Placement(vm_id=request.vm_id, host=table.name[said.chosen], candidate_count=count), said
+        chosen = Placement(
+            vm_id=request.vm_id, host=table.name[said.chosen], candidate_count=said.asked_count
+        )
+        return chosen, said
     candidates = _candidates(table, request, units)
     if not candidates:
         return _no_placement(table, request, units), said

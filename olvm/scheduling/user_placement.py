@@ -17,9 +17,13 @@ from olvm.scheduling.user_policies import LoadedPolicy, UserHost, UserVm
 
 
 class UserVerdicts(msgspec.Struct, kw_only=True):
-    """What the class said: of hosts that it does not want, why; of others their score, where it gives scores."""
+    """What the class said: of hosts that it does not want, why; of others their score, where it gives scores.
+
+    `asked_count`: among how many it chose.
+    """
 
     chosen: int | None = None
+    asked_count: int = 0
     why_not: dict[int, str] = {}
     score_by_slot: dict[int, float] = {}
 
@@ -58,7 +62,7 @@ def decide(
     """
     vm, verdicts = user_vm(request), UserVerdicts()
     if policy.chooses and not policy.filters:
-        verdicts.chosen = _choose(table, request, units, policy, slots)
+        verdicts.chosen, verdicts.asked_count = _choose(table, request, units, policy, slots)
         return verdicts
     candidates = slots
     for unit in units.filter_units:
@@ -68,6 +72,7 @@ def decide(
         if why is not None:
             verdicts.why_not[slot] = why
     open_ = [slot for slot in candidates if slot not in verdicts.why_not]
+    verdicts.asked_count = len(open_)
     if not open_:
         return verdicts
     if policy.chooses:
@@ -84,7 +89,7 @@ def decide(
 
 def _choose(
     table: HostTable, request: VmRequest, units: Units, policy: LoadedPolicy, slots: list[int]
-) -> int | None:
+) -> tuple[int | None, int]:
     """The class sees every host that the VM's own limits leave, those without room too, and must heed that."""
     columns = None
     if slots is table.usable_slots:
@@ -95,13 +100,13 @@ def _choose(
             slots = slots if unit.READS == "room" else unit.keep(table, request, slots)
         columns = columns_of(table, slots)
     if not len(columns):
-        return None
+        return None, 0
     vm = user_vm(request)
     at = policy.choose(vm, columns)
     if at is None:
-        return None
+        return None, len(columns)
     slot: int = columns.slots[at]
     for name, unit in units.filters:
         if unit.READS == "room" and not unit.keep(table, request, [slot]):
             raise policy.without_room(vm, table.name[slot], f"{name}: {unit.reason(table, request, slot)}")
-    return slot
+    return slot, len(columns)

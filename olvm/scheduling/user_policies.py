@@ -155,9 +155,10 @@ class LoadedPolicy:
         return self._wrong("choose", vm, host, f"chose a host that cannot have it: {why}")
 
     def _ask(self, method: Callable[..., object], vm: UserVm, about: object, host: str) -> object:
+        # The supervisor of code that is not ours: whatever it raises is an answer here.
         try:
             return method(vm, about)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             last_line = traceback.format_exception_only(error)[-1].strip()
             frames = traceback.extract_tb(error.__traceback__)
             where = f"{frames[-1].filename}:{frames[-1].lineno}: " if len(frames) > 1 else ""
@@ -189,7 +190,7 @@ def _loaded(name: str) -> LoadedPolicy:
         raise BadInput(f"policy {name!r} is no name of a class: write module:Class")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"policy {name}: module {module_name} cannot be imported here: {_last_line(error)}; "
             "put it where the engine's Python finds it (PYTHONPATH)"
@@ -203,7 +204,7 @@ def _loaded(name: str) -> LoadedPolicy:
 def _made(name: str, kind: type) -> object:
     try:
         return kind()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"policy {name}: {kind.__name__}() failed: {_last_line(error)}") from error
 
 

@@ -63,6 +63,11 @@ class Wild:
         return self.answer
 
 
+class Exits:
+    def choose(self, vm: UserVm, hosts: UserHosts) -> int | None:
+        raise SystemExit(3)
+
+
 class Mute:
     pass
 
@@ -76,7 +81,7 @@ class NeedsArguments:
 def _named_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a user would put on PYTHONPATH."""
     module = ModuleType("my_policies")
-    for kind in (BestFit, BestFitByColumns, NotOnOdd, FirstHost, Nobody, Broken, Mute, NeedsArguments):
+    for kind in (BestFit, BestFitByColumns, NotOnOdd, FirstHost, Nobody, Broken, Exits, Mute, NeedsArguments):
         setattr(module, kind.__name__, kind)
     monkeypatch.setitem(sys.modules, "my_policies", module)
 
@@ -115,6 +120,7 @@ def test_class_of_the_users_chooses_among_hosts_that_may_take_the_vm(
     chosen = outcome(policy, **fields)
     assert isinstance(chosen, Placement)
     assert chosen.host == expected
+    assert 1 <= chosen.candidate_count <= 3
 
 
 @pytest.mark.parametrize(
@@ -134,6 +140,7 @@ def test_class_of_the_users_chooses_among_hosts_that_may_take_the_vm(
             {"pinned_hosts": ("kvm01",)},
             "my_policies:NotOnOdd wants none of 1 that could take it (its",
         ),
+        ("Exits", {}, "my_policies:Exits failed in choose for VM web-1: "),
         ("Missing", {}, "module my_policies has no class Missing"),
     ],
 )
