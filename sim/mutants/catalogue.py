@@ -462,8 +462,8 @@ CLUSTER: tuple[Mutant, ...] = (
     Mutant(
         name="cluster-copies-take-no-room",
         module="actors.cluster_book",
-        old="self.table.reserve(copy.vm_id, copy.host, copy.vcpus, copy.memory_bytes, already",
-        new="self.table.reserve(copy.vm_id, copy.host, copy.vcpus, 1, already",
+        old="            copy.memory_bytes,\n            already_running",
+        new="            1,\n            already_running",
         says="a machine on its way holds no memory at its target",
         hosts=2,
         vms=24,
@@ -565,8 +565,8 @@ SCHEDULING: tuple[Mutant, ...] = (
     Mutant(
         name="table-reckons-too-little",
         module="olvm.scheduling.request",
-        old="        + memory_bytes // PAGE_TABLE_SHARE\n        + FIXED_OVERHEAD_BYTES",
-        new="        - memory_bytes // 8",
+        old="static_bytes = FIXED_OVERHEAD_BYTES + memory_bytes // PAGE_TABLE_SHARE",
+        new="static_bytes = -memory_bytes // 8",
         says="a machine is reckoned with an eighth less memory than it has",
         hosts=2,
         vms=24,
@@ -575,8 +575,8 @@ SCHEDULING: tuple[Mutant, ...] = (
     Mutant(
         name="table-settles-to-nothing",
         module="olvm.scheduling.host_table",
-        old="            - self.reserved_memory_bytes[slot]",
-        new="            - self.reserved_memory_bytes[slot] // 2",
+        old="self._capacity_bytes[slot] - self.reserved_memory_bytes[slot]",
+        new="self._capacity_bytes[slot] - self.reserved_memory_bytes[slot] // 2",
         says="half of what is reserved on a host counts as free",
         hosts=2,
         vms=24,
