@@ -143,6 +143,8 @@ class Cluster:
             high_availability=ask.high_availability,
             leased=ask.leased,
             affinity=self.groups.affinity_for(ask.vm_id),
+            needs=ask.needs,
+            priority=ask.priority,
         )
 
     def _on_place_vm(self, ask: m.PlaceVm, turn: Turn) -> None:
@@ -180,6 +182,7 @@ class Cluster:
             leased=ask.leased,
             boot_id=self.book.hosts[outcome.host].boot_id,
             pinned_hosts=ask.pinned_hosts,
+            needs=ask.needs,
         )
         self.book.take(reservation, turn)
         turn.reply(self._placed(reservation))
@@ -215,10 +218,19 @@ class Cluster:
                 reason=verdict.reason or "",
                 score=verdict.score,
                 chosen=verdict.chosen,
+                weights=verdict.weights,
+                ranks=verdict.ranks,
             )
             for verdict in explanation.hosts
         ]
-        answer = m.PlacementExplanation(ask.vm_name, self.record.policy, summary, verdicts)
+        answer = m.PlacementExplanation(
+            ask.vm_name,
+            self.record.policy,
+            summary,
+            verdicts,
+            explanation.factors,
+            explanation.selector,
+        )
         turn.tell(message.reply_to, answer)
 
     # ------------------------------------------------------------------ second copies, and the end of any
@@ -245,6 +257,8 @@ class Cluster:
             cpu_model=table.cpu_model[table.slot_of(ask.current_host)] if known else "",
             leased=ask.leased,
             affinity=self.groups.affinity_for(ask.vm_id),
+            needs=ask.needs,
+            priority=ask.priority,
         )
         self.copies.on_place_copy(ask, request, turn)
         if f"{ask.vm_id}/{ask.epoch}" in self.book.copies:
@@ -317,6 +331,8 @@ class Cluster:
             memory_overcommit_percent=self.record.memory_overcommit_percent,
             cpu_overcommit_percent=self.record.cpu_overcommit_percent,
         )
+        self.book.table.ha_reservation = self.record.ha_reservation
+        self.book.table.forget_watchers()
         turn.save(self.record)
         self._tell_configuration("cluster_updated", turn, message.operation_id)
         turn.send("engine", m.OperationEnded(message.operation_id, True))

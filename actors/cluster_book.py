@@ -15,6 +15,7 @@ import msgspec
 from actors.behaviour import Turn
 from olvm.model import messages as m
 from olvm.model.errors import NoCapacity
+from olvm.model.host_profile import merged_profile
 from olvm.model.host_states import HostStatus
 from olvm.model.records import ClusterRecord, CopyRecord, HostRecord, ReservationRecord
 from olvm.scheduling.affinity import Places
@@ -78,11 +79,12 @@ class Book:
     def apply_record(self) -> None:
         """A table without hosts, with the cluster's limits."""
         record = self.record
-        self.policy = policy_named(record.policy, record.policy_parameters)
+        self.policy = policy_named(record.policy, record.policy_parameters, record.policy_definition)
         self.table = HostTable(
             memory_overcommit_percent=record.memory_overcommit_percent,
             cpu_overcommit_percent=record.cpu_overcommit_percent,
         )
+        self.table.ha_reservation = record.ha_reservation
 
     def recover(self, hosts: list[HostRecord]) -> None:
         for host in sorted(hosts, key=lambda item: item.name):
@@ -96,6 +98,7 @@ class Book:
                     host.boot_id,
                     host.cpu_model,
                     host.features,
+                    profile=merged_profile(host.profile, host.learnt_profile),
                 )
                 self.join(joined, host.status.value)
         for held in sorted(self.reservations.values(), key=lambda item: item.vm_id):
@@ -106,6 +109,8 @@ class Book:
                 held.memory_bytes,
                 already_running=True,
                 pending=not held.settled,
+                needs=held.needs,
+                high_availability=held.high_availability,
             )
             self.vm_ids_by_host[held.host][held.vm_id] = None
         for copy in sorted(self.copies.values(), key=lambda item: item.key):
@@ -131,6 +136,7 @@ class Book:
             memory_bytes=joined.memory_bytes,
             cpu_model=joined.cpu_model,
             features=joined.features,
+            profile=joined.profile,
         )
 
     def leave(self, host: str) -> None:
@@ -170,7 +176,14 @@ class Book:
     def take(self, held: ReservationRecord, turn: Turn) -> None:
         """Promise capacity for the machine itself."""
         assert held.vm_id not in self.reservations, f"{held.vm_id} holds capacity already"
-        self.table.reserve(held.vm_id, held.host, held.vcpus, held.memory_bytes)
+        self.table.reserve(
+            held.vm_id,
+            held.host,
+            held.vcpus,
+            held.memory_bytes,
+            needs=held.needs,
+            high_availability=held.high_availability,
+        )
         self.reservations[held.vm_id] = held
         self.vm_ids_by_host[held.host][held.vm_id] = None
         # The row of an earlier attempt has the same key: a turn that writes a key must not erase it too.
@@ -183,7 +196,15 @@ class Book:
         turn.save(copy)
 
     def _book_copy(self, copy: CopyRecord, *, already_held: bool) -> None:
-        self.table.reserve(copy.vm_id, copy.host, copy.vcpus, copy.memory_bytes, already_running=already_held)
+        self.table.reserve(
+            copy.vm_id,
+            copy.host,
+            copy.vcpus,
+            copy.memory_bytes,
+            already_running=already_held,
+            needs=copy.needs,
+            high_availability=copy.high_availability,
+        )
         self._index_copy(copy)
 
     def _index_copy(self, copy: CopyRecord) -> None:
@@ -277,7 +298,9 @@ class Book:
             name=held.vm_name,
             host=held.host,
             vcpus=held.vcpus,
-            memory_need_bytes=memory_need_of(vcpus=held.vcpus, memory_bytes=held.memory_bytes),
+            memory_need_bytes=memory_need_of(
+                vcpus=held.vcpus, memory_bytes=held.memory_bytes, needs=held.needs
+            ),
             load=load,
             movable=movable,
         )
@@ -311,6 +334,7 @@ def _source_of(old: ReservationRecord, now_ns: int) -> CopyRecord:
         priority=old.priority,
         high_availability=old.high_availability,
         leased=old.leased,
+        needs=old.needs,
     )
 
 
@@ -330,4 +354,5 @@ def _machine_of(copy: CopyRecord, now_ns: int) -> ReservationRecord:
         leased=copy.leased,
         boot_id=copy.boot_id,
         pinned_hosts=copy.pinned_hosts,
+        needs=copy.needs,
     )

@@ -22,7 +22,7 @@ from olvm.model.migration_policies import MigrationPolicy, migration_policy_name
 from olvm.model.records import CopyRecord
 from olvm.scheduling.filters import MIGRATION_FEATURE
 from olvm.scheduling.request import VmRequest
-from olvm.scheduling.scheduler import NoPlacement, best_of, candidate_hosts, place, rejection
+from olvm.scheduling.scheduler import NoPlacement, Placement, candidate_hosts, place, rejection
 
 # A machine that waits for a target's slot remembers this many targets; any of them wakes it.
 TARGETS_REMEMBERED_MAX = 64
@@ -139,7 +139,6 @@ class Copies:
             self._take(ask, outcome.host, "", 0.0, turn)
 
     def _place_migration(self, ask: m.PlaceCopy, request: VmRequest, turn: Turn) -> None:
-        table, policy = self.book.table, self.book.policy
         if self._still_leaves(ask):
             self._defer(
                 ask, (ask.to_host,), f"{ask.to_host} has not said that the copy which left it has ended", turn
@@ -150,27 +149,41 @@ class Copies:
             self._refuse(ask, reason, turn)
             return
         migration = migration_policy_named(ask.migration_policy or self.book.record.migration_policy)
-        fitting = [ask.to_host] if ask.to_host else candidate_hosts(table, request, policy)
-        if not fitting:
-            outcome = place(table, request, policy)
-            assert isinstance(outcome, NoPlacement), "candidates and place disagree"
-            self._refuse(ask, outcome.reason, turn)
-            return
         slots, config = self.slots(), turn.config
         incoming_max = min(config.migrations_incoming_max, migration.concurrent_max)
         outgoing_max = min(config.migrations_outgoing_max, migration.concurrent_max)
         leaving = slots.outgoing.get(ask.current_host, 0)
-        open_ = [host for host in fitting if slots.incoming.get(host, 0) < incoming_max]
-        if leaving >= outgoing_max:
+        full = tuple(host for host, count in slots.incoming.items() if count >= incoming_max)
+        target = self._target(ask, request, full)
+        if isinstance(target, NoPlacement):
+            self._refuse(ask, target.reason, turn)
+        elif leaving >= outgoing_max:
             why = f"{leaving} migrations leave {ask.current_host} already (at most {outgoing_max})"
             self._defer(ask, (ask.to_host,) if ask.to_host else (), why, turn)
-        elif not open_:
+        elif target is None:
+            fitting = (
+                [ask.to_host] if ask.to_host else candidate_hosts(self.book.table, request, self.book.policy)
+            )
             some = ", ".join(fitting[:3]) + (", …" if len(fitting) > 3 else "")
             why = f"as many migrations as may at once ({incoming_max}) go to {some} already"
             self._defer(ask, tuple(fitting[:TARGETS_REMEMBERED_MAX]), why, turn)
         else:
-            target = best_of(table, request, policy, open_)
             self._take(ask, target, migration.name, self._bandwidth_mib_s(migration, config), turn)
+
+    def _target(
+        self, ask: m.PlaceCopy, request: VmRequest, full: tuple[str, ...]
+    ) -> str | NoPlacement | None:
+        """None: there are hosts for it, and each takes part in as many migrations as it may."""
+        table, policy = self.book.table, self.book.policy
+        if ask.to_host:
+            return None if ask.to_host in full else ask.to_host
+        excluded = (*request.excluded_hosts, *full)
+        outcome = place(table, msgspec.structs.replace(request, excluded_hosts=excluded), policy)
+        if isinstance(outcome, Placement):
+            return outcome.host
+        # Whether waiting for a slot would help at all.
+        outcome = place(table, request, policy) if full else outcome
+        return outcome if isinstance(outcome, NoPlacement) else None
 
     def _still_leaves(self, ask: m.PlaceCopy) -> bool:
         """It is to go back to where it has just come from, and that host has not said its end: a matter of moments."""
@@ -238,6 +251,7 @@ class Copies:
             priority=ask.priority,
             high_availability=ask.high_availability,
             leased=ask.leased,
+            needs=ask.needs,
         )
         self.waiting.pop(ask.vm_id, None)
         self.book.take_copy(copy, turn)

@@ -146,7 +146,9 @@ class Hosts:
         """Pass the lines of a full report to their machines, and name the rows that are missing from it."""
         book, host = self.book, report.host
         if host in book.table:
-            book.table.update_host(host, cpu_load_percent=report.cpu_load_percent)
+            book.table.update_host(
+                host, cpu_load_percent=report.cpu_load_percent, swap_used_percent=report.swap_used_percent
+            )
         seen = {domain.vm_id: domain.epoch for domain in report.domains}
         for domain in self.lines.to_pass(report):
             self._note_running(domain, host, turn)

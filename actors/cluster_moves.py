@@ -20,14 +20,14 @@ from olvm.model import messages as m
 from olvm.model.limits import NS_PER_S
 from olvm.model.records import ReservationRecord
 from olvm.scheduling.affinity import Affinity
-from olvm.scheduling.balancing import HIGH_UTILIZATION_DEFAULT, balance
+from olvm.scheduling.balancing import balance
 from olvm.scheduling.enforcement import enforcement_moves
 from olvm.scheduling.filters import MIGRATION_FEATURE
 from olvm.scheduling.ha_reservation import ha_shortfalls
 from olvm.scheduling.moves import Budget, FleetView, Machine, Move
 from olvm.scheduling.request import VmRequest
 from olvm.scheduling.scheduler import best_of, candidate_hosts, rejection
-from olvm.scheduling.units import HIGH_UTILIZATION
+from olvm.scheduling.units import HIGH_UTILIZATION, HIGH_UTILIZATION_FOR_SCHEDULING
 
 
 class Moves:
@@ -63,11 +63,14 @@ class Moves:
     def note_load(self, host: str, now_ns: int) -> None:
         """Called with each report: since when the host has been over HighUtilization without a break."""
         book = self.book
-        high = dict(book.policy.parameters).get(HIGH_UTILIZATION.name, HIGH_UTILIZATION_DEFAULT)
+        high = dict(book.policy.parameters).get(HIGH_UTILIZATION.name, HIGH_UTILIZATION_FOR_SCHEDULING)
         slot = book.table.slot_of(host)
         over = book.table.thread_load_percent[slot] > high * book.table.cpus[slot]
         facts = book.hosts[host]
-        facts.over_since_ns = (facts.over_since_ns or now_ns) if over else 0
+        if over or facts.over_since_ns:
+            facts.over_since_ns = (facts.over_since_ns or now_ns) if over else 0
+            over_s = (now_ns - facts.over_since_ns) / NS_PER_S if over else 0.0
+            book.table.update_host(host, over_utilized_s=over_s)
 
     # ------------------------------------------------------------------ who may move
 
@@ -97,6 +100,8 @@ class Moves:
             cpu_model=table.cpu_model[table.slot_of(held.host)],
             leased=held.leased,
             affinity=affinity,
+            needs=held.needs,
+            priority=held.priority,
         )
 
     def _budget(self, turn: Turn) -> Budget:

@@ -30,8 +30,9 @@ def apply_creation(record: ClusterRecord, command: m.CreateCluster) -> None:
     """Raises BadInput for what is out of range; then nothing has changed."""
     values = {name: getattr(command, name) for name in _PLAIN}
     _check(record.name, values)
-    policy_named(command.policy, command.policy_parameters)
+    policy_named(command.policy, command.policy_parameters, command.policy_definition)
     record.policy, record.policy_parameters = command.policy, command.policy_parameters
+    record.policy_definition = command.policy_definition
     for name, value in values.items():
         setattr(record, name, value)
 
@@ -46,10 +47,13 @@ def apply_changes(record: ClusterRecord, command: m.UpdateCluster) -> Policy:
         parameters = command.policy_parameters
     else:
         parameters = record.policy_parameters if name == record.policy else {}
-    policy = policy_named(name, parameters)
+    definition = command.policy_definition
+    if definition is None and name == record.policy:
+        definition = record.policy_definition
+    policy = policy_named(name, parameters, definition)
     values = {name: value for name in _PLAIN if (value := getattr(command, name)) is not None}
     _check(record.name, values)
-    record.policy, record.policy_parameters = name, parameters
+    record.policy, record.policy_parameters, record.policy_definition = name, parameters, definition
     for field, value in values.items():
         setattr(record, field, value)
     if not record.ha_reservation:

@@ -24,9 +24,11 @@ from olvm.model.limits import (
 )
 from olvm.model.migration_policies import migration_policy_named
 from olvm.model.names import check_name
+from olvm.model.policy_definition import PolicyDefinition
 from olvm.model.sizes import format_size
 from olvm.model.vm_tasks import vm_task as vm_task_rule
 from olvm.scheduling.policy import policy_named
+from olvm.scheduling.user_policies import load_user_policy
 
 TIMEOUT_S_MAX = 86_400.0
 BACKENDS = ("simulated", "libvirt")
@@ -52,7 +54,7 @@ def timeout(what: str, timeout_s: float | None) -> None:
 def cluster_settings(command: m.CreateCluster | m.UpdateCluster) -> None:
     """Of a new cluster, or those of an existing one that are given."""
     if command.policy is not None:
-        policy_named(command.policy, command.policy_parameters or {})
+        _policy(command.policy, command.policy_parameters or {}, command.policy_definition)
     if command.migration_policy is not None:
         migration_policy_named(command.migration_policy)
     memory_percent, cpu_percent = command.memory_overcommit_percent, command.cpu_overcommit_percent
@@ -72,6 +74,17 @@ def cluster_settings(command: m.CreateCluster | m.UpdateCluster) -> None:
             f"fencing connectivity threshold must be 1 to 100 percent of the hosts, got {threshold_percent}; "
             "to fence however many are silent, turn the check itself off"
         )
+
+
+def _policy(name: str, parameters: Mapping[str, float], definition: PolicyDefinition | None) -> None:
+    """A class of the user's is made once, here, so that whoever names it hears what is wrong with it."""
+    if isinstance(definition, PolicyDefinition) and definition.name != name:
+        raise BadInput(
+            f"the policy {definition.name} is defined, and {name} is asked for: give both one name"
+        )
+    python = policy_named(name, parameters, definition).python
+    if python:
+        load_user_policy(python)
 
 
 def affinity_group(command: m.SetAffinityGroup) -> None:

@@ -20,6 +20,7 @@ from actors.host_requirements import Requirements
 from actors.host_tasks import TIMER, HostTasks
 from olvm.model import messages as m
 from olvm.model.errors import OperationFailed
+from olvm.model.host_profile import merged_profile
 from olvm.model.host_states import HostStatus, HostTrigger
 from olvm.model.records import HostRecord
 
@@ -219,6 +220,7 @@ class Host(HostCore):
                 report.seq,
                 report.cpu_load_percent,
                 report.domains,
+                report.swap_used_percent,
             ),
         )
 
@@ -249,6 +251,7 @@ class Host(HostCore):
                 record.cpu_model,
                 record.features,
                 bool(record.fence_devices),
+                merged_profile(record.profile, record.learnt_profile),
             ),
         )
         if record.status is S.UP:
@@ -297,6 +300,7 @@ class Host(HostCore):
         record.memory_bytes = message.memory_bytes
         record.cpu_model = message.cpu_model or record.cpu_model  # told once per start of the agent
         record.features = message.features or record.features
+        record.learnt_profile = message.profile or record.learnt_profile
         record.accelerator = message.accelerator or record.accelerator
         record.accelerator_reason = message.accelerator_reason or record.accelerator_reason
         self.heard(turn)

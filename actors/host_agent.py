@@ -58,6 +58,7 @@ class HostAgent:
         self.asked_to_start = False  # the engine waits for the end of this opening, also if it fails
         self.opened: HostOpened | None = None  # set exactly once the host has been opened
         self.cpu_load_percent = 0.0
+        self.swap_used_percent = 0
 
     def timed_record(self) -> TimedRecord | None:
         return None
@@ -137,6 +138,7 @@ class HostAgent:
         self.tasks.restart()
         self.opening = False
         self.cpu_load_percent = 0.0
+        self.swap_used_percent = 0
         self._open(turn)
         turn.wake_each("heartbeat", turn.config.heartbeat_period_s)
 
@@ -222,6 +224,7 @@ class HostAgent:
                 self._problems(),
                 opened.accelerator,
                 opened.accelerator_reason,
+                opened.profile,
             ),
         )
 
@@ -283,7 +286,14 @@ class HostAgent:
         states = [state_of(domain) for domain in self.domains.values() if not domain.forgotten]
         turn.tell(
             f"host/{record.host}",
-            m.HostReport(record.host, record.host_epoch, self.book.seq, self.cpu_load_percent, states),
+            m.HostReport(
+                record.host,
+                record.host_epoch,
+                self.book.seq,
+                self.cpu_load_percent,
+                states,
+                self.swap_used_percent,
+            ),
         )
         self.book.asked.clear()
         self.migrations.watch_all(turn)
@@ -305,6 +315,7 @@ class HostAgent:
             return  # a backend that cannot say its statistics now says them at the next period
         sampled = msgspec.msgpack.decode(message.value, type=Sampled)
         self.cpu_load_percent = sampled.cpu_load_percent
+        self.swap_used_percent = sampled.swap_used_percent
         for payload in sampled.batches:
             turn.tell("telemetry@telemetry", m.Samples(payload))
         if sampled.facts:

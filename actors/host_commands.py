@@ -120,6 +120,7 @@ class HostCommands:
         record.memory_bytes = command.memory_bytes
         record.fence_devices = [dict(device) for device in command.fence_devices]
         record.kdump = command.kdump
+        record.profile = command.profile
         record.operation_id = message.operation_id
         turn.save(record)
         text = f"host {record.name} was added to cluster {record.cluster}"

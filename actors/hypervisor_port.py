@@ -19,6 +19,7 @@ from hypervisor_backends.protocol import (
     CallFailed,
     CallResult,
     CallSucceeded,
+    Capabilities,
     ConsoleAddress,
     DomainEvent,
     DomainList,
@@ -34,6 +35,7 @@ from hypervisor_backends.protocol import (
 )
 from olvm.model.errors import OlvmError
 from olvm.model.hardware import Hardware
+from olvm.model.host_profile import NO_PROFILE, HostHugePages, HostNumaNode, HostProfile
 from olvm.model.messages import CallEnded, ConsoleTicket, DomainHappened
 
 
@@ -72,6 +74,7 @@ class HostOpened(msgspec.Struct, frozen=True):
     problems: list[str] = []
     accelerator: str = ""
     accelerator_reason: str = ""
+    profile: HostProfile | None = None
 
 
 class CloseHost(msgspec.Struct, frozen=True):
@@ -108,6 +111,7 @@ class Sampled(msgspec.Struct, frozen=True):
     guests: list[
         tuple[str, int, bytes]
     ] = []  # of those whose facts are news: machine, epoch, JSON of GuestFacts
+    swap_used_percent: int = 0
 
 
 class OpenTicket(msgspec.Struct, frozen=True):
@@ -243,6 +247,7 @@ class HypervisorPort:
             problems=list(have.problems),
             accelerator=have.accelerator,
             accelerator_reason=have.accelerator_reason,
+            profile=profile_of(have),
         )
         message = CallEnded(tag, True, msgspec.msgpack.encode(opened))
         deliver_result(self._silo, caller, message, "hypervisor")
@@ -295,7 +300,9 @@ class HypervisorPort:
         # History has one time: that of the silo, not that of a hypervisor whose clock may be accelerated.
         batches, facts = sampler.encode(self._silo.now_ns(), request.host_epoch, host, domains)
         load_percent = host.cpu_user_percent + host.cpu_sys_percent
-        sampled = Sampled(load_percent, batches, facts, _guests(facts, domains))
+        used_mb = host.swap_total_mb - host.swap_free_mb
+        swap_percent = 100 * used_mb // host.swap_total_mb if host.swap_total_mb else 0
+        sampled = Sampled(load_percent, batches, facts, _guests(facts, domains), swap_percent)
         message = CallEnded(tag, True, msgspec.msgpack.encode(sampled))
         deliver_result(self._silo, caller, message, "hypervisor")
 
@@ -328,3 +335,22 @@ def _found(domains: Iterable[DomainState], *, whole: bool = False) -> dict[str, 
         )
         for domain in domains
     }
+
+
+def profile_of(have: Capabilities) -> HostProfile | None:
+    """What the scheduler reads of a host, as far as its hypervisor tells it."""
+    profile = HostProfile(
+        cpu_sockets=have.cpu_sockets,
+        cpu_cores_per_socket=have.cpu_cores_per_socket,
+        cpu_threads_per_core=have.cpu_threads_per_core,
+        emulated_machines=have.emulated_machines or None,
+        tsc_frequency_hz=have.tsc_frequency_hz,
+        tsc_scaling=have.tsc_scaling,
+        numa_nodes=tuple(
+            HostNumaNode(memory_bytes=node.memory_bytes, cpus=node.cpus) for node in have.numa_nodes
+        ),
+        huge_pages=tuple(
+            HostHugePages(size_bytes=pages.size_bytes, count=pages.total) for pages in have.huge_pages
+        ),
+    )
+    return None if profile == NO_PROFILE else profile

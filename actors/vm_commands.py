@@ -60,6 +60,7 @@ def new_record(message: m.RegisterVm, now_ns: int) -> VmRecord:
         migration_policy=command.migration_policy,
         migratable=command.migratable,
         hardware=command.hardware,
+        needs=command.needs,
     )
 
 

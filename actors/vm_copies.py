@@ -13,6 +13,7 @@ from __future__ import annotations
 from actors.behaviour import Turn
 from actors.vm_running import VmRunning
 from olvm.model import messages as m
+from olvm.model.placement_needs import needs_with_hardware
 from olvm.model.records import Stray
 from olvm.model.vm_sizes import Size
 from olvm.model.vm_states import VmStatus
@@ -69,6 +70,7 @@ class VmCopies(VmRunning):
                 record.priority,
                 record.lease,
                 record.migration_policy,
+                needs_with_hardware(record.needs, record.hardware),
             ),
         )
 

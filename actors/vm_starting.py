@@ -15,6 +15,7 @@ from actors.vm_core import EXIT_ADMIN, EXIT_HOST_SHUTDOWN, EXIT_START_FAILED, LA
 from actors.vm_size import VmSize
 from olvm.model import messages as m
 from olvm.model.errors import Conflict, NoCapacity, OperationFailed
+from olvm.model.placement_needs import needs_with_hardware
 from olvm.model.vm_sizes import Size
 from olvm.model.vm_states import VmStatus, VmTrigger
 
@@ -41,6 +42,7 @@ class VmStarting(VmSize):
             record.priority,
             ha_restart=record.status in LAUNCHING and record.operation_id is None,
             leased=record.lease,
+            needs=needs_with_hardware(record.needs, record.hardware),
         )
 
     def _run(self, turn: Turn) -> None:

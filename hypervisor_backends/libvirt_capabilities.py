@@ -58,6 +58,8 @@ def capabilities_of(
         cpu_threads_per_core=threads,
         huge_pages=_huge_pages(connection, root),
         emulated_machines=_machines(root),
+        tsc_frequency_hz=_tsc_frequency_hz(root),
+        tsc_scaling=_has_tsc_scaling(root),
     )
 
 
@@ -246,3 +248,14 @@ def _machines(capabilities: ET.Element) -> tuple[str, ...]:
         for machine in arch.iterfind("machine")
     }
     return tuple(sorted(names - {""}))
+
+
+def _tsc_frequency_hz(capabilities: ET.Element) -> int:
+    """libvirt tells it where the kernel was sure of it."""
+    counter = capabilities.find("host/cpu/counter[@name='tsc']")
+    return 0 if counter is None else int(counter.get("frequency", "0"))
+
+
+def _has_tsc_scaling(capabilities: ET.Element) -> bool:
+    counter = capabilities.find("host/cpu/counter[@name='tsc']")
+    return counter is not None and counter.get("scaling") == "yes"

@@ -78,6 +78,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     cpu_threads_per_core: int = 0
     huge_pages: tuple[HugePages, ...] = ()
     emulated_machines: tuple[str, ...] = ()
+    tsc_frequency_hz: int = 0  # of the time stamp counter; 0: not known
+    tsc_scaling: bool = False  # a guest can be given another frequency
 
 
 class GetCapabilities(Request, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from olvm.api.affinity_groups import AffinityGroups
 from olvm.api.hosts import Hosts
 from olvm.api.operation import Operation
+from olvm.api.policies import PolicyLike, policy_of
 from olvm.api.tables import Table
 from olvm.api.vms import Vms
 from olvm.model import messages as m
@@ -31,7 +32,7 @@ class Cluster:
     def update(
         self,
         *,
-        policy: str | None = None,
+        policy: PolicyLike | None = None,
         policy_parameters: dict[str, float] | None = None,
         memory_overcommit_percent: int | None = None,
         cpu_overcommit_percent: int | None = None,
@@ -45,9 +46,10 @@ class Cluster:
         client_request_id: str | None = None,
     ) -> Operation:
         """Change what is given. `Clusters.create` says what each is."""
+        policy_name, definition = (None, None) if policy is None else policy_of(policy)
         command = m.UpdateCluster(
             name=self.name,
-            policy=policy,
+            policy=policy_name,
             policy_parameters=policy_parameters,
             memory_overcommit_percent=memory_overcommit_percent,
             cpu_overcommit_percent=cpu_overcommit_percent,
@@ -58,6 +60,7 @@ class Cluster:
             fencing_skip_if_connectivity_broken=fencing_skip_if_connectivity_broken,
             fencing_connectivity_threshold_percent=fencing_connectivity_threshold_percent,
             ha_reservation=ha_reservation,
+            policy_definition=definition,
         )
         return self._dc.submit(command, f"update cluster {self.name}", client_request_id)
 
@@ -101,7 +104,7 @@ class Clusters(Table[ClusterRecord]):
         self,
         name: str,
         *,
-        policy: str = "none",
+        policy: PolicyLike = "none",
         policy_parameters: dict[str, float] | None = None,
         memory_overcommit_percent: int = 100,
         cpu_overcommit_percent: int = 0,
@@ -117,7 +120,9 @@ class Clusters(Table[ClusterRecord]):
         """Create a cluster without hosts.
 
         Args:
-            policy: scheduling policy: "none", "evenly_distributed", "power_saving" or "vm_evenly_distributed".
+            policy: scheduling policy: "none", "evenly_distributed", "power_saving", "vm_evenly_distributed" or
+                "cluster_maintenance"; a TOML file with one of your own, or its fields; or a class of your own, by
+                name as "my_policies:BestFit", which the engine can import. docs/scheduling.md has all of it.
             memory_overcommit_percent: of the hosts' memory, 100 to 1000.
             cpu_overcommit_percent: of the hosts' CPUs, 0 (no bound) to 10000.
             migration_policy: of machines that have none of their own: "minimal_downtime", "post_copy",
@@ -133,9 +138,10 @@ class Clusters(Table[ClusterRecord]):
         Raises:
             DuplicateName, BadInput: refused; nothing has changed.
         """
+        policy_name, definition = policy_of(policy)
         command = m.CreateCluster(
             name=name,
-            policy=policy,
+            policy=policy_name,
             policy_parameters=policy_parameters or {},
             memory_overcommit_percent=memory_overcommit_percent,
             cpu_overcommit_percent=cpu_overcommit_percent,
@@ -146,6 +152,7 @@ class Clusters(Table[ClusterRecord]):
             fencing_skip_if_connectivity_broken=fencing_skip_if_connectivity_broken,
             fencing_connectivity_threshold_percent=fencing_connectivity_threshold_percent,
             ha_reservation=ha_reservation,
+            policy_definition=definition,
         )
         self._dc.submit(command, f"create cluster {name}", client_request_id).wait(CREATE_WAIT_S)
         return Cluster(self._dc, name)

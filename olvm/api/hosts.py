@@ -9,6 +9,7 @@ from olvm.api.operation import Operation
 from olvm.api.tables import Table
 from olvm.model import messages as m
 from olvm.model.errors import NotFound
+from olvm.model.host_profile import HostProfile, host_profile_from
 from olvm.model.records import HostRecord
 from olvm.model.sizes import parse_size
 
@@ -126,6 +127,7 @@ class Hosts(Table[HostRecord]):
         power_management: bool = False,
         fence_devices: Sequence[m.Settings] = (),
         kdump: bool = False,
+        profile: HostProfile | Mapping[str, object] | None = None,
         client_request_id: str | None = None,
         wait: bool = True,
     ) -> Host:
@@ -145,6 +147,8 @@ class Hosts(Table[HostRecord]):
                 `power_management`. A secret of a real one stands in a file of mode 600 on the hosts that may ask it,
                 as in `password_file="/etc/olvm/kvm01"`.
             kdump: its kernel tells when it crashed and writes a dump, which is waited for before fencing.
+            profile: what the scheduler is to know of it, an `olvm.model.host_profile.HostProfile` or its fields:
+                networks, hooks, labels, host devices, … It goes before what libvirt tells.
             wait: False returns when the registration is durable.
 
         Raises:
@@ -166,6 +170,7 @@ class Hosts(Table[HostRecord]):
             dedicated=dedicated,
             fence_devices=devices,
             kdump=kdump,
+            profile=host_profile_from(profile),
         )
         operation = self._dc.submit(command, f"add host {name}", client_request_id)
         if wait:

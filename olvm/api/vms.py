@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, get_args
 
 from olvm.api.operation import Operation
@@ -13,6 +13,7 @@ from olvm.model import client_protocol as p
 from olvm.model import messages as m
 from olvm.model.errors import NotFound
 from olvm.model.messages import PlacementExplanation
+from olvm.model.placement_needs import PlacementNeeds, needs_from
 from olvm.model.records import VmRecord
 from olvm.model.sizes import parse_size
 
@@ -95,6 +96,7 @@ class Vm(VmDevices):
         migration_policy: str | None = None,
         migratable: bool | None = None,
         hardware: HardwareLike | None = None,
+        needs: PlacementNeeds | Mapping[str, object] | None = None,
         client_request_id: str | None = None,
     ) -> Operation:
         """Change what is given; `Vms.create` says what each is. What runs gets another size at its next start."""
@@ -110,6 +112,7 @@ class Vm(VmDevices):
             migration_policy=migration_policy,
             migratable=migratable,
             hardware=hardware_of(hardware),
+            needs=needs_from(needs),
         )
         return self._dc.submit(command, f"update {self.name}", client_request_id)
 
@@ -155,6 +158,7 @@ class Vms(Table[VmRecord]):
         description: str = "",
         dedicated: bool = False,
         hardware: HardwareLike | None = None,
+        needs: PlacementNeeds | Mapping[str, object] | None = None,
         client_request_id: str | None = None,
     ) -> Vm:
         """Define a machine; it is down until `start`.
@@ -172,6 +176,8 @@ class Vms(Table[VmRecord]):
             pinned_hosts: run on these only.
             dedicated: a silo (on Ray: a process) of its own for this machine's actor.
             hardware: disks, network cards, firmware, …: an `olvm.model.hardware.Hardware` or its fields.
+            needs: what it asks of its host beyond CPUs and memory: CPU pinning, huge pages, NUMA nodes, host devices,
+                vGPUs, hooks, labels, preferred hosts, …: an `olvm.model.placement_needs.PlacementNeeds` or its fields.
 
         Raises:
             DuplicateName, NotFound, BadInput: refused; nothing has changed.
@@ -191,6 +197,7 @@ class Vms(Table[VmRecord]):
             description=description,
             dedicated=dedicated,
             hardware=hardware,
+            needs=needs,
             client_request_id=client_request_id,
         )
         operation.wait(CREATE_WAIT_S)
@@ -213,6 +220,7 @@ class Vms(Table[VmRecord]):
         description: str = "",
         dedicated: bool = False,
         hardware: HardwareLike | None = None,
+        needs: PlacementNeeds | Mapping[str, object] | None = None,
         client_request_id: str | None = None,
     ) -> Operation:
         """As `create`, returning the operation: for many at once, inside `dc.pipelined()`."""
@@ -234,6 +242,7 @@ class Vms(Table[VmRecord]):
             migration_policy=migration_policy,
             migratable=migratable,
             hardware=hardware_of(hardware),
+            needs=needs_from(needs),
         )
         return self._dc.submit(command, f"create {name}", client_request_id)
 

@@ -52,6 +52,7 @@ _COMMANDS = (
     ),
     ("host", "host:app", "Hosts: add them, take them out of service, bring them back."),
     ("vm", "vm:app", "Virtual machines: create, start, stop and watch them."),
+    ("policy", "policy:app", "Scheduling policies: which there are, and what one of your own may say."),
     ("affinity", "affinity:app", "Affinity groups: machines together or apart, on some hosts or off them."),
     ("user", "user:app", "Users: whom the engine authenticates, to be logged on inside machines."),
     ("operation", "operation:app", "Operations: the durable record of every command."),

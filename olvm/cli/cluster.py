@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from olvm.api.policies import policy_of
 from olvm.cli.changes import Asked, carry_out, confirm_removal, once_each
 from olvm.cli.completer import cluster_names
 from olvm.cli.connection import data_center
@@ -26,7 +27,11 @@ USUAL_COLUMNS = (
 )
 ClusterName = Annotated[str, Parameter(help="Name.", completer=cluster_names)]
 Policy = Annotated[
-    str | None, Parameter(help="Scheduling policy, as in none, evenly_distributed or power_saving.")
+    str | None,
+    Parameter(
+        help="Scheduling policy: a name (`olvm policy list`), a TOML file with one of your own, or module:Class.",
+        metavar="NAME|FILE.toml",
+    ),
 ]
 PolicyParameters = Annotated[
     list[str] | None,
@@ -112,11 +117,12 @@ def create(
 ) -> int:
     """Create clusters."""
     parameters = _parameters(policy_parameter)
+    policy_name, definition = policy_of(policy or "none")
     asked = [
         Asked(
             command=m.CreateCluster(
                 name=name,
-                policy=policy or "none",
+                policy=policy_name,
                 policy_parameters=parameters or {},
                 memory_overcommit_percent=memory_overcommit or 0,
                 cpu_overcommit_percent=cpu_overcommit or 0,
@@ -127,6 +133,7 @@ def create(
                 fencing_skip_if_connectivity_broken=bool(skip_if_connectivity_broken),
                 fencing_connectivity_threshold_percent=connectivity_threshold or 0,
                 ha_reservation=bool(ha_reservation),
+                policy_definition=definition,
             ),
             what=f"create cluster {name}",
         )
@@ -155,9 +162,10 @@ def update(
     options: Changing = CHANGING,
 ) -> int:
     """Change what is given."""
+    policy_name, definition = (None, None) if policy is None else policy_of(policy)
     command = m.UpdateCluster(
         name=name,
-        policy=policy,
+        policy=policy_name,
         policy_parameters=_parameters(policy_parameter),
         memory_overcommit_percent=memory_overcommit,
         cpu_overcommit_percent=cpu_overcommit,
@@ -168,6 +176,7 @@ def update(
         fencing_skip_if_connectivity_broken=skip_if_connectivity_broken,
         fencing_connectivity_threshold_percent=connectivity_threshold,
         ha_reservation=ha_reservation,
+        policy_definition=definition,
     )
     with data_center(options) as dc:
         return carry_out(dc, [Asked(command=command, what=f"update cluster {name}")], options)

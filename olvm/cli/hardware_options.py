@@ -74,6 +74,11 @@ class PartOptions:
         return hardware_from(fields) if fields else None
 
 
+def read_toml(path: Path | None) -> dict[str, Any] | None:
+    """The fields in a TOML file; None where none is named. Raises `BadInput`."""
+    return None if path is None else _read_toml(path)
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -11,6 +12,7 @@ from olvm.api.hosts import SIMULATED_FENCE_DEVICE
 from olvm.cli.changes import Asked, carry_out, cluster_or_only, confirm, confirm_removal, once_each
 from olvm.cli.completer import host_names
 from olvm.cli.connection import data_center
+from olvm.cli.hardware_options import read_toml
 from olvm.cli.host_check import check
 from olvm.cli.listing import list_records, show_record
 from olvm.cli.options import (
@@ -27,6 +29,7 @@ from olvm.cli.options import (
 )
 from olvm.model import messages as m
 from olvm.model.errors import BadInput
+from olvm.model.host_profile import host_profile_from
 from olvm.model.sizes import parse_size, scalar
 
 USUAL_COLUMNS = (
@@ -93,12 +96,17 @@ def add(
     kdump: Annotated[
         bool, Parameter(negative=(), help="Its kernel tells when it crashed and writes a dump.")
     ] = False,
+    profile: Annotated[
+        Path | None,
+        Parameter(help="A TOML file with what the scheduler is to know: networks, hooks, …", metavar="FILE"),
+    ] = None,
     options: Changing = CHANGING,
 ) -> int:
     """Add hosts, and wait until they are up."""
     if backend == "simulated" and not (cpus and memory):
         raise BadInput("a simulated host needs --cpus and --memory; a real one needs --backend libvirt")
     memory_bytes = parse_size(memory) if memory else 0
+    told = host_profile_from(read_toml(profile))
     settings = _settings(setting or ())
     if uri:
         settings["uri"] = uri
@@ -119,6 +127,7 @@ def add(
                     dedicated=dedicated,
                     fence_devices=devices,
                     kdump=kdump,
+                    profile=told,
                 ),
                 what=f"add host {name}",
             )

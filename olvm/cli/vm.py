@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, get_args
 
 from cyclopts import App, Parameter
@@ -10,7 +11,7 @@ from cyclopts import App, Parameter
 from olvm.cli.changes import Asked, carry_out, cluster_or_only, confirm_removal, once_each
 from olvm.cli.completer import host_names, vm_names
 from olvm.cli.connection import data_center
-from olvm.cli.hardware_options import NO_PARTS, Parts, key_values
+from olvm.cli.hardware_options import NO_PARTS, Parts, key_values, read_toml
 from olvm.cli.listing import list_records, show_record
 from olvm.cli.logon import add_to
 from olvm.cli.machine_size import size_sentences
@@ -28,6 +29,7 @@ from olvm.cli.options import (
 )
 from olvm.cli.output import chosen_columns, write_object, write_rows
 from olvm.model import messages as m
+from olvm.model.placement_needs import needs_from
 from olvm.model.sizes import parse_size
 
 USUAL_COLUMNS = (
@@ -43,6 +45,7 @@ USUAL_COLUMNS = (
     "copy_phase",
 )
 VERDICT_COLUMNS = ("host", "accepted", "chosen", "score", "rejected_by", "reason")
+WEIGHED_COLUMNS = (*VERDICT_COLUMNS, "weights", "ranks")
 VmName = Annotated[str, Parameter(help="Name or id.", completer=vm_names)]
 Memory = Annotated[str, Parameter(help="As in 512MiB or 8GiB.", metavar="SIZE")]
 Priority = Annotated[int | None, Parameter(help="1 to 100; the higher come back first.", metavar="N")]
@@ -116,12 +119,17 @@ def create(
     ] = None,
     description: Annotated[str, Parameter(help="For people.", metavar="TEXT")] = "",
     dedicated: Annotated[bool, Parameter(negative=(), help="A process of its own for its actor.")] = False,
+    needs: Annotated[
+        Path | None,
+        Parameter(help="A TOML file with what it asks of its host: hooks, huge pages, …", metavar="FILE"),
+    ] = None,
     parts: Parts = NO_PARTS,
     options: Changing = CHANGING,
 ) -> int:
     """Define machines; they are down until started."""
     memory_bytes = parse_size(memory)
     hardware = parts.hardware()
+    asked_of_host = needs_from(read_toml(needs))
     with data_center(options) as dc:
         place = cluster_or_only(dc, cluster)
         asked = [
@@ -141,6 +149,7 @@ def create(
                     migration_policy=migration_policy or "",
                     migratable=migratable,
                     hardware=hardware,
+                    needs=asked_of_host,
                 ),
                 what=f"create vm {name}",
             )
@@ -225,15 +234,17 @@ def remove(names: VmNames, /, *, yes: Yes = False, options: Changing = CHANGING)
 @app.command
 def explain(name: VmName, /, *, options: Printing = PRINTING) -> int:
     """Say of every host why it would or would not take the machine now. Changes nothing."""
-    columns = chosen_columns(options.columns, VERDICT_COLUMNS, VERDICT_COLUMNS)
+    columns = chosen_columns(options.columns, WEIGHED_COLUMNS, VERDICT_COLUMNS)
     with data_center(options) as dc:
         explanation = dc.vms[name].explain()
-    rows = [{column: getattr(verdict, column) for column in VERDICT_COLUMNS} for verdict in explanation.hosts]
+    rows = [{column: getattr(verdict, column) for column in WEIGHED_COLUMNS} for verdict in explanation.hosts]
     if options.output == "json":
         row = {
             "vm": explanation.vm,
             "policy": explanation.policy,
             "summary": explanation.summary,
+            "selector": explanation.selector,
+            "factors": explanation.factors,
             "hosts": rows,
         }
         write_object(row, list(row), "json")

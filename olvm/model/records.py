@@ -11,8 +11,11 @@ from typing import ClassVar, Literal
 import msgspec
 
 from olvm.model.hardware import Hardware
+from olvm.model.host_profile import HostProfile
 from olvm.model.host_states import HostStatus
 from olvm.model.limits import EVENTS_KEPT_MAX, OPERATIONS_KEPT_MAX
+from olvm.model.placement_needs import PlacementNeeds
+from olvm.model.policy_definition import PolicyDefinition
 from olvm.model.record import Record
 from olvm.model.user_records import USER_RECORDS
 from olvm.model.vm_sizes import Resize
@@ -85,6 +88,7 @@ class ClusterRecord(Record):
     name: str
     policy: str = "none"
     policy_parameters: dict[str, float] = {}
+    policy_definition: PolicyDefinition | None = None  # of a policy that a person composed
     memory_overcommit_percent: int = 100
     cpu_overcommit_percent: int = 0
     host_count: int = 0
@@ -155,6 +159,7 @@ class ReservationRecord(Record):
     settled: bool = False  # seen running there: its load is in the host's own reports
     boot_id: str = ""  # of the host when it was chosen: asked twice, answered alike
     pinned_hosts: list[str] = []
+    needs: PlacementNeeds | None = None
 
 
 class CopyRecord(Record):
@@ -187,6 +192,7 @@ class CopyRecord(Record):
     priority: int = 50
     high_availability: bool = False
     leased: bool = False
+    needs: PlacementNeeds | None = None
 
 
 class HostRecord(Record):
@@ -235,6 +241,8 @@ class HostRecord(Record):
     fence_failures: int = 0  # how often this flow was tried out; the wait grows with it
     fence_lied_boot_id: str = ""  # a boot that was proven over and answered after that; told once
     tasks: dict[str, str] = {}  # as of a machine
+    profile: HostProfile | None = None  # what a person said of it
+    learnt_profile: HostProfile | None = None  # what its hypervisor tells
 
 
 class Stray(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -331,6 +339,7 @@ class VmRecord(Record):
     plugged_memory: dict[str, int] = {}  # bytes of each memory device, by name
     resize: Resize | None = None  # a change of size whose end is not known; its room is reserved
     hardware: Hardware | None = None
+    needs: PlacementNeeds | None = None
     tasks: dict[
         str, str
     ] = {}  # those whose end is awaited: verb by operation; each has a timer `task/<operation>`

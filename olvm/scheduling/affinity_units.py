@@ -9,20 +9,30 @@ here: the filters hand the hosts back as they are, and the weights answer nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
+from itertools import chain
+from typing import ClassVar
 
+from olvm.model.placement_needs import NO_NEEDS
 from olvm.scheduling.affinity import HostCost
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest
-from olvm.scheduling.units import filter_unit, weight_unit
+from olvm.scheduling.units import Filter, Reads, SparseWeight, filter_unit, weight_unit
 
 
 @filter_unit("VmAffinityGroups")
-class VmAffinityGroups:
+class VmAffinityGroups(Filter):
     """Drops hosts without the VMs that this one must be with, and hosts with one that it must be apart from."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    READS: ClassVar[Reads] = "names"
+
+    def only(self, request: VmRequest) -> list[Collection[str]]:
+        return [] if request.affinity is None else [hosts for _, hosts in request.affinity.together]
+
+    def never(self, request: VmRequest) -> Iterable[str]:
+        if request.affinity is None:
+            return ()
+        return chain.from_iterable(hosts for _, hosts in request.affinity.apart)
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         affinity = request.affinity
@@ -52,14 +62,35 @@ class VmAffinityGroups:
 
 
 @filter_unit("VmToHostsAffinityGroups")
-class VmToHostsAffinityGroups:
-    """Drops hosts that a group keeps the VM off, or that are not among those that it keeps it on."""
+class VmToHostsAffinityGroups(Filter):
+    """Drops hosts that a group keeps the VM off, or that are not among those that it keeps it on.
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    A VM with labels goes only to hosts that have all of them: oVirt makes a group of each label.
+    """
+
+    READS: ClassVar[Reads] = "group"
+
+    def applies(self, table: HostTable, request: VmRequest) -> bool:
+        return request.needs is not None and bool(request.needs.labels)
+
+    def only(self, request: VmRequest) -> list[Collection[str]]:
+        return [] if request.affinity is None else [hosts for _, hosts in request.affinity.required]
+
+    def never(self, request: VmRequest) -> Iterable[str]:
+        if request.affinity is None:
+            return ()
+        return chain.from_iterable(hosts for _, hosts in request.affinity.forbidden)
+
+    def why_not(self, table: HostTable, request: VmRequest, slot: int) -> str | None:
+        """Of labels alone."""
+        known = table.profile[slot].labels
+        missing = [label for label in (request.needs or NO_NEEDS).labels if label not in known]
+        return f"the host lacks label {', '.join(missing)}" if missing else None
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         affinity = request.affinity
+        if self.applies(table, request):
+            slots = [slot for slot in slots if self.why_not(table, request, slot) is None]
         if affinity is None:
             return slots
         for _, hosts in affinity.required:
@@ -70,6 +101,9 @@ class VmToHostsAffinityGroups:
 
     def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
         affinity, host = request.affinity, table.name[slot]
+        why = self.why_not(table, request, slot)
+        if why is not None:
+            return why
         assert affinity is not None, "a VM in no group was dropped for one"
         for group, hosts in affinity.required:
             if host not in hosts:
@@ -78,29 +112,31 @@ class VmToHostsAffinityGroups:
         return f"affinity group {off[0]} keeps it off this host"
 
     def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
-        affinity = request.affinity
-        assert affinity is not None, "a VM in no group was dropped for one"
-        names = dict.fromkeys(group for group, _ in [*affinity.required, *affinity.forbidden])
-        return f"{len(slots)} {'is' if len(slots) == 1 else 'are'} ruled out by {_groups(list(names))}"
+        affinity, labels = request.affinity, (request.needs or NO_NEEDS).labels
+        pairs = [] if affinity is None else [*affinity.required, *affinity.forbidden]
+        names = list(dict.fromkeys(group for group, _ in pairs))
+        causes = [f"labels {', '.join(labels)}"] if labels else []
+        causes += [_groups(names)] if names else []
+        return f"{len(slots)} {'is' if len(slots) == 1 else 'are'} ruled out by {' and '.join(causes)}"
 
 
 @weight_unit("VmAffinityGroups")
-class VmAffinityGroupsWeight:
+class VmAffinityGroupsWeight(SparseWeight):
     """Broken pairs of VMs, each as heavy as its group's priority."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    def differs(self, table: HostTable, request: VmRequest) -> bool:
+        return request.affinity is not None and not request.affinity.vms_weight.is_even
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         return [] if request.affinity is None else _weights(table, request.affinity.vms_weight, slots)
 
 
 @weight_unit("VmToHostsAffinityGroups")
-class VmToHostsAffinityGroupsWeight:
+class VmToHostsAffinityGroupsWeight(SparseWeight):
     """Broken rules between the VM and the host, each as heavy as its group's priority."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    def differs(self, table: HostTable, request: VmRequest) -> bool:
+        return request.affinity is not None and not request.affinity.hosts_weight.is_even
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         return [] if request.affinity is None else _weights(table, request.affinity.hosts_weight, slots)

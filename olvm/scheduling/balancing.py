@@ -31,6 +31,7 @@ from olvm.scheduling.units import (
     MAX_FREE_MEMORY_FOR_OVER_UTILIZED,
     MIGRATION_THRESHOLD,
     MIN_FREE_MEMORY_FOR_UNDER_UTILIZED,
+    SPM_VM_GRACE,
 )
 
 # A plan looks at no more pairs of VM and host than this: about 50 ms where nothing fits anywhere.
@@ -93,7 +94,13 @@ class _Plan:
         self.load = {host: table.thread_load_percent[slot] for host, slot in slots.items()}
         self.limit = {host: high * self.cpus[host] for host in self.hosts}
         self.free_bytes = {host: table.memory_free_bytes[slot] for host, slot in slots.items()}
-        self.count = {host: table.vm_count[slot] for host, slot in slots.items()}
+        grace = int(self.parameters.get(SPM_VM_GRACE.name, 0))
+        if view.policy.balancer != "OptimalForEvenGuestDistribution":
+            grace = 0
+        self.count = {
+            host: table.vm_count[slot] + (grace if table.profile[slot].storage_pool_manager else 0)
+            for host, slot in slots.items()
+        }
 
     def mass(self, host: str) -> int:
         """Load and number of VMs: an idle VM weighs something too."""

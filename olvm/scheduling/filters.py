@@ -1,4 +1,4 @@
-"""The filters that every policy runs: which hosts may take a VM at all.
+"""The filters of where a VM may be at all: status, names, CPUs and memory.
 
 Rule: `Memory` and `CPU` read the same derived columns as `HostTable.reserve`, so a host that passes them
 can be reserved in the same turn. `Status` and `Excluded` are not policy: the scheduler always applies them
@@ -10,17 +10,18 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
+from typing import ClassVar
 
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest, gib_free, gib_needed, memory_need_bytes
-from olvm.scheduling.units import filter_unit
+from olvm.scheduling.units import Filter, Reads, filter_unit
 
 MIGRATION_FEATURE = "migration"
 WATCHDOG_FEATURE = "watchdog"
 
 
-class Status:
+class Status(Filter):
     """Drops hosts that are not Up."""
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
@@ -33,7 +34,7 @@ class Status:
         return f"{len(slots)} {_is(slots)} not Up"
 
 
-class Excluded:
+class Excluded(Filter):
     """Drops hosts that the caller has already tried."""
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
@@ -48,11 +49,13 @@ class Excluded:
 
 
 @filter_unit("PinToHost")
-class PinToHost:
+class PinToHost(Filter):
     """Drops hosts that a pinned VM is not pinned to."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    READS: ClassVar[Reads] = "names"
+
+    def only(self, request: VmRequest) -> list[Collection[str]]:
+        return [request.pinned_hosts] if request.pinned_hosts else []
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         pinned = request.pinned_hosts
@@ -66,11 +69,17 @@ class PinToHost:
 
 
 @filter_unit("Migration")
-class Migration:
+class Migration(Filter):
     """Drops the host that the VM runs on, those that a copy of it has not left, and those that do no migration."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    READS: ClassVar[Reads] = "group"
+
+    def applies(self, table: HostTable, request: VmRequest) -> bool:
+        return request.live
+
+    def never(self, request: VmRequest) -> Iterable[str]:
+        current, held = request.current_host, request.held_hosts
+        return held if current is None else (current, *held)
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         current, held = request.current_host, request.held_hosts
@@ -89,6 +98,10 @@ class Migration:
             return "a copy of the VM has not ended here"
         return "the host's hypervisor does no live migration"
 
+    def why_not(self, table: HostTable, request: VmRequest, slot: int) -> str | None:
+        """What it says of a group of hosts, whose names play no part."""
+        return None if MIGRATION_FEATURE in table.features[slot] else "no live migration"
+
     def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
         here = [slot for slot in slots if table.name[slot] == request.current_host]
         held = [slot for slot in slots if slot not in here and table.name[slot] in request.held_hosts]
@@ -99,51 +112,28 @@ class Migration:
         return ", ".join(parts)
 
 
-@filter_unit("CPU-Level")
-class CpuLevel:
-    """Drops hosts of another CPU model than the running VM's: a guest's CPU cannot change under it."""
-
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
-
-    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
-        model = request.cpu_model
-        return [slot for slot in slots if table.cpu_model[slot] == model] if model else slots
-
-    def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
-        return (
-            f"the VM runs on a {request.cpu_model}, the host has a {table.cpu_model[slot] or 'CPU not told'}"
-        )
-
-    def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
-        return f"{len(slots)} {'has' if len(slots) == 1 else 'have'} another CPU than {request.cpu_model}"
-
-
 @filter_unit("VM leases ready")
-class VmLeasesReady:
+class VmLeasesReady(Filter):
     """Drops hosts without a watchdog: only one that stops its leased VMs by itself may run them."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    READS: ClassVar[Reads] = "group"
 
-    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
-        if not request.leased:
-            return slots
-        return [slot for slot in slots if WATCHDOG_FEATURE in table.features[slot]]
+    def applies(self, table: HostTable, request: VmRequest) -> bool:
+        return request.leased
 
-    def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
-        return "the VM has a lease and the host has no watchdog"
+    def why_not(self, table: HostTable, request: VmRequest, slot: int) -> str | None:
+        ready = WATCHDOG_FEATURE in table.features[slot]
+        return None if ready else "the VM has a lease and the host has no watchdog"
 
-    def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
-        return f"{len(slots)} {_lack(slots)} the watchdog that a lease needs"
+    def lacking(self, request: VmRequest) -> str:
+        return "the watchdog that a lease needs"
 
 
 @filter_unit("CPU")
-class Cpu:
+class Cpu(Filter):
     """Drops hosts with fewer threads than the VM has vCPUs, or no room under the CPU overcommit limit."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    READS: ClassVar[Reads] = "room"
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         vcpus, vcpus_max = request.vcpus, table.vcpus_max
@@ -152,6 +142,9 @@ class Cpu:
     def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
         if request.vcpus > table.cpus[slot]:
             return f"needs {request.vcpus} CPUs, the host has {table.cpus[slot]}"
+        alone = len(table.taken[slot].exclusive_cpus)
+        if request.vcpus > table.cpus[slot] - alone:
+            return f"needs {request.vcpus} CPUs, {alone} of the host's {table.cpus[slot]} belong to other VMs alone"
         limit = table.cpus[slot] * table.cpu_overcommit_percent // 100
         return f"needs {request.vcpus} CPUs, {table.reserved_cpus[slot]} of at most {limit} vCPUs are taken"
 
@@ -161,11 +154,10 @@ class Cpu:
 
 
 @filter_unit("Memory")
-class Memory:
+class Memory(Filter):
     """Drops hosts whose free schedulable memory is less than the VM's need with its overhead."""
 
-    def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+    READS: ClassVar[Reads] = "room"
 
     def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         need_bytes, free_bytes = memory_need_bytes(request), table.memory_free_bytes

@@ -1,4 +1,6 @@
-"""How weights of several units become one choice: oVirt's RankSelector.
+"""How weights of several units become one choice: oVirt's two selectors, RankSelector and BasicWeighting.
+
+BasicWeighting adds factor times weight; the lowest sum wins. RankSelector looks at order alone:
 
 For each unit the hosts are ordered by weight; a host's rank is the number of candidates minus one minus the
 number of hosts strictly better, so equal weights have equal rank. A host's score is the sum of factor times
@@ -30,6 +32,15 @@ def scores_of(weights_by_unit: Sequence[Sequence[int]], factors: Sequence[int]) 
         rank_by_weight = _rank_by_weight(weights)
         pairs = zip(totals, weights, strict=True)
         totals = [total + factor * rank_by_weight[weight] for total, weight in pairs]
+    return totals
+
+
+def sums_of(weights_by_unit: Sequence[Sequence[int]], factors: Sequence[int]) -> list[int]:
+    """Weighted sum per host, lower is better; an empty row adds nothing."""
+    totals = [0] * max(map(len, weights_by_unit))
+    for weights, factor in zip(weights_by_unit, factors, strict=True):
+        if weights:
+            totals = [total + factor * weight for total, weight in zip(totals, weights, strict=True)]
     return totals
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from olvm.model.errors import BadInput
+from olvm.model.placement_needs import PlacementNeeds
 from olvm.scheduling.affinity import Affinity
 
 MIB = 2**20
@@ -17,16 +18,20 @@ GIB = 2**30
 FIXED_OVERHEAD_BYTES = 64 * MIB  # QEMU's own code, libraries and structures, x86
 PAGE_TABLE_SHARE = 512  # one 8-byte entry for each 4 KiB page
 PER_VCPU_OVERHEAD_BYTES = 8 * MIB
+PER_IO_THREAD_OVERHEAD_BYTES = 8 * MIB
+PPC_FIXED_OVERHEAD_BYTES = 100 * MIB
+PPC_HASH_TABLE_SHARE = 64  # of the RAM rounded up to a power of two
 
 
-class VmRequest(msgspec.Struct, frozen=True, kw_only=True):
+class VmRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One VM that looks for a host.
 
     `vcpus` are whole and > 0; `memory_bytes` is the guest's RAM and > 0. `pinned_hosts` empty means any
     host. `current_host` is where the VM runs now (a migration); `excluded_hosts` are those already tried,
     `held_hosts` those where a copy of it has not ended. `live`: it is to run on without a stop, so its host must
     do migration and have the CPU model `cpu_model`. `leased`: its host must have a watchdog. `affinity` None: it
-    is in no group.
+    is in no group. `needs` None: it asks for CPUs and memory alone. `priority` and `arrival_s` are for policies of
+    one's own.
     `name` is only used in sentences.
     """
 
@@ -43,6 +48,9 @@ class VmRequest(msgspec.Struct, frozen=True, kw_only=True):
     cpu_model: str = ""
     leased: bool = False
     affinity: Affinity | None = None
+    needs: PlacementNeeds | None = None
+    priority: int = 50
+    arrival_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.vcpus <= 0 or self.memory_bytes <= 0:
@@ -57,27 +65,35 @@ class VmRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.name or self.vm_id
 
 
-def memory_need_of(*, vcpus: int, memory_bytes: int) -> int:
+def memory_need_of(
+    *, vcpus: int, memory_bytes: int, needs: PlacementNeeds | None = None, architecture: str = "x86_64"
+) -> int:
     """Bytes that a VM takes from its host's schedulable memory.
 
-    Counted: the RAM, page tables (RAM / 512), 64 MiB for QEMU, 8 MiB for each vCPU. Not counted, because a
-    request does not carry them: video memory, 8 MiB for each I/O thread, huge pages (they come from another
-    pool). Nor the 65 MiB `guest_ram_overhead` of older engines: the static overhead replaced it, and both
-    would count QEMU twice.
+    Counted: the RAM, unless it is backed by huge pages, which come from another pool; page tables (RAM / 512) and
+    64 MiB for QEMU; 8 MiB for each vCPU and I/O thread; video memory. On ppc64 the static part is 100 MiB and a
+    64th of the RAM rounded up to a power of two. Not counted is the 65 MiB `guest_ram_overhead` of older engines:
+    the static overhead replaced it, and both would count QEMU twice.
 
-    Source: oVirt VmOverheadCalculatorImpl, x86 branch.
+    Source: oVirt VmOverheadCalculatorImpl.
     """
-    return (
-        memory_bytes
-        + memory_bytes // PAGE_TABLE_SHARE
-        + FIXED_OVERHEAD_BYTES
-        + vcpus * PER_VCPU_OVERHEAD_BYTES
-    )
+    if architecture == "ppc64":
+        static_bytes = (
+            PPC_FIXED_OVERHEAD_BYTES + (1 << (memory_bytes - 1).bit_length()) // PPC_HASH_TABLE_SHARE
+        )
+    else:
+        static_bytes = FIXED_OVERHEAD_BYTES + memory_bytes // PAGE_TABLE_SHARE
+    need_bytes = memory_bytes + static_bytes + vcpus * PER_VCPU_OVERHEAD_BYTES
+    if needs is None:
+        return need_bytes
+    if needs.huge_page_bytes:
+        need_bytes -= memory_bytes
+    return need_bytes + needs.video_bytes + needs.io_threads * PER_IO_THREAD_OVERHEAD_BYTES
 
 
 def memory_need_bytes(request: VmRequest) -> int:
     """`memory_need_of` the VM that `request` describes."""
-    return memory_need_of(vcpus=request.vcpus, memory_bytes=request.memory_bytes)
+    return memory_need_of(vcpus=request.vcpus, memory_bytes=request.memory_bytes, needs=request.needs)
 
 
 def gib_needed(amount_bytes: int) -> str:

@@ -9,10 +9,13 @@ stay so.
 To add one: write the class, decorate it with `filter_unit` or `weight_unit`, and name it in a policy.
 """
 
+# A base class gives the signature, and few units need all of it.
+# ruff: noqa: ARG002
+
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -23,18 +26,70 @@ from olvm.scheduling.request import VmRequest
 WEIGHT_MAX = 1000  # oVirt MaxSchedulerWeight
 
 
-class Filter(Protocol):
-    """Keeps the hosts that may take the VM and can say why it drops the others."""
+# What a filter's verdict on a host depends on, which is what `olvm.scheduling.fast_placement` needs to know:
+#   names  the host's name alone: `only` and `never` say which
+#   group  the facts that hosts share in groups (`host_groups`), and the names that `never` gives
+#   row    the host's row, whatever is asked for
+#   room   free memory and CPUs
+#   whole  anything: where it applies, every host is looked at
+Reads = Literal["names", "group", "row", "room", "whole"]
 
-    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]: ...
+
+class Filter:
+    """Keeps the hosts that may take the VM and can say why it drops the others.
+
+    A base: write `why_not`, which looks at one host, and `lacking`, what the summary calls it; `keep` where all at
+    once is cheaper.
+    """
+
+    READS: ClassVar[Reads] = "whole"
+    # It may drop hosts for a VM that asks for CPUs and memory alone.
+    UNASKED: ClassVar[bool] = False
+
+    def __init__(self, parameters: Mapping[str, float] = {}) -> None:
+        self.parameters = parameters
+
+    def applies(self, table: HostTable, request: VmRequest) -> bool:
+        """False: it keeps every host of this table."""
+        return True
+
+    def why_not(self, table: HostTable, request: VmRequest, slot: int) -> str | None:
+        raise NotImplementedError
+
+    def lacking(self, request: VmRequest) -> str:
+        """What the dropped hosts lack: "the network lan"."""
+        raise NotImplementedError
+
+    @property
+    def may_drop_rows(self) -> bool:
+        """Of a filter that reads rows: with these parameters it can drop a host at all."""
+        return True
+
+    def drops_row(self, table: HostTable, slot: int) -> bool:
+        """Of a filter that reads rows: whether it drops this host, whatever is asked for."""
+        raise NotImplementedError
+
+    def only(self, request: VmRequest) -> list[Collection[str]]:
+        """The host must be in each of these."""
+        return []
+
+    def never(self, request: VmRequest) -> Iterable[str]:
+        return ()
+
+    def keep(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
+        if not self.applies(table, request):
+            return slots
+        return [slot for slot in slots if self.why_not(table, request, slot) is None]
 
     def reason(self, table: HostTable, request: VmRequest, slot: int) -> str:
         """Why this one dropped slot may not take the VM: "needs 8.2 GiB, 3.1 GiB free of 62 GiB"."""
-        ...
+        why = self.why_not(table, request, slot)
+        assert why is not None, f"host {table.name[slot]} was dropped without a reason"
+        return why
 
     def summary(self, table: HostTable, request: VmRequest, slots: list[int]) -> str:
         """All the dropped slots in one clause: "6 lack memory (largest free 3.1 GiB, needs 8.2 GiB)"."""
-        ...
+        return f"{len(slots)} {'lacks' if len(slots) == 1 else 'lack'} {self.lacking(request)}"
 
 
 class Weight(Protocol):
@@ -44,6 +99,23 @@ class Weight(Protocol):
     """
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]: ...
+
+
+class SparseWeight:
+    """Base of weights that are alike for most requests: where `differs` is False, `weigh` answers nothing."""
+
+    # It may see a difference for a VM that asks for CPUs and memory alone.
+    UNASKED: ClassVar[bool] = False
+
+    def __init__(self, parameters: Mapping[str, float]) -> None:
+        self.parameters = parameters
+
+    def differs(self, table: HostTable, request: VmRequest) -> bool:
+        """False: all hosts are alike to it."""
+        raise NotImplementedError
+
+    def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
+        raise NotImplementedError
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,12 +180,21 @@ class WeightKind(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...]
 
 
+# What a unit goes by where the policy does not say.
+HIGH_UTILIZATION_FOR_SCHEDULING = 90
+CPU_OVERCOMMIT_DURATION_MINUTES = 2
+
+
 FILTER_BY_NAME: dict[str, FilterKind] = {}
 WEIGHT_BY_NAME: dict[str, WeightKind] = {}
 
 
 _FilterClass = TypeVar("_FilterClass", bound=Callable[[Mapping[str, float]], Filter])
 _WeightClass = TypeVar("_WeightClass", bound=Callable[[Mapping[str, float]], Weight])
+
+
+MAXIMUM_ALLOWED_SWAP_USAGE = Parameter(name="MaximumAllowedSwapUsage", minimum=0, maximum=199)
+SCALE_DOWN = Parameter(name="ScaleDown", minimum=1)
 
 
 def filter_unit(name: str, *parameters: Parameter) -> Callable[[_FilterClass], _FilterClass]:

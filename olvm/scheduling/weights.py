@@ -1,9 +1,8 @@
 """The weights: which of the hosts that may take a VM is liked best. Lower is better.
 
 They compute in whole numbers what oVirt's units compute, rounding included, because the rank selector looks
-at nothing but their order and their ties: a finer number would make another choice. Two inputs of oVirt's
-are missing here: whether a host is the storage pool manager (its grace is 0), and free memory as measured
-(schedulable free memory stands for it).
+at nothing but their order and their ties: a finer number would make another choice. Schedulable free memory stands
+for free memory as measured; where a host tells both, it is the smaller one.
 """
 
 # Every unit has the same signature and few need all of it.
@@ -26,7 +25,7 @@ from olvm.scheduling.units import (
 )
 
 _VCPU_RATIO_PENALTY = 1000
-_SPAN = WEIGHT_MAX - 1
+WEIGHT_SPAN = WEIGHT_MAX - 1
 
 
 @weight_unit("OptimalForCpuEvenDistribution", VCPU_TO_PHYSICAL_CPU_RATIO)
@@ -42,17 +41,17 @@ class CpuEvenDistribution:
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         if not self.vcpu_ratio_max:
-            return _stretched(_load_per_thread(table, request, slots))
-        load, cpus, reserved = table.thread_load_percent, table.cpus, table.reserved_cpus
-        added, vcpus, ratio = PENDING_VCPU_LOAD_PERCENT * request.vcpus, request.vcpus, self.vcpu_ratio_max
+            return stretched(load_per_thread(table, request, slots))
+        load, cpus, reserved = table.thread_load_percent, table.shared_cpus, table.reserved_cpus
+        added, vcpus, ratio = added_load_percent(request), request.vcpus, self.vcpu_ratio_max
         penalties = [1 if reserved[s] + vcpus < ratio * cpus[s] else _VCPU_RATIO_PENALTY for s in slots]
         pairs = zip(slots, penalties, strict=True)
-        return _stretched([(2 * p * (load[s] + added) + cpus[s]) // (2 * cpus[s]) for s, p in pairs])
+        return stretched([(2 * p * (load[s] + added) + cpus[s]) // (2 * cpus[s]) for s, p in pairs])
 
 
 @weight_unit("OptimalForCpuPowerSaving", HIGH_UTILIZATION)
 class CpuPowerSaving:
-    """The opposite order of load per thread; a host over `HighUtilization` is as bad as the emptiest."""
+    """The opposite order of load per thread; a host over `HighUtilization`, or without any VM, is as bad as can be."""
 
     def __init__(self, parameters: Mapping[str, float]) -> None:
         self.high_percent = parameters.get(HIGH_UTILIZATION.name)
@@ -60,11 +59,10 @@ class CpuPowerSaving:
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
         load, cpus, high = table.thread_load_percent, table.cpus, self.high_percent
         calm = slots if high is None else [s for s in slots if load[s] <= high * cpus[s]]
-        weights = _stretched([-percent for percent in _load_per_thread(table, request, calm)])
-        if len(calm) == len(slots):
-            return weights
+        weights = stretched([-percent for percent in load_per_thread(table, request, calm)])
         weight_by_slot = dict(zip(calm, weights, strict=True))
-        return [weight_by_slot.get(slot, WEIGHT_MAX) for slot in slots]
+        vm_count = table.vm_count
+        return [weight_by_slot.get(slot, WEIGHT_MAX) if vm_count[slot] else WEIGHT_MAX for slot in slots]
 
 
 @weight_unit("OptimalForMemoryEvenDistribution")
@@ -80,8 +78,8 @@ class MemoryEvenDistribution:
         # Above zero: the Memory filter ran first, and a need is never zero.
         most = max(free)
         # Rounds half up like Java: floor((2·999·left + most) / (2·most)).
-        start, double = most - 2 * _SPAN * need_bytes, 2 * most
-        return [WEIGHT_MAX - (2 * _SPAN * left + start) // double for left in free]
+        start, double = most - 2 * WEIGHT_SPAN * need_bytes, 2 * most
+        return [WEIGHT_MAX - (2 * WEIGHT_SPAN * left + start) // double for left in free]
 
 
 @weight_unit(
@@ -106,7 +104,7 @@ class MemoryPowerSaving:
         left = [amount - need_bytes for amount in free]
         if self.low_bytes:
             left = [amount if amount >= self.low_bytes else self._wrapped(amount, ceiling) for amount in left]
-        return [_SPAN * amount // ceiling + 1 for amount in left]
+        return [WEIGHT_SPAN * amount // ceiling + 1 for amount in left]
 
     def _wrapped(self, left_bytes: int, ceiling_bytes: int) -> int:
         if self.high_bytes is None:
@@ -116,24 +114,32 @@ class MemoryPowerSaving:
 
 @weight_unit("OptimalForEvenGuestDistribution", SPM_VM_GRACE)
 class EvenGuestDistribution:
-    """The number of VMs on the host, those still starting included."""
+    """The number of VMs on the host, those still starting included, and `SpmVmGrace` on the storage pool manager."""
 
     def __init__(self, parameters: Mapping[str, float]) -> None:
-        del parameters
+        self.grace = int(parameters.get(SPM_VM_GRACE.name, 0))
 
     def weigh(self, table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
-        vm_count = table.vm_count
-        return [vm_count[slot] for slot in slots]
+        vm_count, profile, grace = table.vm_count, table.profile, self.grace
+        return [vm_count[s] + (grace if profile[s].storage_pool_manager else 0) for s in slots]
 
 
-def _load_per_thread(table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
-    load, cpus = table.thread_load_percent, table.cpus
-    added = PENDING_VCPU_LOAD_PERCENT * request.vcpus
+def added_load_percent(request: VmRequest) -> int:
+    """The load that the VM brings, in percent of one thread."""
+    needs = request.needs
+    per_vcpu = None if needs is None else needs.cpu_load_percent
+    return request.vcpus * (PENDING_VCPU_LOAD_PERCENT if per_vcpu is None else per_vcpu)
+
+
+def load_per_thread(table: HostTable, request: VmRequest, slots: list[int]) -> list[int]:
+    """In whole percent of the threads that VMs share, with the VM."""
+    load, cpus = table.thread_load_percent, table.shared_cpus
+    added = added_load_percent(request)
     # Rounds half up like Java: floor((2·load + cpus) / (2·cpus)).
     return [(2 * (load[s] + added) + cpus[s]) // (2 * cpus[s]) for s in slots]
 
 
-def _stretched(values: list[int]) -> list[int]:
+def stretched(values: list[int]) -> list[int]:
     """Map the smallest value to 1 and the largest to 1000; all equal gives 1 to all."""
     if not values:
         return []
@@ -142,5 +148,7 @@ def _stretched(values: list[int]) -> list[int]:
         return [1] * len(values)
     span = highest - lowest
     # Loads are whole percents, so there are few different ones.
-    weight_by_value = {v: 1 + (2 * _SPAN * (v - lowest) + span) // (2 * span) for v in dict.fromkeys(values)}
+    weight_by_value = {
+        v: 1 + (2 * WEIGHT_SPAN * (v - lowest) + span) // (2 * span) for v in dict.fromkeys(values)
+    }
     return [weight_by_value[value] for value in values]

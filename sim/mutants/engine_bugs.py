@@ -63,8 +63,8 @@ CLUSTER: tuple[Mutant, ...] = (
     Mutant(
         name="cluster-copies-take-no-room",
         module="actors.cluster_book",
-        old="self.table.reserve(copy.vm_id, copy.host, copy.vcpus, copy.memory_bytes, already",
-        new="self.table.reserve(copy.vm_id, copy.host, copy.vcpus, 1, already",
+        old="            copy.memory_bytes,\n            already_running",
+        new="            1,\n            already_running",
         says="a machine on its way holds no memory at its target",
         hosts=2,
         vms=24,

@@ -39,8 +39,8 @@ SCHEDULING: tuple[Mutant, ...] = (
     Mutant(
         name="table-reckons-too-little",
         module="olvm.scheduling.request",
-        old="        + memory_bytes // PAGE_TABLE_SHARE\n        + FIXED_OVERHEAD_BYTES",
-        new="        - memory_bytes // 8",
+        old="static_bytes = FIXED_OVERHEAD_BYTES + memory_bytes // PAGE_TABLE_SHARE",
+        new="static_bytes = -memory_bytes // 8",
         says="a machine is reckoned with an eighth less memory than it has",
         hosts=2,
         vms=24,
@@ -49,8 +49,8 @@ SCHEDULING: tuple[Mutant, ...] = (
     Mutant(
         name="table-settles-to-nothing",
         module="olvm.scheduling.host_table",
-        old="            - self.reserved_memory_bytes[slot]",
-        new="            - self.reserved_memory_bytes[slot] // 2",
+        old="self._capacity_bytes[slot] - self.reserved_memory_bytes[slot]",
+        new="self._capacity_bytes[slot] - self.reserved_memory_bytes[slot] // 2",
         says="half of what is reserved on a host counts as free",
         hosts=2,
         vms=24,

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from olvm.model.hardware import Hardware
+from olvm.model.host_profile import HostProfile
 from olvm.model.messages.client import Arguments, Settings
 from olvm.model.messages.message import Message
 from olvm.model.vm_states import VmStatus
@@ -59,6 +60,7 @@ class AgentReady(Message, frozen=True):
     problems: list[str] = []  # see Heartbeat
     accelerator: str = ""  # kvm or tcg, of a real host, and why
     accelerator_reason: str = ""
+    profile: HostProfile | None = None
 
 
 class AgentRecovering(Message, frozen=True):
@@ -93,6 +95,7 @@ class HostReport(Message, frozen=True):
     seq: int
     cpu_load_percent: float
     domains: list[DomainState]
+    swap_used_percent: int = 0
 
 
 class KdumpSeen(Message, frozen=True):

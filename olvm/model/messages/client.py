@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from olvm.model.hardware import Hardware
+from olvm.model.host_profile import HostProfile
 from olvm.model.messages.message import Message
 from olvm.model.messages.users import ChangeUser, CreateUser, LogUserOn, RemoveUser, SetVerifier
+from olvm.model.placement_needs import PlacementNeeds
+from olvm.model.policy_definition import PolicyDefinition
 
 Settings = dict[str, str | int | float | bool]
 Arguments = dict[str, str | int | float | bool]
@@ -27,6 +30,7 @@ class CreateCluster(Message, frozen=True):
     fencing_skip_if_connectivity_broken: bool = True
     fencing_connectivity_threshold_percent: int = 50
     ha_reservation: bool = False
+    policy_definition: PolicyDefinition | None = None  # of a policy of that name that a person composed
 
 
 class UpdateCluster(Message, frozen=True):
@@ -42,6 +46,7 @@ class UpdateCluster(Message, frozen=True):
     fencing_skip_if_connectivity_broken: bool | None = None
     fencing_connectivity_threshold_percent: int | None = None
     ha_reservation: bool | None = None
+    policy_definition: PolicyDefinition | None = None
 
 
 class RemoveCluster(Message, frozen=True):
@@ -88,6 +93,7 @@ class AddHost(Message, frozen=True):
     dedicated: bool = False  # a silo (process) of its own
     fence_devices: list[Settings] = []  # each has a "type"; tried in order; none: no power management
     kdump: bool = False  # its kernel tells when it writes a crash dump
+    profile: HostProfile | None = None  # what a person says of it; goes before what its hypervisor tells
 
 
 HostVerb = Literal[
@@ -128,6 +134,7 @@ class CreateVm(Message, frozen=True):
     migration_policy: str = ""  # empty: the cluster's
     migratable: bool = True
     hardware: Hardware | None = None  # None: what the backend gives by itself
+    needs: PlacementNeeds | None = None  # what it asks of its host beyond CPUs and memory
 
 
 class UpdateVm(Message, frozen=True):
@@ -142,6 +149,7 @@ class UpdateVm(Message, frozen=True):
     migration_policy: str | None = None
     migratable: bool | None = None
     hardware: Hardware | None = None  # for the next start
+    needs: PlacementNeeds | None = None
 
 
 VmVerb = Literal[
@@ -280,6 +288,8 @@ class HostVerdict(Message, frozen=True):
     reason: str = ""
     score: float = 0.0
     chosen: bool = False
+    weights: dict[str, int] = {}  # by unit, lower is better; empty where nothing was to be weighed
+    ranks: dict[str, int] = {}  # by unit, higher is better
 
 
 class PlacementExplanation(Message, frozen=True):
@@ -287,3 +297,5 @@ class PlacementExplanation(Message, frozen=True):
     policy: str
     summary: str
     hosts: list[HostVerdict] = []
+    factors: dict[str, int] = {}  # of the policy's weights
+    selector: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from olvm.model.host_profile import HostProfile
 from olvm.model.messages.agents import DomainState
 from olvm.model.messages.client import (
     AddHost,
@@ -22,6 +23,7 @@ from olvm.model.messages.client import (
     VmVerb,
 )
 from olvm.model.messages.message import Message
+from olvm.model.placement_needs import PlacementNeeds
 
 # Why a machine leaves its host. A person's own order is "asked".
 MoveReason = Literal["asked", "maintenance", "balancing", "affinity", "host_error"]
@@ -156,6 +158,7 @@ class PlaceVm(Message, frozen=True):
     priority: int = 50
     ha_restart: bool = False  # nobody asked: it is started again, and waits behind those of higher priority
     leased: bool = False
+    needs: PlacementNeeds | None = None
 
 
 class VmPlaced(Message, frozen=True):
@@ -194,6 +197,7 @@ class PlaceCopy(Message, frozen=True):
     priority: int = 50
     leased: bool = False
     migration_policy: str = ""  # the machine's own; empty: the cluster's
+    needs: PlacementNeeds | None = None
 
 
 class CopyPlaced(Message, frozen=True):
@@ -325,6 +329,7 @@ class HostJoined(Message, frozen=True):
     cpu_model: str = ""
     features: list[str] = []
     has_power_management: bool = False
+    profile: HostProfile | None = None
 
 
 class HostUsable(Message, frozen=True):
@@ -376,6 +381,7 @@ class HostReported(Message, frozen=True):
     seq: int
     cpu_load_percent: float
     domains: list[DomainState]
+    swap_used_percent: int = 0
 
 
 class HostStartFailed(Message, frozen=True):

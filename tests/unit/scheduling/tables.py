@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 from hypothesis import strategies as st
 
+from olvm.model.host_profile import HostProfile
 from olvm.scheduling import POLICY_BY_NAME, HostTable, Policy, VmRequest, policy_named
 
 MIB = 2**20
@@ -22,6 +23,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     usable: bool = True
     cpu_load_percent: int = 0
     vms: tuple[tuple[int, int, bool], ...] = ()
+    profile: HostProfile | None = None
 
 
 def host(name: str, **facts: object) -> HostFacts:
@@ -45,6 +47,7 @@ def table_of(
             cpus=facts.cpus,
             memory_bytes=facts.memory_bytes,
             cpu_load_percent=facts.cpu_load_percent,
+            profile=facts.profile,
         )
         for number, (vcpus, memory_bytes, settled) in enumerate(facts.vms):
             vm_id = f"{facts.name}/{number}"
@@ -86,6 +89,7 @@ def requests_strategy() -> st.SearchStrategy[VmRequest]:
         pinned_hosts=none_mostly,
         excluded_hosts=none_mostly,
         current_host=st.one_of(st.none(), st.none(), st.sampled_from(["kvm00", "kvm01", "kvm02"])),
+        high_availability=st.booleans(),
     )
 
 

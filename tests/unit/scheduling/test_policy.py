@@ -11,15 +11,24 @@ from olvm.model.errors import BadInput
 from olvm.scheduling import POLICY_BY_NAME, Policy, policy_named
 from olvm.scheduling.policy import parameters_of, units_of
 
-AFFINITY = (("VmAffinityGroups", 1), ("VmToHostsAffinityGroups", 20))
-EVEN = (("OptimalForCpuEvenDistribution", 2), ("OptimalForMemoryEvenDistribution", 1), *AFFINITY)
-POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1), *AFFINITY)
+WISHES = (
+    ("PreferredHosts", 99),
+    ("HA", 1),
+    ("OptimalForHaReservation", 1),
+    ("VmAffinityGroups", 1),
+    ("VmToHostsAffinityGroups", 20),
+    ("CPU for high performance VMs", 4),
+    ("CPU and NUMA pinning compatibility", 5),
+)
+EVEN = (("OptimalForCpuEvenDistribution", 2), ("OptimalForMemoryEvenDistribution", 1), *WISHES)
+POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1), *WISHES)
 
 
 @pytest.mark.parametrize(
     ("name", "weights", "balancer", "parameters"),
     [
         ("none", EVEN, "None", {"CpuOverCommitDurationMinutes": 2, "HighUtilization": 80}),
+        ("cluster_maintenance", EVEN, "None", {"CpuOverCommitDurationMinutes": 2, "HighUtilization": 80}),
         (
             "evenly_distributed",
             EVEN,
@@ -44,7 +53,7 @@ POWER = (("OptimalForCpuPowerSaving", 2), ("OptimalForMemoryPowerSaving", 1), *A
         ),
         (
             "vm_evenly_distributed",
-            (("OptimalForEvenGuestDistribution", 2), *AFFINITY),
+            (("OptimalForEvenGuestDistribution", 2), *WISHES),
             "OptimalForEvenGuestDistribution",
             {"HighVmCount": 10, "MigrationThreshold": 5, "SpmVmGrace": 5, "HeSparesCount": 0},
         ),
@@ -73,7 +82,7 @@ def test_policy_survives_a_round_trip_through_json() -> None:
 def test_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         BadInput,
-        match="no scheduling policy fastest: choose one of evenly_distributed, none, power_saving, vm_",
+        match="no scheduling policy fastest: choose one of cluster_maintenance, evenly_distributed, none, power_",
     ):
         policy_named("fastest")
 
@@ -81,7 +90,7 @@ def test_unknown_policy_is_refused_with_the_known_ones() -> None:
 def test_parameter_of_another_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         BadInput,
-        match="none has no parameter LowUtilization: it has CpuOverCommitDurationMinutes, HighUtil",
+        match="none has no parameter LowUtilization: it has CpuOverCommitDurationMinutes, HeSparesCount",
     ):
         policy_named("none", {"LowUtilization": 10})
 
@@ -100,6 +109,8 @@ def test_parameter_of_another_policy_is_refused_with_the_known_ones() -> None:
         ("evenly_distributed", "MaxFreeMemoryForOverUtilized", [0], [1]),
         ("power_saving", "MinFreeMemoryForUnderUtilized", [0], [1]),
         ("power_saving", "HeSparesCount", [-1], [0]),
+        ("none", "MaximumAllowedSwapUsage", [-1, 200], [0, 199]),
+        ("none", "ScaleDown", [0], [1]),
     ],
 )
 def test_parameter_out_of_range_is_refused_and_in_range_is_kept(
@@ -113,11 +124,15 @@ def test_parameter_out_of_range_is_refused_and_in_range_is_kept(
 
 
 def test_policy_of_unknown_units_or_without_capacity_filters_is_refused() -> None:
-    with pytest.raises(BadInput, match="names the weight Luck: choose from OptimalForCpuEvenDistribution"):
+    with pytest.raises(
+        BadInput, match="names the weight Luck: choose from CPU and NUMA pinning compatibility, CPU for"
+    ):
         Policy(name="mine", weights=(("Luck", 1),))
-    with pytest.raises(BadInput, match="names the filter Moon: choose from CPU, CPU-Level, Memory"):
+    with pytest.raises(BadInput, match="names the filter Moon: choose from CPU, CPU-Level, CPUOverloaded"):
         Policy(name="mine", filters=("Moon",))
-    with pytest.raises(BadInput, match="lacks the filters CPU-Level, VM leases ready, CPU, Memory"):
+    with pytest.raises(
+        BadInput, match="lacks the filters Compatibility-Version, CPU-Level, CPUTopology, VM leases"
+    ):
         Policy(name="mine", filters=("PinToHost", "Migration"))
     with pytest.raises(BadInput, match="factor of 0 or less"):
         Policy(name="mine", weights=(("OptimalForEvenGuestDistribution", 0),))

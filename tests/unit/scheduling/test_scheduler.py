@@ -62,7 +62,7 @@ def test_explain_on_any_table_agrees_with_place_and_names_the_first_filter(
     outcome = place(table, wanted, policy)
     assert explanation.outcome == outcome
     assert [(v.host, v.rejected_by) for v in explanation.hosts] == [
-        (row.name, rejecting_filter(table, row, wanted)) for row in table.rows()
+        (row.name, rejecting_filter(table, row, wanted, policy)) for row in table.rows()
     ]
     chosen = [verdict.host for verdict in explanation.hosts if verdict.chosen]
     assert chosen == ([outcome.host] if isinstance(outcome, Placement) else [])
@@ -76,7 +76,7 @@ def test_every_weight_and_rank_on_any_table_equals_the_slow_reference(
     hosts: list[HostFacts], policy: Policy
 ) -> None:
     table, wanted = table_of(hosts), request(memory_bytes=200 * MIB)
-    candidates = [row for row in table.rows() if rejecting_filter(table, row, wanted) is None]
+    candidates = [row for row in table.rows() if rejecting_filter(table, row, wanted, policy) is None]
     event(f"{policy.name}: {min(2, len(candidates))} candidates or more")
     weighed = [verdict for verdict in explain(table, wanted, policy).hosts if verdict.weights]
     assert len(weighed) == (len(candidates) if len(candidates) > 1 else 0)
@@ -177,10 +177,12 @@ def test_vm_evenly_distributed_counts_vms_and_not_their_size() -> None:
 
 
 def test_power_saving_avoids_a_host_over_high_utilization() -> None:
+    one_vm = [(1, 64 * MIB, True)]
     hosts = [
-        host("kvm01", cpu_load_percent=85),
-        host("kvm02", cpu_load_percent=60),
-        host("kvm03", cpu_load_percent=5),
+        host("kvm01", cpu_load_percent=85, vms=one_vm),
+        host("kvm02", cpu_load_percent=60, vms=one_vm),
+        host("kvm03", cpu_load_percent=5, vms=one_vm),
+        host("kvm04", cpu_load_percent=70),  # empty: the last to be woken
     ]
     assert host_of(table_of(hosts), request(), policy_named("power_saving")) == "kvm02"
     relaxed = policy_named("power_saving", {"HighUtilization": 95})
@@ -260,7 +262,7 @@ def test_explanation_shows_weights_ranks_and_score_of_each_candidate() -> None:
     explanation = explain(table_of(hosts), request(), policy_named("none"))
     first, second, third = explanation.hosts
     assert first.weights["OptimalForCpuEvenDistribution"] == 1000
-    all_alike = {"VmAffinityGroups": 1, "VmToHostsAffinityGroups": 1}
+    all_alike = dict.fromkeys(list(explanation.factors)[2:], 1)
     assert first.ranks == {
         "OptimalForCpuEvenDistribution": 0,
         "OptimalForMemoryEvenDistribution": 1,
@@ -272,6 +274,8 @@ def test_explanation_shows_weights_ranks_and_score_of_each_candidate() -> None:
         "OptimalForMemoryEvenDistribution": 1,
         **all_alike,
     }
-    assert [v.score for v in explanation.hosts] == [22, 24, 0]  # 21 of it for groups that it is not in
+    # 131 of it for what it does not wish: equal weights give equal points.
+    assert [v.score for v in explanation.hosts] == [132, 134, 0]
+    assert (explanation.selector, sum(explanation.factors.values())) == ("RankSelector", 134)
     assert [v.chosen for v in explanation.hosts] == [False, True, False]
     assert third.rejected_by == "Status"
