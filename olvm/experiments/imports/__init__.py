@@ -13,7 +13,15 @@ from olvm.experiments.imports.azure_v1 import AZURE_V1
 from olvm.experiments.imports.bitbrains import BITBRAINS
 from olvm.experiments.imports.borg import BORG
 from olvm.experiments.imports.huawei import HUAWEI
-from olvm.experiments.imports.importing import Importer, Importing, OnBad, Options, carry_out, made_options
+from olvm.experiments.imports.importing import (
+    Importer,
+    Importing,
+    OnBad,
+    Options,
+    carry_out,
+    made_options,
+    plain_failures,
+)
 from olvm.experiments.imports.opendc import OPENDC
 from olvm.experiments.imports.planetlab import PLANETLAB
 from olvm.experiments.imports.report import BadRow, ImportReport
@@ -57,6 +65,7 @@ def import_trace(
     Raises:
         NotFound: there is no such source.
         BadInput: an unknown format or option, a source that is not of the format, or bad rows.
+        OperationFailed: the disk is full.
 
     Cost: some 100,000 to 500,000 rows a second; memory is bounded (`bounds.py`) whatever the size, the rest is spilled
     to a hidden folder beside `out`, which takes about twice the result's size meanwhile. An import that is interrupted
@@ -77,7 +86,7 @@ def import_trace(
     )
     _check_target(source, target)
     columns = {name: KNOWN_COLUMNS[name] for name in importer.columns} | importer.more_columns
-    with TraceWriter(target, columns) as writer:
+    with plain_failures(source, format), TraceWriter(target, columns) as writer:
         importing = Importing(importer, source, writer, told or (lambda _line: None))
         return carry_out(importing, chosen, on_bad)
 

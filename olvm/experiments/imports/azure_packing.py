@@ -198,16 +198,25 @@ def _stage_batch(importing: Importing, rows: list[tuple[Any, ...]]) -> None:
 
 
 def _place_in_time(importing: Importing, options: AzurePackingOptions) -> None:
-    begins, why, reason = {
-        "clip": ("greatest(start_day, 0)", "end_day <= 0 and start_day < 0", "VMs that left before 0 s"),
-        "drop": ("start_day", "start_day < 0", "VMs that were there before 0 s (--before-start drop)"),
-        "shift": ("start_day - first_day", "false", ""),
+    lived_from, arrives, why, reason = {
+        "clip": (
+            "greatest(start_day, 0)",
+            "greatest(start_day, 0)",
+            "end_day <= 0 and start_day < 0",
+            "VMs that left before 0 s",
+        ),
+        "drop": (
+            "start_day",
+            "start_day",
+            "start_day < 0",
+            "VMs that were there before 0 s (--before-start drop)",
+        ),
+        "shift": ("start_day", "(start_day - first_day)", "false", ""),
     }[options.before_start]
-    end = "end_day - first_day" if options.before_start == "shift" else "end_day"
     importing.stage(
         f"""
-        select line as source_line, case when {why} then 0 else {begins} end * {DAY_S} as arrival_s,
-            ({end} - {begins}) * {DAY_S} as lifetime_s, core * {options.machine_vcpus} as vcpus,
+        select line as source_line, case when {why} then 0 else {arrives} end * {DAY_S} as arrival_s,
+            (end_day - {lived_from}) * {DAY_S} as lifetime_s, core * {options.machine_vcpus} as vcpus,
             memory * {options.machine_memory_gib} as memory_gib, vm_id, tenant, priority, problem,
             case when {why} then '{reason}' end as left_out
         from requests, (select least(min(start_day), 0) as first_day from requests where problem is null)

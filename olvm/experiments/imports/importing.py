@@ -5,7 +5,8 @@ Decides what happens to bad rows and when the result is written; formats decide 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,7 +17,7 @@ from olvm.experiments.imports.checking import SEPARATOR, quoted
 from olvm.experiments.imports.report import BadRow, ImportReport, named
 from olvm.experiments.imports.sources import ends_without_newline, file_literal
 from olvm.experiments.imports.writing import TraceWriter, WrittenTrace
-from olvm.model.errors import BadInput
+from olvm.model.errors import BadInput, OperationFailed
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,6 +88,8 @@ class Importing:
             self.connection.execute(statement)
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
             reason = str(error).splitlines()[0]
+            if "No space left" in reason:
+                raise
             raise BadInput(f"cannot import {self.source} as {self.importer.name}: {reason}") from error
 
     def stage(self, select: str) -> None:
@@ -221,6 +224,26 @@ def _report(importing: Importing, bad: int, written: WrittenTrace) -> ImportRepo
         licence=importer.licence,
         cite=importer.cite,
     )
+
+
+@contextlib.contextmanager
+def plain_failures(source: Path, name: str) -> Iterator[None]:
+    """Ctrl-C within a query is Ctrl-C, and a full disk is said as such.
+
+    Raises:
+        KeyboardInterrupt: DuckDB was interrupted; it says so by a RuntimeError.
+        OperationFailed: DuckDB had not the disk or the memory that it needed.
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise OperationFailed(f"cannot import {source} as {name}: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

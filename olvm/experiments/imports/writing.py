@@ -98,6 +98,8 @@ class TraceWriter:
 
         if not self.out.parent.is_dir():
             raise BadInput(f"cannot write {self.out}: there is no folder {self.out.parent}")
+        if "?" in str(self.out.parent):
+            raise BadInput(f"cannot write {self.out}: DuckDB cannot work in a folder with '?' in its name")
         self._folder = Path(
             tempfile.mkdtemp(prefix=f".{self.out.name}.", suffix=".part", dir=self.out.parent)
         )
@@ -105,6 +107,8 @@ class TraceWriter:
             self._connection = duckdb.connect(str(self._folder / "waiting.duckdb"))
             self.connection.execute(f"set memory_limit = '{IMPORT_MEMORY_BYTES >> 20}MiB'")
             self.connection.execute(f"set threads = {IMPORT_THREADS}")
+            # It would stand on stdout, among the data.
+            self.connection.execute("set enable_progress_bar = false")
             self.connection.execute(f"set temp_directory = {quoted(self._folder / 'spilled')}")
             declared = {**self.columns, **_INNER_COLUMNS}
             self.connection.execute(
@@ -171,14 +175,14 @@ class TraceWriter:
         return written
 
     def _columns_with_values(self) -> list[str]:
-        """The optional columns in which anything stands."""
+        """The optional columns in which anything stands; all of them where there is no row."""
         optional = [name for name in self.columns if name not in REQUIRED_COLUMNS]
         if not optional:
             return []
         counts = self.connection.execute(
-            f"select {', '.join(f'count({name})' for name in optional)} from vms where {_STAYS}"
+            f"select {', '.join(f'count({name})' for name in optional)}, count(*) from vms where {_STAYS}"
         ).fetchall()[0]
-        return [name for name, count in zip(optional, counts, strict=True) if count]
+        return [name for name, count in zip(optional, counts[:-1], strict=True) if count or not counts[-1]]
 
     def _measured(self) -> WrittenTrace:
         figures = self.connection.execute(
