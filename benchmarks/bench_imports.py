@@ -29,8 +29,9 @@ import duckdb
 began = time.perf_counter()
 report = import_trace(*sys.argv[1:4])
 spent = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([spent, peak, report.rows_read, report.rows_written]))
+used = resource.getrusage(resource.RUSAGE_SELF)
+cpu = used.ru_utime + used.ru_stime
+print(json.dumps([spent, cpu, used.ru_maxrss * 1024, report.rows_read, report.rows_written]))
 """
 
 
@@ -71,7 +72,8 @@ def _huawei(folder: Path, rows: int) -> Path:
     half = rows // 2
     select = (
         f"select n % {half} as vmid, 2 as cpu, 4 as memory, "
-        f"case when n < {half} then hash(n) % 1000000 else 1000000 + n end as time, n // {half} as type from range({2 * half}) t(n)"
+        f"case when n < {half} then hash(n) % 1000000 else 1000000 + n end as time, "
+        f"n // {half} as type from range({2 * half}) t(n)"
     )
     return _copied(select, folder / "h.csv", "format csv, header true")
 
@@ -172,11 +174,12 @@ def main() -> None:
             )
         finally:
             shutil.rmtree(folder)
-        spent_s, peak_bytes, rows_read, rows_written = json.loads(ran.stdout)
+        spent_s, cpu_s, peak_bytes, rows_read, rows_written = json.loads(ran.stdout)
         teller = Teller("imports", {"format": name, "rows": rows})
         teller.tell(
             "import_rows", rows_read / spent_s, "rows/s", rows_read=rows_read, rows_written=rows_written
         )
+        teller.tell("import_rows_per_cpu_second", rows_read / cpu_s, "rows/s")
         teller.tell("import_memory_peak", peak_bytes / (1 << 20), "MiB")
 
 
