@@ -84,14 +84,16 @@ def import_trace(
     target = (
         Path(out) if out is not None else Path.cwd() / f"{source.resolve().name.split('.')[0]}-trace.parquet"
     )
-    _check_target(source, target)
+    _check_paths(format, source, target)
     columns = {name: KNOWN_COLUMNS[name] for name in importer.columns} | importer.more_columns
     with plain_failures(source, format), TraceWriter(target, columns) as writer:
         importing = Importing(importer, source, writer, told or (lambda _line: None))
         return carry_out(importing, chosen, on_bad)
 
 
-def _check_target(source: Path, target: Path) -> None:
+def _check_paths(format_name: str, source: Path, target: Path) -> None:
+    if source.exists() and not source.is_file() and not source.is_dir():
+        raise BadInput(f"cannot import {source} as {format_name}: it is neither a file nor a folder")
     if target.is_dir():
         raise BadInput(f"cannot write {target}: it is a folder; give a file")
     if target.suffix != ".parquet":

@@ -15,7 +15,7 @@ import msgspec
 from olvm.experiments.imports.bounds import BAD_ROWS_NAMED_MAX
 from olvm.experiments.imports.checking import SEPARATOR, quoted
 from olvm.experiments.imports.report import BadRow, ImportReport, named
-from olvm.experiments.imports.sources import ends_without_newline, file_literal
+from olvm.experiments.imports.sources import ends_without_newline, file_literal, is_parquet
 from olvm.experiments.imports.writing import TraceWriter, WrittenTrace
 from olvm.model.errors import BadInput, OperationFailed
 
@@ -58,6 +58,7 @@ class Importing:
         self.files: list[Path] = []
         self.rows_read = 0
         self.gaps: list[str] = []
+        self.without_newline: list[str] = []
         self.notes: list[str] = []
         self.units = dict(importer.units)
         self.connection.execute(
@@ -72,8 +73,8 @@ class Importing:
     def add_file(self, path: Path) -> int:
         """The number of a file, for `source_file`."""
         self.files.append(path)
-        if ends_without_newline(path) and path.suffix not in {".parquet", ".sqlite", ".db"}:
-            self.gaps.append(f"{path.name} does not end with a newline: its last line may be cut off")
+        if not is_parquet(path) and ends_without_newline(path):
+            self.without_newline.append(path.name)
         return len(self.files) - 1
 
     def run(self, statement: str) -> None:
@@ -187,6 +188,10 @@ def _refusal(importing: Importing, bad: int) -> str:
 
 
 def _report(importing: Importing, bad: int, written: WrittenTrace) -> ImportReport:
+    if importing.without_newline:
+        first, others = importing.without_newline[0], len(importing.without_newline) - 1
+        who = f"{first} does" if not others else f"{first} and {others:,} more files do"
+        importing.gaps.append(f"{who} not end with a newline: a last line may be cut off")
     kinds = importing.connection.execute(
         f"select split_part(problem, '{SEPARATOR}', 1), count(*) from bad_rows group by 1 order by 2 desc, 1"
     ).fetchall()

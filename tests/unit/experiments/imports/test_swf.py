@@ -109,7 +109,7 @@ def test_bad_lines_are_named_with_their_line_and_the_others_stay(tmp_path: Path)
         (13, "duplicate_id", "its id 1 stands on an earlier line too"),
         (14, "columns", "it has 5 columns where 18 belong, between each two blanks"),
     ]
-    assert "a.swf does not end with a newline: its last line may be cut off" in report.gaps
+    assert "a.swf does not end with a newline: a last line may be cut off" in report.gaps
     assert "the header says MaxRecords 4, and there are 7 lines of jobs" in report.gaps
 
 
