@@ -289,14 +289,17 @@ def _stage_runs(importing: Importing, options: BorgOptions) -> None:
             case when ended_us >= scheduled_us then (ended_us - scheduled_us) / {US_PER_S} end as lifetime_s,
             coalesce(cpus, 0) * {options.machine_vcpus} as vcpus,
             coalesce(memory, 0) * {options.machine_memory_gib} as memory_gib,
-            collection_id || '-' || instance_index || case when run > 1 then '#' || run else '' end as vm_id,
+            collection_id || '-' || instance_index || case when nth > 1 then '#' || nth else '' end as vm_id,
             coalesce(user_name, cast(collection_id as varchar)) as tenant, priority,
             case when not counts or cpus is not null and memory is not null then null
                 else 'no_request' || chr(31) || 'no event of this run has a resource_request' end as problem,
             case when {inside} then '{counted}' when scheduled_us is null then 'runs that were never scheduled'
                 when submitted_us = {AFTER_US} then 'runs after the trace' end as left_out
-        from (select *, not ({inside}) and scheduled_us is not null as counts from runs)
-            left join (select collection_id, min(user_name) as user_name from users group by 1) using (collection_id)
+        from (
+            select *, not ({inside}) and scheduled_us is not null as counts,
+                row_number() over (partition by collection_id, instance_index order by run) as nth
+            from runs
+        ) left join (select collection_id, min(user_name) as user_name from users group by 1) using (collection_id)
         """
     )
 

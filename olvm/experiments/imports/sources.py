@@ -4,7 +4,7 @@ Rules:
 1. A line is read as one text and taken apart in SQL, so that every line has its number and none is lost to a CSV
    reader's idea of quotes, types or widths.
 2. Bytes are read as latin-1: no byte ends a reading. Formats check that their data are ASCII.
-3. Whether a file is compressed is seen by its first bytes where Python reads, and by its name where DuckDB does.
+3. Whether a file is compressed is seen by its first bytes, not by its name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from olvm.model.errors import BadInput, NotFound
 _NO_DELIMITER = "\x01\x02\x03\x04"
 _PARQUET = b"PAR1"
 _GZIP = b"\x1f\x8b"
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"\xfd7zX": "compressed with xz",
+}
+_BYTE_ORDER_MARK = "\xef\xbb\xbf"
 
 
 def the_file(path: Path, format_name: str, names: Iterable[str] = ()) -> Path:
@@ -70,8 +77,10 @@ def text_lines(path: Path) -> Iterator[str]:
     """Lines as Python reads them, one by one; for headers only.
 
     Raises:
-        BadInput: the gzip stream is broken.
+        BadInput: the gzip stream is broken, or it is compressed otherwise.
     """
+    if packed := _ARCHIVES.get(starts_with(path, 4)):
+        raise BadInput(f"cannot read {path}: it is {packed}; unpack it first")
     opening = gzip.open if starts_with(path, 2) == _GZIP else open
     try:
         with opening(path, "rt", encoding="latin-1", newline=None) as text:
@@ -93,19 +102,18 @@ def header_lines(path: Path, comment: str = "") -> list[str]:
 
 def lines_of(path: Path) -> str:
     """An SQL source with the columns `line` (from 1) and `text` (NULL for an empty line), in the file's order."""
+    compression = "gzip" if starts_with(path, 2) == _GZIP else "none"
     return (
         f"(select row_number() over () as line, text from read_csv({file_literal(path)}, "
-        f"columns = {{'text': 'VARCHAR'}}, header = false, auto_detect = false, delim = '{_NO_DELIMITER}', quote = '', "
-        f"escape = '', strict_mode = false, encoding = 'latin-1', max_line_size = {LINE_BYTES_MAX}))"
+        f"columns = {{'text': 'VARCHAR'}}, header = false, auto_detect = false, delim = '{_NO_DELIMITER}', "
+        f"quote = '', escape = '', strict_mode = false, compression = '{compression}', encoding = 'latin-1', "
+        f"max_line_size = {LINE_BYTES_MAX}))"
     )
 
 
 def file_literal(path: Path) -> str:
     """DuckDB takes a path for a pattern: what is special in patterns is put into brackets."""
-    text = str(path)
-    for special in "[*?":
-        text = text.replace(special, f"[{special}]") if special != "[" else text.replace("[", "[[]")
-    return quoted(text)
+    return quoted(re.sub(r"([*?[])", r"[\1]", str(path)))
 
 
 def ends_without_newline(path: Path) -> bool:
@@ -136,7 +144,8 @@ def header_positions(
     lines = header_lines(path)
     if not lines or not lines[0].strip():
         raise BadInput(f"cannot import {path} as {format_name}: it is empty where a header belongs")
-    names = [name.strip().strip('"').lower() for name in lines[0].split(delimiter)]
+    header = lines[0].removeprefix(_BYTE_ORDER_MARK)
+    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
     positions: dict[str, int] = {}
     for column, aliases in wanted.items():
         at = next((names.index(alias) + 1 for alias in aliases if alias in names), 0)

@@ -136,6 +136,13 @@ def test_scale_of_the_largest_machine_and_what_is_missing_is_reported(tmp_path: 
     ]
 
 
+def test_instance_that_ran_before_its_first_submission_has_two_runs(tmp_path: Path) -> None:
+    events = [borg_event(0, 3, 1), borg_event(700, 4, 1), borg_event(710, 0, 1), borg_event(720, 3, 1)]
+    source = text_file(tmp_path / "instance_events.json", borg_lines(events))
+    _, rows = imported("borg", source, tmp_path / "t.parquet", "vm_id, arrival_s, lifetime_s")
+    assert rows == [("1-0", 0.0, 700.0), ("1-0#2", 710.0, None)]
+
+
 def test_bad_events_are_named_with_file_and_line(tmp_path: Path) -> None:
     def broken(**fields: Any) -> dict[str, Any]:
         return borg_event(700, 0, 1) | fields

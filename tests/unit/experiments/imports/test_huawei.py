@@ -25,7 +25,9 @@ def test_events_imported_are_paired_by_id(tmp_path: Path, newline: str) -> None:
 
 
 def test_columns_in_another_order_are_found_by_their_names(tmp_path: Path) -> None:
-    source = text_file(tmp_path / "h.csv", ["type,time,memory,cpu,vmid", "0,7,16,8,5", "1,17,16,8,5"])
+    source = text_file(
+        tmp_path / "h.csv", ["\xef\xbb\xbftype,time,memory,cpu,vmid", "0,7,16,8,5", "1,17,16,8,5"]
+    )
     _, rows = imported("huawei", source, tmp_path / "t.parquet", COLUMNS)
     assert rows == [("5", 7.0, 10.0, 8.0, 16.0)]
 

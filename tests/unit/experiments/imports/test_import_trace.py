@@ -135,6 +135,18 @@ def test_compressed_file_that_is_cut_off_is_refused(tmp_path: Path, name: str) -
     assert left_in(tmp_path) == ["whole.csv.gz"]
 
 
+def test_compression_is_seen_by_the_bytes_and_not_by_the_name(tmp_path: Path) -> None:
+    packed = text_file(tmp_path / "vmtable.csv.gz", VMTABLE).rename(tmp_path / "vmtable.csv")
+    plain = text_file(tmp_path / "plain.csv", VMTABLE).rename(tmp_path / "plain.csv.gz")
+    for source in (packed, plain):
+        assert import_trace("azure-v1", source, tmp_path / "t.parquet").rows_written == 4
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(b"PK\x03\x04 and so on")
+    for name in ("azure-v1", "huawei", "bitbrains", "borg", "swf"):
+        with pytest.raises(BadInput, match="it is a zip archive; unpack it first"):
+            import_trace(name, archive, tmp_path / "t.parquet")
+
+
 def test_last_line_that_is_cut_off_is_named_and_the_missing_newline_reported(tmp_path: Path) -> None:
     source = text_file(tmp_path / "vmtable.csv", [*VMTABLE, VMTABLE[0][:30]], end="")
     with pytest.raises(
