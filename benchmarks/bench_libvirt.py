@@ -16,12 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import libvirt
 from measuring import Teller
 
 import olvm
-from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.libvirt_backend import LibvirtHypervisor
 from hypervisor_backends.libvirt_settings import libvirt_settings_from
 from hypervisor_backends.protocol import (
@@ -39,6 +39,7 @@ from olvm.model.errors import NoCapacity
 from olvm.model.hardware import Hardware
 
 MEMORY_BYTES = 192 * 1024**2
+PLAIN = "plain"
 
 
 def timed(fn: Callable[[], object]) -> float:
@@ -60,13 +61,25 @@ def hardware_of(guest: GuestImage) -> Hardware:
 
 
 def xml_by_olvm(lab: Lab, host: str, name: str) -> str:
-    """What olvm gave libvirt for a machine: the plain way is measured with the same domain."""
+    """What olvm gave libvirt for a machine, as somebody else's: the plain way is measured with an equal domain.
+
+    Without our metadata, for the agents would end what they did not prepare.
+    """
     connection = libvirt.open(lab.host(host).uri)
     try:
-        xml: str = connection.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-        return xml
+        xml = ET.fromstring(connection.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     finally:
         connection.close()
+    for tag in ("metadata", "uuid"):
+        found = xml.find(tag)
+        assert found is not None
+        xml.remove(found)
+    text = xml.find("name")
+    assert text is not None
+    text.text = PLAIN
+    for log in xml.iterfind("devices/*/log"):
+        log.set("file", f"{log.get('file')}.{PLAIN}")
+    return ET.tostring(xml, encoding="unicode")
 
 
 def measure(
@@ -86,25 +99,26 @@ def measure(
         moves.append(moved(vm))
     vm.stop().wait(60)
     for _ in range(arguments.rounds):
-        starts.append(until_launched(dc, vm))
+        starts.append(until_launched(vm))
         stops.append(timed(lambda: vm.stop().wait(60)))
     connections = [libvirt.open(host.uri) for host in lab.hosts.values()]
     plain_starts, plain_stops, plain_moves = [], [], []
     for _ in range(arguments.rounds):
         began_s = time.perf_counter()
-        domain = connections[0].createXML(xml, 0)
+        domain = connections[0].defineXML(xml)
+        domain.create()
         plain_starts.append(time.perf_counter() - began_s)
-        plain_stops.append(timed(domain.destroy))
-    domain = connections[0].createXML(xml, 0)
+        plain_stops.append(timed(lambda domain=domain: (domain.destroy(), domain.undefine())))
+    connections[0].createXML(xml, 0)
     time.sleep(8)  # it has booted: what is moved is as large as olvm's
     flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_AUTO_CONVERGE
     for number in range(arguments.rounds):
         target = list(lab.hosts.values())[(number + 1) % 2]
-        here = connections[number % 2].lookupByUUIDString(domain_uuid(vm.record.id))
+        here = connections[number % 2].lookupByName(PLAIN)
         plain_moves.append(
             timed(lambda here=here, target=target: here.migrateToURI3(target.migration_uri, {}, flags))
         )
-    connections[arguments.rounds % 2].lookupByUUIDString(domain_uuid(vm.record.id)).destroy()
+    connections[arguments.rounds % 2].lookupByName(PLAIN).destroy()
     tell(teller, "start", plain_starts, starts)
     tell(teller, "stop", plain_stops, stops)
     tell(teller, "migrate", plain_moves, moves)
@@ -124,12 +138,12 @@ def moved(vm: olvm.api.vms.Vm) -> float:
             return time.perf_counter() - began_s
 
 
-def until_launched(dc: olvm.DataCenter, vm: olvm.api.vms.Vm) -> float:
+def until_launched(vm: olvm.api.vms.Vm) -> float:
     """From the command until the machine is said to be PoweringUp: libvirt has started it."""
     began_s = time.perf_counter()
     operation = vm.start()
-    while dc.sql("select status from vms where name = ?", [vm.name]).one() not in ("powering_up", "up"):
-        time.sleep(0.002)
+    while vm.status not in ("powering_up", "up"):
+        time.sleep(0.005)
     took_s = time.perf_counter() - began_s
     del operation
     return took_s

@@ -21,7 +21,7 @@ from hypervisor_backends.libvirt_errors import failure_of
 from hypervisor_backends.libvirt_measuring import Measured, measured, with_hardware
 from hypervisor_backends.libvirt_seeds import forget_with_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
-from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, NoResult, Then, Workers
+from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, Then, Workers
 from hypervisor_backends.protocol import (
     CallFailed,
     CallSucceeded,
@@ -57,6 +57,7 @@ class LibvirtHost:
         self.driver = ""
         # Told what a call brought that came back after its time: a start may have worked.
         self.on_late_start: Callable[[Life, object], None] = lambda _life, _result: None
+        self.on_late_revert: Callable[[Life, object], None] = lambda _life, _result: None
         self._suspects: frozenset[str] = frozenset()
         # Machines of ended lives that this libvirt still holds a job of: it can neither define nor forget them.
         self.held: set[str] = set()
@@ -107,6 +108,8 @@ class LibvirtHost:
         life.touched += 1
         if life.under_way:
             self.on_late_start(life, result)
+        elif life.reverting:
+            self.on_late_revert(life, result)
         else:
             self.look(life)
         self.outbox.drain()
@@ -115,12 +118,12 @@ class LibvirtHost:
         """Take away the definition and the seed of a life that has ended; `held` tells whether libvirt let go of it."""
 
         def end(result: object) -> None:
-            if not isinstance(result, Exception | NoResult):
+            if result is True:
                 self.held.discard(life.uuid)
             elif life.uuid in self.held:
                 words = "libvirt still holds the migration that broke, and cannot start this machine again"
                 log.warning("%s: %s; restart libvirtd, its machines go on", self.what("The end", life), words)
-            else:
+            elif result is not False:
                 log.info("%s", self.failure(result, self.what("Clearing away", life)).message)
 
         work = partial(forget_with_seed, uuid=life.uuid, host=self.name, settings=self.settings)

@@ -65,14 +65,16 @@ def is_expected(connection: libvirt.virConnect, uuid: str, epoch: int) -> bool:
     return metadata is not None and metadata.epoch == epoch
 
 
-def end_unprepared(connection: libvirt.virConnect, uuid: str) -> None:
-    """End a machine of ours that arrives without having been expected, as long as it does not run."""
+def end_unprepared(connection: libvirt.virConnect, uuid: str) -> bool:
+    """End a machine of ours that arrives without having been expected, as long as it does not run. True: it was one."""
     domain = find(connection, uuid)
     if domain is None or metadata_of(domain.XMLDesc(0)) is None:
-        return
+        return False
     seen = seen_of(domain)
-    if seen.execution == "paused" and seen.cause in ("migration", "momentary"):
+    is_arriving = seen.execution == "paused" and seen.cause in ("migration", "momentary")
+    if is_arriving:
         destroy(connection, uuid, "/", by_force=False)
+    return is_arriving
 
 
 # ------------------------------------------------------------------------------------------------ the source

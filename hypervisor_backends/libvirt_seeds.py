@@ -57,21 +57,22 @@ def write_seed(vm_id: str, spec: DomainSpec, host: str, settings: LibvirtSetting
     return f"{settings.seed_directory.rstrip('/')}/{name}"
 
 
-def forget_with_seed(connection: libvirt.virConnect, uuid: str, host: str, settings: LibvirtSettings) -> None:
+def forget_with_seed(connection: libvirt.virConnect, uuid: str, host: str, settings: LibvirtSettings) -> bool:
     """Take away what a machine that has ended leaves here, unless another life of it runs or its memory is saved.
 
-    Raises libvirt's error, `OSError`.
+    False: it runs, so nothing was done. Raises libvirt's error, `OSError`.
     """
     try:
         domain = find(connection, uuid)
         if domain is not None and domain.isActive():
-            return
+            return False
         forget(connection, uuid)
     except libvirt.libvirtError as error:
         if not is_missing(error):  # whoever ends it at this moment may have taken it away first
             raise
     if not _is_saved(uuid, settings):
         _drop(lambda one: one == uuid, host, settings)
+    return True
 
 
 def sweep_seeds(needed: Collection[str], host: str, settings: LibvirtSettings) -> None:

@@ -221,9 +221,15 @@ class Session:
         )
         if not arrives or self._host.link is None:
             return
-        log.warning("machine %s arrives on host %s unprepared, and is ended", event.uuid, self._host.name)
+
+        def end(result: object) -> None:
+            if result is True:
+                log.warning(
+                    "machine %s came to host %s unprepared, and was ended", event.uuid, self._host.name
+                )
+
         work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid))
-        self._host.workers.run(work, INTRUDER_BUDGET_S, lambda _result: None)
+        self._host.workers.run(work, INTRUDER_BUDGET_S, end)
 
     def _tell_end(self, one: Found) -> None:
         if one.seen.off_reason == libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from olvm.experiments import import_trace
+from olvm.experiments.consolidation.days import read_day
 from olvm.model.errors import BadInput
 from tests.unit.experiments.imports.trace_sources import columns_of, imported, parquet_file, text_file
 
@@ -60,6 +61,16 @@ def test_imported_days_can_be_imported_again(tmp_path: Path) -> None:
         "planetlab", tmp_path / "b.parquet", tmp_path / "c.parquet", "vm_id, arrival_s, utilisation"
     )
     assert rows == [("one/vm", 0.0, 0.07), ("two/vm", 86400.0, 0.07)]
+
+
+def test_imported_day_is_what_the_experiment_reads(tmp_path: Path) -> None:
+    for number in range(5):
+        vm_file(tmp_path / "20110303" / f"vm{number}", number)
+    import_trace("planetlab", tmp_path / "20110303", tmp_path / "t.parquet")
+    from_folder = read_day(tmp_path / "20110303", "20110303")
+    names, samples = read_day(tmp_path / "t.parquet", "20110303")
+    assert (names, samples.tolist()) == (from_folder[0], from_folder[1].tolist())
+    assert samples[3].tolist() == [3] * 288
 
 
 def test_files_with_a_fault_are_bad_as_a_whole_and_named_with_the_line(tmp_path: Path) -> None:
