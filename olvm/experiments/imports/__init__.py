@@ -67,7 +67,7 @@ def import_trace(
         BadInput: an unknown format or option, a source that is not of the format, or bad rows.
         OperationFailed: the disk is full.
 
-    Cost: some 100,000 to 500,000 rows a second; memory is bounded (`bounds.py`) whatever the size, the rest is spilled
+    Cost: some 200,000 to 400,000 rows a second of one core; memory is bounded (`bounds.py`) whatever the size, the rest is spilled
     to a hidden folder beside `out`, which takes about twice the result's size meanwhile. An import that is interrupted
     leaves no file.
     """
