@@ -67,9 +67,9 @@ def import_trace(
         BadInput: an unknown format or option, a source that is not of the format, or bad rows.
         OperationFailed: the disk is full.
 
-    Cost: some 200,000 to 400,000 rows a second of one core; memory is bounded (`bounds.py`) whatever the size, the rest is spilled
-    to a hidden folder beside `out`, which takes about twice the result's size meanwhile. An import that is interrupted
-    leaves no file.
+    Cost: 200,000 to 400,000 rows a second of one core. Memory is bounded (`bounds.py`) whatever the size; the rest is
+    spilled to a hidden folder beside `out`, which takes about twice the result's size meanwhile. An import that is
+    interrupted leaves no file.
     """
     importer = IMPORTERS.get(format)
     if importer is None:
