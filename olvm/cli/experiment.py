@@ -10,3 +10,8 @@ app.command(
     name="planetlab",
     help="Live migration, consolidation and power: one day of PlanetLab under one policy.",
 )
+app.command(
+    "olvm.cli.experiment_import:app",
+    name="import",
+    help="Published traces of eight formats become the table that experiments replay.",
+)
