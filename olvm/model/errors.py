@@ -12,6 +12,7 @@
     ├── WaitTimeout              wait_timeout    6   the operation goes on
     ├── EngineUnreachable        unreachable     7
     ├── OperationFailed          operation_failed 1
+    ├── UserPolicyError          user_policy     1   a scheduling policy of the user's own failed; names VM and host
     └── JournalError             journal         1
         ├── JournalLocked        journal_locked  4   another process holds the file
         ├── JournalCorrupt       journal_corrupt 1
@@ -83,6 +84,10 @@ class NotSupportedYet(OlvmError):
 class WaitTimeout(OlvmError):
     code = "wait_timeout"
     exit_code = 6
+
+
+class UserPolicyError(OlvmError):
+    code = "user_policy"
 
 
 class EngineUnreachable(OlvmError):

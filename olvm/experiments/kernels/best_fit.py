@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olvm.experiments.kernels.compilation import compiled
-from olvm.experiments.kernels.state import Fleet, Ints, SmallInts
+from olvm.experiments.kernels.state import Ask, Fleet, Ints, SmallInts
 
 LEFT, RIGHT = 0, 1
 LEVEL_COUNT_MAX = 1 << 24  # 256 MiB of tree; hosts of 16,000 vCPUs by thousandths
@@ -55,7 +55,7 @@ def new_best_fit(fleet: Fleet, node_count: int, level_cpu: int, *, is_used: bool
     level_count = int(fleet.host_cpu.max()) // level_cpu + 1 if is_used else 1
     assert level_count <= LEVEL_COUNT_MAX
     size = 1 << max(0, (level_count - 1).bit_length())
-    spare = np.arange(host_count, -1, -1, np.int32)
+    spare = np.arange(host_count, -1, -1, dtype=np.int32)
     spare[-1] = host_count
     index = BestFitIndex(
         np.array([level_cpu], np.int64),
@@ -93,22 +93,23 @@ def _fill(index: BestFitIndex, fleet: Fleet, node_count: int) -> None:
 
 
 @compiled
-def find_best(index: BestFitIndex, fleet: Fleet, cpu: int, mem: int, is_spread: bool, node_count: int) -> int:
+def find_best(index: BestFitIndex, fleet: Fleet, ask: Ask) -> int:
     """The host with the least free vCPUs, then memory, then index, of those with room; -1 if there is none."""
-    parts = node_count if is_spread else 1
-    cpu_in_all, mem_in_all = cpu * parts, mem * parts
+    node_count = ask.node_count
+    parts = node_count if ask.is_spread else 1
+    cpu_in_all, mem_in_all = ask.cpu * parts, ask.mem * parts
     class_count = len(index.rank)
     level = _level_from(index.level_mem, cpu_in_all // index.level_cpu[0], mem_in_all)
     while level >= 0:
         at = _first_class(index, class_count + level, mem_in_all)
         if node_count == 1:
-            return index.top[at]
+            return int(index.top[at])
         host = -1
         while at >= 0:
             top = index.top[at]
             if host >= 0 and fleet.host_mem[top] > fleet.host_mem[host]:
                 break
-            if has_room(fleet, top, cpu, mem, is_spread, node_count) and (host < 0 or top < host):
+            if has_room(fleet, top, ask) and (host < 0 or top < host):
                 host = top
             at = _class_after(index, fleet, class_count + level, top, node_count)
         if host >= 0:
@@ -118,14 +119,14 @@ def find_best(index: BestFitIndex, fleet: Fleet, cpu: int, mem: int, is_spread: 
 
 
 @compiled
-def has_room(fleet: Fleet, host: int, cpu: int, mem: int, is_spread: bool, node_count: int) -> bool:
+def has_room(fleet: Fleet, host: int, ask: Ask) -> bool:
     """Some node of the host has `cpu` and `mem` free, or each has if the VM is spread."""
-    first = host * node_count
-    for at in range(first, first + node_count):
-        fits = fleet.node_cpu[at] >= cpu and fleet.node_mem[at] >= mem
-        if fits != is_spread:
+    first = host * ask.node_count
+    for at in range(first, first + ask.node_count):
+        fits = bool(fleet.node_cpu[at] >= ask.cpu and fleet.node_mem[at] >= ask.mem)
+        if fits != ask.is_spread:
             return fits
-    return is_spread
+    return ask.is_spread
 
 
 @compiled
@@ -145,7 +146,7 @@ def _level_from(tree: Ints, level: int, mem: int) -> int:
         at *= 2
         if tree[at] < mem:
             at += 1
-    return at - size
+    return int(at - size)
 
 
 @compiled

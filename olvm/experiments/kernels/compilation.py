@@ -34,8 +34,8 @@ def compiled(function: Function) -> Function:
         return function
     import numba
 
-    made = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
-    return cast(Function, made)
+    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
+    return cast(Function, numba.njit(**options, _nrt=False)(function))
 
 
 def entry(make: Callable[[int], Function]) -> Function:

@@ -47,6 +47,7 @@ from olvm.experiments.kernels.state import (
     WAIT_MAX,
     WAIT_TOTAL,
     WAITING,
+    Ask,
     Ends,
     Fleet,
     Progress,
@@ -61,23 +62,22 @@ class Indexes(NamedTuple):
     scratch: SmallInts  # one place for each host, where a policy draws
 
 
+class World(NamedTuple):
+    requests: Requests
+    fleet: Fleet
+    ends: Ends
+    progress: Progress
+    indexes: Indexes
+    samples: Samples
+
+
 @entry
 def advance(digest: int) -> Callable[..., bool]:
-    def advance(
-        policy: int,
-        is_fifo: bool,
-        node_count: int,
-        stop: int,
-        requests: Requests,
-        fleet: Fleet,
-        ends: Ends,
-        progress: Progress,
-        indexes: Indexes,
-        samples: Samples,
-    ) -> bool:
+    def advance(policy: int, is_fifo: bool, node_count: int, stop: int, world: World) -> bool:
         """Handle VMs up to number `stop`; False when the samples' buffers must be emptied first."""
         assert digest >= 0
-        counts, clock = progress.counts, progress.clock
+        requests, ends, samples = world.requests, world.ends, world.samples
+        counts, clock = world.progress.counts, world.progress.clock
         while counts[NEXT] < stop:
             vm = counts[NEXT]
             if requests.status[vm] != WAITING:
@@ -87,18 +87,20 @@ def advance(digest: int) -> Callable[..., bool]:
             host = -1
             while True:
                 while counts[END_COUNT] > 0 and ends.at_s[0] <= now_s:
-                    if not sample_before(samples, requests, fleet, progress, ends.at_s[0], node_count):
+                    if not sample_before(
+                        samples, requests, world.fleet, world.progress, ends.at_s[0], node_count
+                    ):
                         return False
-                    _leave(policy, requests, fleet, ends, progress, indexes, samples, node_count)
-                if not sample_before(samples, requests, fleet, progress, now_s, node_count):
+                    _leave(policy, world, node_count)
+                if not sample_before(samples, requests, world.fleet, world.progress, now_s, node_count):
                     return False
-                host = _chosen(policy, requests, fleet, progress, indexes, vm, node_count)
+                host = _chosen(policy, world, vm, node_count)
                 if host >= 0 or not is_fifo or counts[END_COUNT] == 0:
                     break
                 now_s = ends.at_s[0]
             if host >= 0:
                 clock[NOW] = now_s
-                _place(policy, requests, fleet, ends, progress, indexes, samples, vm, host, node_count)
+                _place(policy, world, vm, host, node_count)
             elif is_fifo:  # nobody leaves any more: it waits for ever, and all behind it
                 counts[NEXT] = len(requests.arrival_s)
                 break
@@ -107,74 +109,49 @@ def advance(digest: int) -> Callable[..., bool]:
                 counts[REFUSED] += 1
             counts[NEXT] += 1
         if counts[NEXT] == len(requests.arrival_s) and samples.period_s[0] < np.inf:
-            return _finish(policy, requests, fleet, ends, progress, indexes, samples, node_count)
+            return _finish(policy, world, node_count)
         return True
 
     return advance
 
 
 @compiled
-def _finish(
-    policy: int,
-    requests: Requests,
-    fleet: Fleet,
-    ends: Ends,
-    progress: Progress,
-    indexes: Indexes,
-    samples: Samples,
-    node_count: int,
-) -> bool:
+def _finish(policy: int, world: World, node_count: int) -> bool:
     """Go on to the last arrival, or the last placement if that was later, where the series end."""
+    requests, ends, samples, progress = world.requests, world.ends, world.samples, world.progress
     last_s = max(requests.arrival_s[-1], progress.clock[NOW])
     while progress.counts[END_COUNT] > 0 and ends.at_s[0] <= last_s:
-        if not sample_before(samples, requests, fleet, progress, ends.at_s[0], node_count):
+        if not sample_before(samples, requests, world.fleet, world.progress, ends.at_s[0], node_count):
             return False
-        _leave(policy, requests, fleet, ends, progress, indexes, samples, node_count)
-    return sample_before(samples, requests, fleet, progress, np.nextafter(last_s, np.inf), node_count)
+        _leave(policy, world, node_count)
+    return sample_before(
+        samples, requests, world.fleet, world.progress, np.nextafter(last_s, np.inf), node_count
+    )
 
 
 @compiled
-def _chosen(
-    policy: int,
-    requests: Requests,
-    fleet: Fleet,
-    progress: Progress,
-    indexes: Indexes,
-    vm: int,
-    node_count: int,
-) -> int:
-    cpu, mem, is_spread = requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0
+def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
+    requests, fleet, progress, indexes = world.requests, world.fleet, world.progress, world.indexes
+    ask = Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
     if policy == FIRST_FIT:
-        return first_fit_from(indexes.first_fit, 0, cpu, mem, is_spread, node_count)
+        return first_fit_from(indexes.first_fit, 0, ask)
     if policy == BEST_FIT:
-        return find_best(indexes.best_fit, fleet, cpu, mem, is_spread, node_count)
+        return find_best(indexes.best_fit, fleet, ask)
     if policy == ROUND_ROBIN:
         turn = progress.counts[TURN]
-        host = first_fit_from(indexes.first_fit, turn, cpu, mem, is_spread, node_count)
+        host = first_fit_from(indexes.first_fit, turn, ask)
         if host < 0 and turn > 0:
-            host = first_fit_from(indexes.first_fit, 0, cpu, mem, is_spread, node_count)
+            host = first_fit_from(indexes.first_fit, 0, ask)
         return host
     if policy in (RANDOM, TWO_CHOICE):
-        return find_by_chance(
-            policy, fleet, progress.random, indexes.scratch, cpu, mem, is_spread, node_count
-        )
-    return find_by_score(policy, fleet, cpu, mem, is_spread, node_count)
+        return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)
+    return find_by_score(policy, fleet, ask)
 
 
 @compiled
-def _place(
-    policy: int,
-    requests: Requests,
-    fleet: Fleet,
-    ends: Ends,
-    progress: Progress,
-    indexes: Indexes,
-    samples: Samples,
-    vm: int,
-    host: int,
-    node_count: int,
-) -> None:
-    counts, clock = progress.counts, progress.clock
+def _place(policy: int, world: World, vm: int, host: int, node_count: int) -> None:
+    requests, fleet = world.requests, world.fleet
+    counts, clock = world.progress.counts, world.progress.clock
     node = SPREAD
     if requests.is_spread[vm] == 0:
         node = 0
@@ -186,7 +163,7 @@ def _place(
     requests.host[vm] = host
     requests.node[vm] = node
     requests.start_s[vm] = clock[NOW]
-    _change(policy, requests, fleet, indexes, samples, vm, -1, node_count)
+    _change(policy, world, vm, -1, node_count)
     counts[HANDLED] += 1
     counts[RUNNING] += 1
     if fleet.vm_count[host] == 0:
@@ -203,26 +180,17 @@ def _place(
     clock[WAIT_MAX] = max(clock[WAIT_MAX], wait_s)
     end_s = clock[NOW] + requests.lifetime_s[vm]
     if end_s < np.inf:
-        _push_end(ends, counts[END_COUNT], end_s, vm)
+        _push_end(world.ends, counts[END_COUNT], end_s, vm)
         counts[END_COUNT] += 1
 
 
 @compiled
-def _leave(
-    policy: int,
-    requests: Requests,
-    fleet: Fleet,
-    ends: Ends,
-    progress: Progress,
-    indexes: Indexes,
-    samples: Samples,
-    node_count: int,
-) -> None:
-    counts = progress.counts
+def _leave(policy: int, world: World, node_count: int) -> None:
+    fleet, counts = world.fleet, world.progress.counts
     counts[END_COUNT] -= 1
-    vm = _pop_end(ends, counts[END_COUNT])
-    _change(policy, requests, fleet, indexes, samples, vm, 1, node_count)
-    host = requests.host[vm]
+    vm = _pop_end(world.ends, counts[END_COUNT])
+    _change(policy, world, vm, 1, node_count)
+    host = world.requests.host[vm]
     fleet.vm_count[host] -= 1
     counts[RUNNING] -= 1
     if fleet.vm_count[host] == 0:
@@ -230,17 +198,9 @@ def _leave(
 
 
 @compiled
-def _change(
-    policy: int,
-    requests: Requests,
-    fleet: Fleet,
-    indexes: Indexes,
-    samples: Samples,
-    vm: int,
-    sign: int,
-    node_count: int,
-) -> None:
+def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> None:
     """Take (-1) or give back (1) what a VM has of its host, and tell the index in use."""
+    requests, fleet, indexes = world.requests, world.fleet, world.indexes
     host, node = requests.host[vm], requests.node[vm]
     if policy == BEST_FIT:
         best_fit_remove(indexes.best_fit, fleet, host, node_count)
@@ -260,7 +220,7 @@ def _change(
         best_fit_insert(indexes.best_fit, fleet, host, node_count)
     elif policy in (FIRST_FIT, ROUND_ROBIN):
         first_fit_changed(indexes.first_fit, fleet, host, node, node_count)
-    mark_changed(samples, host)
+    mark_changed(world.samples, host)
 
 
 # ---------------------------------------------------------------- those who will leave
@@ -292,4 +252,4 @@ def _pop_end(ends: Ends, count: int) -> int:
         ends.at_s[at], ends.vm[at] = ends.at_s[child], ends.vm[child]
         at = child
     ends.at_s[at], ends.vm[at] = end_s, last
-    return vm
+    return int(vm)

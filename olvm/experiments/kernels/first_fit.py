@@ -4,8 +4,8 @@ Each inner node of a binary tree holds the most vCPUs and the most memory that a
 down only where both would be enough. They may be free on different hosts, so it may have to come back; it never comes
 back to the same subtree.
 
-Cost: O(log n) for an update. A search is O(log n) as long as what is scarce is the same everywhere; the worst case, half
-of the fleet without memory and the other half without vCPUs, visits every host.
+Cost: O(log n) for an update. A search is O(log n) as long as what is scarce is the same everywhere; the worst case,
+half of the fleet without memory and the other half without vCPUs, visits every host.
 
 Source: the tree of first fit is in D. S. Johnson, "Near-optimal bin packing algorithms", 1973; two resources are ours.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from olvm.experiments.kernels.compilation import compiled
-from olvm.experiments.kernels.state import Fleet, Ints
+from olvm.experiments.kernels.state import Ask, Fleet, Ints
 
 
 class FirstFitIndex(NamedTuple):
@@ -57,7 +57,7 @@ def find_first(tree: Ints, start: int, cpu: int, mem: int) -> int:
     while True:
         if tree[at, 0] >= cpu and tree[at, 1] >= mem:
             if at >= size:
-                return at - size
+                return int(at - size)
             at *= 2
         else:
             while at & 1:  # nothing more below the parent of a right child
@@ -84,14 +84,12 @@ def set_leaf(tree: Ints, leaf: int, cpu: int, mem: int) -> None:
 
 
 @compiled
-def first_fit_from(
-    index: FirstFitIndex, start: int, cpu: int, mem: int, is_spread: bool, node_count: int
-) -> int:
+def first_fit_from(index: FirstFitIndex, start: int, ask: Ask) -> int:
     """The first host at or after `start` with room; -1 if there is none."""
-    if is_spread:
-        return find_first(index.by_host, start, cpu, mem)
-    leaf = find_first(index.by_node, start * node_count, cpu, mem)
-    return leaf // node_count if leaf >= 0 else -1
+    if ask.is_spread:
+        return find_first(index.by_host, start, ask.cpu, ask.mem)
+    leaf = find_first(index.by_node, start * ask.node_count, ask.cpu, ask.mem)
+    return leaf // ask.node_count if leaf >= 0 else -1
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""What must be known of a trace before the first event: what each VM takes from a node, what fits nowhere, the peaks."""
+"""What must be known before the first event: what each VM takes from a node, what fits nowhere, peaks of demand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from olvm.experiments.kernels.state import (
     TOO_LARGE,
     TOO_MANY_VCPUS,
     TOO_MUCH_MEMORY,
-    Bytes,
+    Demand,
     Floats,
     Ints,
 )
@@ -17,17 +17,8 @@ from olvm.experiments.kernels.state import (
 
 @entry
 def prepare(digest: int) -> Callable[..., int]:
-    def prepare(
-        cpu: Ints,
-        mem: Ints,
-        split_above: int,
-        node_count: int,
-        kinds: Ints,
-        step: int,
-        is_spread: Bytes,
-        status: Bytes,
-    ) -> int:
-        """Turn `cpu` and `mem` in place into what one node gives, and mark what no empty host could hold.
+    def prepare(demand: Demand, split_above: int, node_count: int, kinds: Ints, step: int) -> int:
+        """Turn `demand` in place into what one node gives, and mark what no empty host could hold.
 
         `kinds`: rows (vCPUs, memory) of a node of the kinds of host that none other contains. A VM of more memory
         than `split_above` is spread over all nodes, each of which gives the share, rounded up.
@@ -35,6 +26,7 @@ def prepare(digest: int) -> Callable[..., int]:
         Returns the greatest common divisor of `step`, which divides the vCPUs of every node, and those of all VMs.
         """
         assert digest >= 0
+        cpu, mem, is_spread, status = demand
         cpu_max, mem_max = 0, 0
         for kind in range(kinds.shape[0]):
             cpu_max, mem_max = max(cpu_max, kinds[kind, 0]), max(mem_max, kinds[kind, 1])
@@ -67,20 +59,14 @@ def prepare(digest: int) -> Callable[..., int]:
 @entry
 def peaks(digest: int) -> Callable[..., tuple[int, int, int]]:
     def peaks(
-        arrival_s: Floats,
-        end_s: Floats,
-        by_end: Ints,
-        cpu: Ints,
-        mem: Ints,
-        is_spread: Bytes,
-        status: Bytes,
-        node_count: int,
+        arrival_s: Floats, end_s: Floats, by_end: Ints, demand: Demand, node_count: int
     ) -> tuple[int, int, int]:
         """The largest number of VMs, vCPUs and memory at one time if each came when it asked and none waited.
 
         `by_end` sorts `end_s`, at equal times by number. VMs that fit nowhere are left out. Those who leave go first.
         """
         assert digest >= 0
+        cpu, mem, is_spread, status = demand
         count, cpu_now, mem_now = 0, 0, 0
         count_max, cpu_max, mem_max = 0, 0, 0
         leaving = 0

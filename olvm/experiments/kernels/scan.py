@@ -1,7 +1,7 @@
 """Policies for which no index is known: one compiled pass over all hosts for each decision.
 
-Ties go to the lowest host index. What a host has free is the sum over its NUMA nodes. Where vCPUs and memory are added or
-compared, both count as shares of the fleet's largest host.
+Ties go to the lowest host index. What a host has free is the sum over its NUMA nodes. Where vCPUs and memory are added
+or compared, both count as shares of the fleet's largest host.
 
 Cost: O(hosts); about 1 ns for each host.
 """
@@ -17,6 +17,7 @@ from olvm.experiments.kernels.state import (
     DOT_PRODUCT,
     RANDOM,
     WORST_FIT,
+    Ask,
     Fleet,
     SmallInts,
     Words,
@@ -31,7 +32,7 @@ def draw_below(random: Words, count: int) -> int:
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     word = word ^ (word >> np.uint64(31))
-    return np.int64(word >> np.uint64(1)) % count
+    return int(np.int64(word >> np.uint64(1)) % count)
 
 
 @compiled
@@ -40,13 +41,13 @@ def score(policy: int, fleet: Fleet, host: int, cpu: int, mem: int) -> float:
     free_cpu, free_mem = fleet.host_cpu[host] * fleet.share[0], fleet.host_mem[host] * fleet.share[1]
     asked_cpu, asked_mem = cpu * fleet.share[0], mem * fleet.share[1]
     if policy == DOT_PRODUCT:
-        return asked_cpu * free_cpu + asked_mem * free_mem
+        return float(asked_cpu * free_cpu + asked_mem * free_mem)
     if policy == COSINE:
         product = asked_cpu * free_cpu + asked_mem * free_mem
         asked = np.sqrt(asked_cpu * asked_cpu + asked_mem * asked_mem)
-        return product / (asked * np.sqrt(free_cpu * free_cpu + free_mem * free_mem))
+        return float(product / (asked * np.sqrt(free_cpu * free_cpu + free_mem * free_mem)))
     over_cpu, over_mem = free_cpu - asked_cpu, free_mem - asked_mem
-    return -(over_cpu * over_cpu + over_mem * over_mem)
+    return float(-(over_cpu * over_cpu + over_mem * over_mem))
 
 
 @compiled
@@ -58,46 +59,37 @@ def emptier(fleet: Fleet, one: int, other: int) -> bool:
 
 
 @compiled
-def find_by_score(policy: int, fleet: Fleet, cpu: int, mem: int, is_spread: bool, node_count: int) -> int:
+def find_by_score(policy: int, fleet: Fleet, ask: Ask) -> int:
     """The host with room of the highest score (worst fit: the emptiest); -1 if there is none."""
-    parts = node_count if is_spread else 1
+    parts = ask.node_count if ask.is_spread else 1
     best, best_score = -1, 0.0
     for host in range(len(fleet.host_cpu)):
-        if not has_room(fleet, host, cpu, mem, is_spread, node_count):
+        if not has_room(fleet, host, ask):
             continue
         if policy == WORST_FIT:
             if best < 0 or emptier(fleet, host, best):
                 best = host
         else:
-            this = score(policy, fleet, host, cpu * parts, mem * parts)
+            this = score(policy, fleet, host, ask.cpu * parts, ask.mem * parts)
             if best < 0 or this > best_score:
                 best, best_score = host, this
     return best
 
 
 @compiled
-def find_by_chance(
-    policy: int,
-    fleet: Fleet,
-    random: Words,
-    scratch: SmallInts,
-    cpu: int,
-    mem: int,
-    is_spread: bool,
-    node_count: int,
-) -> int:
+def find_by_chance(policy: int, fleet: Fleet, random: Words, scratch: SmallInts, ask: Ask) -> int:
     """One of the hosts with room, or the emptier of two drawn from them; -1, and nothing drawn, if there is none."""
     count = 0
     for host in range(len(fleet.host_cpu)):
-        if has_room(fleet, host, cpu, mem, is_spread, node_count):
+        if has_room(fleet, host, ask):
             scratch[count] = host
             count += 1
     if count == 0:
         return -1
     one = scratch[draw_below(random, count)]
     if policy == RANDOM:
-        return one
+        return int(one)
     other = scratch[draw_below(random, count)]
     if emptier(fleet, other, one) or (other < one and not emptier(fleet, one, other)):
-        return other
-    return one
+        return int(other)
+    return int(one)

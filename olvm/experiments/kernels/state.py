@@ -42,18 +42,36 @@ COUNT_COUNT = 10
 NOW, WAIT_TOTAL, WAIT_MAX = range(3)
 
 
+class Demand(NamedTuple):
+    """What each VM asks of one node: all of it, or the share if the VM is spread."""
+
+    cpu: Ints
+    mem: Ints
+    is_spread: Bytes
+    status: Bytes  # written once for each VM; what fits no empty host is marked before the first event
+
+
 class Requests(NamedTuple):
     """n VMs in the trace's order."""
 
     arrival_s: Floats
     lifetime_s: Floats  # inf: never leaves
-    cpu: Ints  # what one node gives: all of it, or the share if the VM is spread
+    cpu: Ints  # these four are those of `Demand`
     mem: Ints
     is_spread: Bytes
-    status: Bytes  # written once for each VM; what fits no empty host is marked before the first event
+    status: Bytes
     host: SmallInts  # -1: not placed
     node: SmallInts
     start_s: Floats  # nan: not placed
+
+
+class Ask(NamedTuple):
+    """One VM that looks for a host; `cpu` and `mem` are what it takes from one node."""
+
+    cpu: int
+    mem: int
+    is_spread: bool
+    node_count: int
 
 
 class Fleet(NamedTuple):
@@ -83,17 +101,15 @@ class Progress(NamedTuple):
     random: Words  # one word: the state of splitmix64
 
 
-def new_requests(
-    arrival_s: Floats, lifetime_s: Floats, cpu: Ints, mem: Ints, is_spread: Bytes, status: Bytes
-) -> Requests:
+def new_requests(arrival_s: Floats, lifetime_s: Floats, demand: Demand) -> Requests:
     n = len(arrival_s)
     return Requests(
         arrival_s,
         lifetime_s,
-        cpu,
-        mem,
-        is_spread,
-        status,
+        demand.cpu,
+        demand.mem,
+        demand.is_spread,
+        demand.status,
         np.full(n, -1, np.int32),
         np.full(n, -1, np.int32),
         np.full(n, np.nan),
