@@ -1,9 +1,10 @@
 """A trace of VM requests as a table, checked row by row; where it comes from is `trace_sources`' affair.
 
 Rules:
-1. A bad row is never skipped in silence: reading fails and says which row, which value and why; with `on_bad="drop"` the
-   row is left out, counted and named.
-2. Kernels count in thousandths of a vCPU and in KiB. A request between two steps is rounded up, and how many were is told.
+1. A bad row is never skipped in silence: reading fails and says which row, which value and why; with `on_bad="drop"`
+   the row is left out, counted and named.
+2. Kernels count in thousandths of a vCPU and in KiB. A request between two steps is rounded up, and how many were is
+   told.
 3. `lifetime_s` null (in NumPy: nan) means that the VM never leaves. In a file, nan is a mistake and null is meant.
 4. Rows stay in the order of the source; arrivals must not fall.
 """
@@ -194,11 +195,11 @@ class _Finder:
     ) -> None:
         low, high = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
         least = _LEAST[column]
-        has_nan = bool(np.isnan(values).any())
+        is_nan = np.isnan(values) if is_null is None else np.isnan(values) & ~is_null
+        has_nan = bool(is_nan.any())
         if low >= least and (low > 0 or column != "vcpus") and high <= _MOST[column] and not has_nan:
             return
         if has_nan and not nan_is_null:
-            is_nan = np.isnan(values) if is_null is None else np.isnan(values) & ~is_null
             leave = "; leave it null for a VM that never leaves" if column == "lifetime_s" else ""
             self._note(is_nan, column, lambda _: f"is nan{leave}")
         if np.isinf(high) or np.isinf(low):

@@ -3,6 +3,8 @@
 Decides how a source is read and how it names its rows; whether a value is sensible is `trace`'s affair.
 """
 
+# ruff: noqa: S608 - statements are made of our own words and of names that are quoted
+
 from __future__ import annotations
 
 import csv
@@ -144,11 +146,13 @@ class _Queried:
         return RawTable(len(raw[columns[0]].values), raw, tuple(types))
 
     def column(self, name: str) -> Values:
-        values: Values = self._run(f'select "{name}" from ({self._table()})').fetchnumpy()[name]
+        values: Values = self._run(f"select {identifier(name)} from ({self._table()})").fetchnumpy()[name]
         return values
 
     def texts(self, column: str, rows: Iterable[int]) -> dict[int, str]:
-        values = self._run(f'select cast("{column}" as varchar) as text from ({self._table()})').fetchnumpy()
+        values = self._run(
+            f"select cast({identifier(column)} as varchar) as text from ({self._table()})"
+        ).fetchnumpy()
         return {int(row): str(values["text"][row]) for row in rows}
 
 
@@ -160,6 +164,10 @@ def _unmasked(values: Any, is_text: Any) -> tuple[Floats, Mask | None, Mask | No
     if text is not None:
         is_null = is_null & ~text
     return np.asarray(values.filled(0.0), np.float64), is_null if is_null.any() else None, text
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def quoted(path: Path) -> str:

@@ -34,8 +34,9 @@ def compiled(function: Function) -> Function:
         return function
     import numba
 
-    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True}
-    return cast(Function, numba.njit(**options, _nrt=False)(function))
+    compile_kernel: Any = numba.njit
+    options = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
+    return cast(Function, compile_kernel(**options)(function))
 
 
 def entry(make: Callable[[int], Function]) -> Function:
