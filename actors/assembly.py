@@ -14,7 +14,7 @@ from actors.engine import Engine
 from actors.host import Host
 from actors.host_agent import HostAgent
 from actors.roster import AgentRoster, VmRoster
-from actors.silo import Cast, Records
+from actors.silo_ports import Cast, Records
 from actors.telemetry import Telemetry
 from actors.users import Users
 from actors.vm import Vm

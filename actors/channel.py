@@ -27,7 +27,7 @@ class Outbox:
         self.next_seq = acked_seq + 1
         self.sent_seq = acked_seq
         self.progress_ns = 0
-        self.is_listed = False  # in the silo's list of what may have to be sent again
+        self.is_listed = False  # by `Links`, among those that may have to send again
         # waiting[0] has number acked_seq + 1
         self.waiting: deque[bytes] = deque()
 

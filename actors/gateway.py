@@ -22,7 +22,8 @@ import msgspec
 from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
 from actors.pam_accounts import PamAccounts
-from actors.silo import Records, Silo
+from actors.silo import Silo
+from actors.silo_ports import Records
 from actors.verifiers import Verifiers
 from actors.wire import Envelope
 from hypervisor_backends.fence_names import check_names

@@ -96,6 +96,8 @@ class Host(HostCore):
                 self.tasks.on_ended(message, turn)
             case m.FencingAdvice():
                 self.fencing.on_advice(message, turn)
+            case m.FenceReady():
+                self.fencing.on_ready(message, turn)
             case m.FenceResult():
                 self.fencing.on_result(message, turn)
             case m.HostLeaseChecked():

@@ -79,7 +79,7 @@ class HostAgent:
             case m.StartAgent() | m.StopAgent() | m.RestartAgent() | m.Recovered():
                 self._on_life(message, turn)
             case m.FenceHost() | m.CheckHostLease():
-                self.proxy.ask(message, turn)
+                self.proxy.ask(message, self.record.host_epoch, turn)
             case _:
                 self._on_order(message, turn)
 

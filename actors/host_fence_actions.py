@@ -182,6 +182,15 @@ class FenceActions:
         self.wait(turn.config.fence_poll_period_s, turn)
         return None
 
+    def repeat(self, ready: m.FenceReady, turn: Turn) -> None:
+        """The proxy asks whether the order of this step still holds: it does."""
+        record = self.record
+        device = record.fence_devices[record.fence_device]
+        order = m.FenceHost(
+            record.name, record.fence_seq, ready.action, device, ready.host_epoch, ready.asked_ns
+        )
+        turn.tell(record.fence_proxy, order)
+
     def _enter_off_status(self, turn: Turn) -> None:
         record = self.record
         device = record.fence_devices[record.fence_device]

@@ -8,6 +8,8 @@ It decides what counts as an answer and hands it to the table (`host_fence_steps
 3. `fence_seq` grows with each question to the cluster, and answers carry it: what belongs to an earlier attempt is
    late and changes nothing.
 4. A flow ends only in an answer of the host, in a proof, or in an alert that says what a person can do.
+5. An order to switch holds while the flow waits for it, and no longer: the proxy asks before it obeys
+   (`host_agent_fencing`), and only the order of the present step is repeated.
 """
 
 from __future__ import annotations
@@ -146,6 +148,13 @@ class Fencing:
             self._actions.advice = advice
             self._hear(Word.ALLOWED, turn)
             self._actions.advice = None
+
+    def on_ready(self, ready: m.FenceReady, turn: Turn) -> None:
+        """Rule 5."""
+        if ready.seq != self._record.fence_seq or self.step not in STEPS_BY_ACTION[ready.action]:
+            turn.sometimes("fence_order_that_came_late_is_not_repeated")
+            return
+        self._actions.repeat(ready, turn)
 
     def on_result(self, result: m.FenceResult, turn: Turn) -> None:
         record = self._record

@@ -145,7 +145,7 @@ class Node:
             pid=os.getpid(),
             actors=silo.actor_count(),
             queue_length=silo.queue_length,
-            unacknowledged=sum(len(outbox.waiting) for outbox in list(silo.outboxes.values())),
+            unacknowledged=silo.links.unacknowledged_count(),
             turns=silo.turn_count,
             commits=silo.commit_count,
             faults=silo.fault_count,

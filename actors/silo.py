@@ -1,4 +1,8 @@
-"""A silo: mailboxes, turns, group commit, outbox, timers and recovery of many actors, without threads or I/O.
+"""A silo: mailboxes, turns and batches of many actors, their recovery, and the one supervisor, without threads or I/O.
+
+Decides which message is handled next, by which actor, and when a batch ends. Must not know how a batch is written down
+(`group_commit.py`), what a frame holds (`links.py`), when something is due (`timers.py`) or how things are named
+(`numbering.py`): it puts these together, and each keeps its own state.
 
 Rules that this file defends:
 1. A turn is a transaction. What a turn saved, sent and scheduled is committed together with all turns of its batch;
@@ -14,43 +18,32 @@ thread whenever `has_work` or a timer is due.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
-
-import msgspec
+from typing import cast
 
 from actors.behaviour import Behaviour, Turn
-from actors.channel import Outbox, accept
-from actors.wire import (
-    ENGINE_SILO,
-    Envelope,
-    at_silo,
-    decode_envelope,
-    decode_frame,
-    encode,
-    local_name,
-    silo_of,
-)
-from olvm.journal.port import Batch, Journal, Outgoing
-from olvm.journal.port import Recovered as RecoveredState
-from olvm.journal.port import Turn as TurnRow
+from actors.group_commit import GroupCommit
+from actors.held_actors import HeldActors
+from actors.links import Links
+from actors.numbering import Numbering
+from actors.silo_clock import SiloClock
+from actors.silo_ports import Cast, Port, SiloObserver
+from actors.timers import Timers
+from actors.wire import ENGINE_SILO, Envelope, at_silo, decode_envelope, encode, local_name, silo_of
+from olvm.journal.port import Journal
 from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable, NotFound
-from olvm.model.limits import HELD_MESSAGES_MAX, MESSAGES_PER_FRAME_MAX, TURNS_PER_COMMIT_MAX
+from olvm.model.limits import TURNS_PER_COMMIT_MAX
 from olvm.model.messages import (
     AnyMessage,
-    CallEnded,
     ChangeAffinity,
     ChangeCluster,
     ChangeVm,
     CommandCluster,
     CommandHost,
     CommandVm,
-    DomainHappened,
     EndCluster,
     EventTold,
     OperationEnded,
@@ -60,13 +53,10 @@ from olvm.model.messages import (
     TaskVm,
     TimerFired,
 )
-from olvm.model.record import Record, key_of
-from olvm.model.records import EventRecord, PeerRecord
+from olvm.model.record import Record
+from olvm.model.records import EventRecord
 
 log = logging.getLogger("olvm.silo")
-
-Records = dict[type[Record], dict[str, Record]]
-Cast = Callable[[Records], list[Behaviour]]
 
 POSTED_PER_STEP = 200
 # Whoever sent one of these waits for the end of its operation.
@@ -83,81 +73,35 @@ ENDED_FOR_NOBODY = (
 )
 
 
-class Port(Protocol):
-    """The outer world of a silo: a hypervisor, the history file."""
-
-    def submit(self, caller: str, request: object, tag: str) -> None:
-        """Start the request; its answer is posted to `caller` as `CallEnded(tag)`, now or later."""
-        ...
-
-
-class SiloObserver(Protocol):
-    """Who must hear of commits: the gateway that answers clients."""
-
-    def on_reply(self, address: str, message: AnyMessage) -> None: ...
-
-    def on_committed(self, saved: Records, events: list[EventRecord]) -> None: ...
-
-    def on_released(self) -> None:
-        """After the replies of the batch."""
-
-
-class Held:
-    """An actor without power, and what other actors sent to it: timers, and answers to what it asked, die with it."""
-
-    def __init__(self, behaviour: Behaviour | None) -> None:
-        self.behaviour = behaviour
-        self.waiting: deque[Envelope] = deque(maxlen=HELD_MESSAGES_MAX)
-
-    def take(self, envelope: Envelope) -> None:
-        if envelope.sender and not isinstance(envelope.message, CallEnded | DomainHappened):
-            self.waiting.append(envelope)
-
-
 class Silo:
     """See the module. All methods but `receive` and `post` belong to the owner's thread."""
 
     # A simulator runs a thousand of them in one thread: what a batch touches should lie together.
     __slots__ = (
-        "_ack_due",
-        "_ahead_ns",
         "_answers",
-        "_batch",
-        "_batch_calls",
-        "_batch_events",
-        "_batch_replies",
-        "_batch_volatile",
         "_behaviours",
+        "_calls",
         "_cast",
-        "_clock_ns",
-        "_due_by_timer",
-        "_event_seq",
+        "_clock",
+        "_commit",
         "_frames",
-        "_heap",
-        "_heap_count",
         "_held",
-        "_id_base",
-        "_id_count",
-        "_id_prefix",
         "_local",
         "_marks",
+        "_numbering",
         "_posted",
-        "_process_clock_ns",
-        "_resends",
-        "_transmit",
+        "_replies",
+        "_timers",
         "_turn",
-        "_turn_seq",
-        "_unsent",
         "_wake",
         "commit_count",
         "config",
         "fault_count",
         "journal",
         "journal_id",
+        "links",
         "name",
         "observer",
-        "outboxes",
-        "peers",
         "ports",
         "services",
         "turn_count",
@@ -183,22 +127,15 @@ class Silo:
         self.services: dict[str, Callable[[Envelope], None]] = {}
         self._marks: list[str] | None = None
         self._cast = cast
-        self._process_clock_ns = self._clock_ns = clock_ns
-        self._ahead_ns = 0
-        self._transmit = transmit
+        self._clock = SiloClock(clock_ns)
         self._wake = wake
         self._frames: deque[bytes] = deque()
         self._posted: deque[Envelope] = deque()
         self._answers: deque[Callable[[], None]] = deque()
         self._local: deque[Envelope] = deque()
-        self._heap: list[tuple[int, int, str, str, Callable[[], None] | None]] = []
-        self._heap_count = 0
-        self._due_by_timer: dict[tuple[str, str], int] = {}
-        self._held: dict[str, Held] = {}  # actors that stand in `_behaviours` no longer, see `hold`
-        self._ack_due: set[str] = set()
-        # Outboxes with messages that were never on the wire, and those that may have to send again, by when.
-        self._unsent: set[str] = set()
-        self._resends: list[tuple[int, str]] = []
+        self._timers = Timers()
+        self._held = HeldActors()  # those that stand in `_behaviours` no longer, see `hold`
+        self.links = Links(name, transmit)
         self.turn_count = 0
         self.fault_count = 0
         self.commit_count = 0
@@ -237,14 +174,7 @@ class Silo:
 
     def call_at(self, due_ns: int, action: Callable[[], None]) -> Callable[[], None]:
         """Run `action` in the silo's thread at `due_ns`, unless the returned cancel is called. Forgotten on crash."""
-        cancelled: list[bool] = []
-
-        def run() -> None:
-            if not cancelled:
-                action()
-
-        self._push(due_ns, "", "", run)
-        return lambda: cancelled.append(True)
+        return self._timers.call_at(due_ns, action)
 
     def hold(self, address: str) -> None:
         """Give this actor nothing until `let_go`: the computer that it stands for is switched off.
@@ -252,72 +182,41 @@ class Silo:
         For simulated hosts that share a silo; where each has its own, the silo itself stops. What is held has been
         acknowledged: a crash of the silo loses it, as a host's memory is lost.
         """
-        if address not in self._held:
-            self._held[address] = Held(self._behaviours.pop(address, None))
+        self._held.hold(address, self._behaviours)
 
     def let_go(self, address: str, first: AnyMessage) -> None:
         """Deliver `first`, then what other actors have sent meanwhile. Without effect on one that is not held."""
-        held = self._held.pop(address, None)
-        if held is None:
+        waiting = self._held.let_go(address, self._behaviours)
+        if waiting is None:
             return
-        if held.behaviour is not None:
-            self._behaviours[address] = held.behaviour
         self.post(Envelope(address, "", f"{address}-let-go", "", first))
-        self._posted.extend(held.waiting)
+        self._posted.extend(waiting)
 
     def now_ns(self) -> int:
         """The silo's own clock."""
-        return self._clock_ns()
+        return self._clock.now_ns()
 
     # ------------------------------------------------------------------ recovery
 
     def _recover(self) -> None:
-        recovered: RecoveredState = self.journal.recover()
-        self._keep_time(recovered.last_at_ns)
+        recovered = self.journal.recover()
+        self._clock.keep_ahead_of(recovered.last_at_ns)
         self.journal_id = recovered.journal_id
-        self._turn_seq = recovered.next_turn_seq
-        self._event_seq = recovered.next_event_seq
-        self._id_base = hashlib.blake2b(self.journal_id.encode(), digest_size=8).hexdigest()
-        self._number_ids()
+        self._numbering = Numbering(self.name, recovered)
+        self._commit = GroupCommit(self.journal, self._numbering)
         self._turn = self._new_turn()
         self._behaviours: dict[str, Behaviour] = {}
         self._local.clear()
-        self._batch = Batch()
-        self._batch_events: list[EventRecord] = []
-        self._batch_replies: list[tuple[str, AnyMessage]] = []
-        self._batch_calls: list[tuple[str, str, object, str]] = []
-        self._batch_volatile: dict[str, list[bytes]] = {}
-        self._due_by_timer.clear()
-        self._heap = [entry for entry in self._heap if entry[4] is not None]
-        heapq.heapify(self._heap)
-        self.outboxes = {name: Outbox(name, seq) for name, seq in recovered.acknowledged.items()}
-        self._unsent.clear()
-        self._resends = []
-        for row in recovered.outgoing:
-            outbox = self._outbox(row.destination)
-            outbox.restore(row.seq, row.payload)
-            self._list(outbox)
-        self.peers: dict[str, PeerRecord] = {
-            key: record
-            for key, record in recovered.records.get(PeerRecord, {}).items()
-            if isinstance(record, PeerRecord)
-        }
+        self._replies: list[tuple[str, AnyMessage]] = []
+        self._calls: list[tuple[str, str, object, str]] = []
+        self._timers.forget_actors()
+        self.links.restore(recovered)
         first_start = recovered.next_turn_seq <= 1
         for behaviour in self._cast(recovered.records):
             self._install(behaviour)
-        for address, held in self._held.items():
-            held.behaviour = self._behaviours.pop(address, None)
+        self._held.hold_again(self._behaviours)
         for address in list(self._behaviours):
-            self._enqueue(address, "", Recovered(first_start=first_start), "")
-
-    def _keep_time(self, last_at_ns: int) -> None:
-        """The silo's time never goes back: deadlines on the disk were set by the clock that was, and a computer's
-        clock may have been set back while the silo was down."""
-        behind_ns = last_at_ns - self._process_clock_ns()
-        if behind_ns > self._ahead_ns:
-            ahead_ns, clock_ns = behind_ns, self._process_clock_ns
-            self._ahead_ns = ahead_ns
-            self._clock_ns = lambda: clock_ns() + ahead_ns
+            self._enqueue(address, Recovered(first_start=first_start))
 
     def _install(self, behaviour: Behaviour) -> None:
         assert behaviour.address not in self._behaviours, f"two actors at {behaviour.address}"
@@ -326,71 +225,22 @@ class Silo:
         record = behaviour.timed_record()
         if record is not None:
             for name, due_ns in record.timers.items():
-                self._arm(address, name, due_ns)
-
-    # ------------------------------------------------------------------ timers
-
-    def _push(self, due_ns: int, address: str, name: str, action: Callable[[], None] | None) -> None:
-        self._heap_count += 1
-        heapq.heappush(self._heap, (due_ns, self._heap_count, address, name, action))
-
-    def _arm(self, address: str, name: str, due_ns: int) -> None:
-        self._due_by_timer[address, name] = due_ns
-        self._push(due_ns, address, name, None)
+                self._timers.arm(address, name, due_ns)
 
     def next_due_ns(self) -> int | None:
         """When `run_batch` must be called next although nothing arrives, by the process's clock."""
-        due_ns = self._due_ns()
-        return due_ns if due_ns is None or not self._ahead_ns else due_ns - self._ahead_ns
-
-    def _due_ns(self) -> int | None:
-        if not self._resends:
-            return self._heap[0][0] if self._heap else None
-        resend_ns = self._next_resend_ns()
-        if not self._heap:
-            return resend_ns
-        timer_ns = self._heap[0][0]
-        return timer_ns if resend_ns is None or timer_ns < resend_ns else resend_ns
-
-    def _list(self, outbox: Outbox) -> None:
-        """See to it that what is not acknowledged is sent again."""
-        due_ns = outbox.due_ns()
-        if due_ns is not None and not outbox.is_listed:
-            outbox.is_listed = True
-            heapq.heappush(self._resends, (due_ns, outbox.destination))
-
-    def _next_resend_ns(self) -> int | None:
-        """An outbox's time only moves back when there was progress: an entry is never too late, at most too early."""
-        resends = self._resends
-        while resends:
-            listed_ns, name = resends[0]
-            outbox = self.outboxes[name]
-            due_ns = outbox.due_ns()
-            if due_ns is None:
-                heapq.heappop(resends)
-                outbox.is_listed = False
-            elif due_ns > listed_ns:
-                heapq.heapreplace(resends, (due_ns, name))
-            else:
-                return listed_ns
-        return None
-
-    def _fire_due(self, now_ns: int) -> None:
-        while self._heap and self._heap[0][0] <= now_ns:
-            due_ns, _, address, name, action = heapq.heappop(self._heap)
-            if action is not None:
-                action()
-            elif self._due_by_timer.get((address, name)) == due_ns:
-                del self._due_by_timer[address, name]
-                self._id_count += 1
-                message_id = f"{self._id_prefix}{self._id_count}"
-                self._local.append(tuple.__new__(Envelope, (address, "", message_id, "", TimerFired(name))))
+        resend_ns, timer_ns = self.links.next_resend_ns(), self._timers.next_ns
+        if timer_ns is None or resend_ns is None:
+            due_ns = resend_ns if timer_ns is None else timer_ns
+        else:
+            due_ns = min(timer_ns, resend_ns)
+        return None if due_ns is None else self._clock.to_process_ns(due_ns)
 
     # ------------------------------------------------------------------ the batch
 
     @property
     def has_work(self) -> bool:
-        return bool(self._frames or self._posted or self._local or self._ack_due or self._answers)
+        return bool(self._frames or self._posted or self._local or self.links.acks_due or self._answers)
 
     @property
     def queue_length(self) -> int:
@@ -407,9 +257,9 @@ class Silo:
         """
         while self._answers:
             self._answers.popleft()()
-        now_ns = self._clock_ns()
-        if self._heap and self._heap[0][0] <= now_ns:
-            self._fire_due(now_ns)
+        now_ns = self._clock.now_ns()
+        for address, name in self._timers.take_due(now_ns):
+            self._enqueue(address, TimerFired(name))
         turns = 0
         while turns < TURNS_PER_COMMIT_MAX:
             if self._local:
@@ -420,24 +270,16 @@ class Silo:
                 break
         if self._local:
             self._drain(now_ns)
-        batch = self._batch
-        if batch.turns or batch.upserts or batch.outgoing or self._batch_events:
-            self._commit()
-        if (
-            self._batch_calls
-            or self._batch_volatile
-            or self._ack_due
-            or self._unsent
-            or self._resends
-            or self._batch_replies
-            or self.observer is not None
-        ):
-            self._release(self._clock_ns())
+        if self._commit.is_due:
+            self._write()
+        if self._calls or self._replies or self.links.has_work or self.observer is not None:
+            self._release(self._clock.now_ns())
 
     def _take_some(self, now_ns: int) -> None:
         """From both doors in turn: a burst of clients must not keep heartbeats waiting, nor the other way round."""
         if self._frames:
-            self._take_frame(self._frames.popleft(), now_ns)
+            payloads = self.links.take(self._frames.popleft(), self._commit.batch, now_ns)
+            self._local.extend(map(decode_envelope, payloads))
         for _ in range(min(len(self._posted), POSTED_PER_STEP) if self._posted else 0):
             self._local.append(self._posted.popleft())
 
@@ -446,12 +288,11 @@ class Silo:
 
         Other silos send again what they sent; clients do not, so each is told `reason` in place of its reply.
         """
-        replies, self._batch_replies = self._batch_replies, []
+        replies, self._replies = self._replies, []
         if self.observer is not None:
             for address, _ in replies:
                 self.observer.on_reply(address, Refusal(JournalUnwritable.code, reason))
             self.observer.on_released()
-        self._ack_due.clear()
         self._recover()
 
     def _drain(self, now_ns: int) -> int:
@@ -463,40 +304,9 @@ class Silo:
             assert turns <= 200 * TURNS_PER_COMMIT_MAX, f"actors of {self.name} talk in a circle: {envelope}"
         return turns
 
-    def _take_frame(self, data: bytes, now_ns: int) -> None:
-        frame = decode_frame(data)
-        peer = self.peers.get(frame.source)
-        if peer is None:
-            peer = self.peers[frame.source] = PeerRecord(silo=frame.source)
-        if frame.acked_id == self.journal_id and self._outbox(frame.source).acknowledge(
-            frame.acked_seq, now_ns
-        ):
-            self._batch.acknowledged[frame.source] = frame.acked_seq
-        if frame.durable:
-            self._ack_due.add(frame.source)
-            fresh = accept(peer, frame)
-            if fresh:
-                self._batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
-                self._local.extend(map(decode_envelope, fresh))
-        for payload in frame.volatile:
-            self._local.append(decode_envelope(payload))
-
-    def _enqueue(self, to: str, sender: str, message: AnyMessage, cause_id: str) -> None:
-        self._id_count += 1
-        message_id = f"{self._id_prefix}{self._id_count}"
-        self._local.append(Envelope(to, sender, message_id, cause_id, message))
-
-    def _number_ids(self) -> None:
-        """Ids count from one again in each journalled turn."""
-        self._id_prefix = f"{self.name}-{self._turn_seq}-"
-        self._id_count = 0
-
-    def _new_id(self) -> str:
-        """An id in the form of a UUID, unique and reproducible: a digest of this journal's id and a counter."""
-        self._id_count += 1
-        seed = f"{self._id_base}/{self._turn_seq}/{self._id_count}".encode()
-        digest = hashlib.blake2b(seed, digest_size=16).hexdigest()
-        return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
+    def _enqueue(self, to: str, message: AnyMessage) -> None:
+        """What the silo itself says to one of its actors."""
+        self._local.append(Envelope(to, "", self._numbering.message_id(), "", message))
 
     def _run_turn(self, envelope: Envelope, now_ns: int) -> None:
         to, sender, message_id, _, message = envelope
@@ -525,16 +335,14 @@ class Silo:
 
     def _pass_on(self, envelope: Envelope, address: str, now_ns: int) -> None:
         """A message for which there is no actor here."""
-        held = self._held.get(address)
-        if held is not None:
-            held.take(envelope)
+        if self._held.take(address, envelope):
             return
         if address in self.services:
             self.services[address](envelope)
             return
         silo = silo_of(envelope.to)
         if silo != self.name:
-            self._batch_volatile.setdefault(silo, []).append(encode(tuple(envelope)))
+            self.links.tell(silo, encode(tuple(envelope)))
             return
         self._answer_for_nobody(envelope, now_ns)
 
@@ -549,7 +357,7 @@ class Silo:
             self._collect(envelope, turn)
 
     def _new_turn(self) -> Turn:
-        turn = Turn("", "", "", 0, self.config, self._new_id, silo=self.name)
+        turn = Turn("", "", "", 0, self.config, self._numbering.new_id, silo=self.name)
         turn.marks = self._marks
         return turn
 
@@ -564,20 +372,20 @@ class Silo:
         log.exception("%s: %s failed on %r", self.name, envelope.to, envelope.message, exc_info=fault)
         self.fault_count += 1
         waiting = [one for one in self._local if type(one.message) is not Recovered]
-        self._restore_upserts()
+        self._commit.restore_images(self.links.peers.values())
         if self.name == ENGINE_SILO:
-            self._record_event(
+            self._commit.add_event(
                 EventRecord(
                     id="",
                     seq=0,
-                    at_ns=self._clock_ns(),
+                    at_ns=self._clock.now_ns(),
                     code="turn_failed",
                     severity="alert",
                     message=f"{envelope.to} could not handle {type(envelope.message).__name__}: {fault!r}",
                 )
             )
-        self._commit()
-        self._release(self._clock_ns())
+        self._write()
+        self._release(self._clock.now_ns())
         self._recover()
         self._local.extend(waiting)
         self._drop_cause(envelope)
@@ -591,25 +399,10 @@ class Silo:
         behaviour = self._behaviours.get(address)
         timed = None if behaviour is None else behaviour.timed_record()
         if type(message) is TimerFired and timed is not None and timed.timers.pop(message.name, 0):
-            self._due_by_timer.pop((address, message.name), None)
-            turn = self._turn_of(envelope, self._clock_ns())
+            self._timers.disarm(address, message.name)
+            turn = self._turn_of(envelope, self._clock.now_ns())
             turn.save(cast("Record", timed))
             self._collect(envelope, turn)
-
-    def _restore_upserts(self) -> None:
-        """Undo what the failed turn did to records that the batch will write: back to their after-images."""
-        batch = self._batch
-        kinds = {kind.TABLE: kind for kind in [*batch.upserts, *batch.erasures]}
-        batch.upserts = {}
-        for row in batch.turns:
-            for table, key, image in msgspec.msgpack.decode(row.changes):
-                kind = kinds[table]
-                if image is None:
-                    batch.upserts.get(kind, {}).pop(key, None)
-                else:
-                    batch.upserts.setdefault(kind, {})[key] = msgspec.convert(image, kind)
-        for peer in self.peers.values():
-            batch.upserts.setdefault(PeerRecord, {})[peer.silo] = peer
 
     def _collect(self, envelope: Envelope, turn: Turn) -> None:
         """Take over what the turn asked for, and leave it empty for the next one."""
@@ -618,11 +411,9 @@ class Silo:
             me = turn.me
             for name, due_ns in turn.timers:
                 if due_ns is None:
-                    self._due_by_timer.pop((me, name), None)
+                    self._timers.disarm(me, name)
                 else:
-                    self._due_by_timer[me, name] = due_ns
-                    self._heap_count += 1
-                    heapq.heappush(self._heap, (due_ns, self._heap_count, me, name, None))
+                    self._timers.arm(me, name, due_ns)
             turn.timers.clear()
         if turn.sent:
             for to, message, is_durable in turn.sent:
@@ -630,7 +421,7 @@ class Silo:
                     durable = True
             turn.sent.clear()
         if turn.calls:
-            self._batch_calls.extend((port, turn.me, request, tag) for port, request, tag in turn.calls)
+            self._calls.extend((port, turn.me, request, tag) for port, request, tag in turn.calls)
             turn.calls.clear()
         if durable or turn.saved or turn.erased or turn.events or turn.spawned or turn.stopped:
             self._collect_durable(envelope, turn)
@@ -642,17 +433,11 @@ class Silo:
             del self._behaviours[turn.me]
         for event in turn.events:
             if self.name == ENGINE_SILO:
-                self._record_event(event)
+                self._commit.add_event(event)
             else:
                 self._send(turn, "engine", EventTold(encode(event)), True)
-        self._journal_turn(envelope, turn)
+        self._commit.add_turn(envelope, turn)
         turn.clear()
-
-    def _record_event(self, event: EventRecord) -> None:
-        event.seq = self._event_seq
-        event.id = f"{self.name}-{self._event_seq}"
-        self._event_seq += 1
-        self._batch_events.append(event)
 
     def _send(self, turn: Turn, to: str, message: AnyMessage, is_durable: bool) -> bool:
         """Queue one message; true when it needs the journal."""
@@ -660,140 +445,43 @@ class Silo:
         if at >= 0:
             silo = to[at + 1 :]
         elif to.startswith("client/"):
-            self._batch_replies.append((to, message))
+            self._replies.append((to, message))
             return False
         else:
             silo = ENGINE_SILO
-        self._id_count += 1
-        message_id = f"{self._id_prefix}{self._id_count}"
+        message_id = self._numbering.message_id()
         if silo == self.name:
             # Past the generated constructor: this is the hottest line of a silo.
             self._local.append(tuple.__new__(Envelope, (to, turn.me, message_id, turn.message_id, message)))
             return False
         data = encode((to, at_silo(turn.me, self.name), message_id, turn.message_id, message))
         if is_durable:
-            seq = self._outbox(silo).add(data)
-            self._unsent.add(silo)
-            self._batch.outgoing.append(Outgoing(silo, seq, data))
+            self._commit.add_outgoing(silo, self.links.send(silo, data), data)
             return True
-        self._batch_volatile.setdefault(silo, []).append(data)
+        self.links.tell(silo, data)
         return False
-
-    def _outbox(self, silo: str) -> Outbox:
-        outbox = self.outboxes.get(silo)
-        if outbox is None:
-            outbox = self.outboxes[silo] = Outbox(silo)
-        return outbox
-
-    def _journal_turn(self, envelope: Envelope, turn: Turn) -> None:
-        changes: list[tuple[str, str, Record | None]] = []
-        batch = self._batch
-        for record in turn.saved:
-            kind, key = type(record), key_of(record)
-            changes.append((kind.TABLE, key, record))
-            batch.upserts.setdefault(kind, {})[key] = record
-            erased = batch.erasures.get(kind)
-            if erased is not None:
-                erased.discard(key)
-        for record in turn.erased:
-            kind, key = type(record), key_of(record)
-            changes.append((kind.TABLE, key, None))
-            batch.upserts.setdefault(kind, {}).pop(key, None)
-            batch.erasures.setdefault(kind, set()).add(key)
-        batch.turns.append(
-            TurnRow(
-                self._turn_seq,
-                turn.now_ns,
-                turn.me,
-                type(envelope.message).__name__,
-                envelope.message_id,
-                envelope.cause_id,
-                encode(envelope.message),
-                encode(changes),
-            )
-        )
-        self._turn_seq += 1
-        self._number_ids()
 
     # ------------------------------------------------------------------ out
 
-    def _commit(self) -> None:
-        batch = self._batch
-        events = self._batch_events
-        if events:
-            batch.upserts[EventRecord] = {event.id: event for event in events}
-        if batch.turns or batch.upserts or batch.outgoing:
-            self._journal_peers()
-            self.journal.commit(batch)
+    def _write(self) -> None:
+        written = self._commit.write(self._clock.now_ns())
+        if written is not None:
             self.commit_count += 1
             if self.observer is not None:
-                self.observer.on_committed(batch.upserts, events)
-            self._batch = Batch()
-            self._batch_events = []
-
-    def _journal_peers(self) -> None:
-        """How far the channels came is state like any other: `replay(journal) == tables` holds for it too."""
-        peers = self._batch.upserts.get(PeerRecord)
-        if not peers:
-            return
-        changes = [(PeerRecord.TABLE, key, record) for key, record in peers.items()]
-        self._batch.turns.append(
-            TurnRow(self._turn_seq, self._clock_ns(), "silo", "FramesTaken", "", "", b"\xc0", encode(changes))
-        )
-        self._turn_seq += 1
-        self._number_ids()
+                self.observer.on_committed(*written)
 
     def _release(self, now_ns: int) -> None:
         if self.observer is not None:
-            for address, message in self._batch_replies:
+            for address, message in self._replies:
                 self.observer.on_reply(address, message)
             self.observer.on_released()
-        if self._batch_replies:
-            self._batch_replies = []
-        if self._batch_calls:
-            calls, self._batch_calls = self._batch_calls, []
+        if self._replies:
+            self._replies = []
+        if self._calls:
+            calls, self._calls = self._calls, []
             for port, caller, request, tag in calls:
                 self.ports[port].submit(caller, request, tag)
-        if self._resends:
-            self._list_late(now_ns)
-        volatile = self._batch_volatile
-        if volatile:
-            self._batch_volatile = {}
-        if not (self._ack_due or self._unsent):
-            for silo in volatile if len(volatile) < 2 else sorted(volatile):
-                self._transmit_to(silo, volatile[silo], False, now_ns)
-            return
-        acks, self._ack_due = self._ack_due, set()
-        unsent, self._unsent = self._unsent, set()
-        for silo in sorted({*volatile, *acks, *unsent}):
-            self._transmit_to(silo, volatile.get(silo, []), silo in acks, now_ns)
-
-    def _list_late(self, now_ns: int) -> None:
-        """What was not acknowledged in time is sent again."""
-        resend_ns = self._next_resend_ns()
-        while resend_ns is not None and resend_ns <= now_ns:
-            name = heapq.heappop(self._resends)[1]
-            self.outboxes[name].is_listed = False
-            self._unsent.add(name)
-            resend_ns = self._next_resend_ns()
-
-    def _transmit_to(self, silo: str, volatile: list[bytes], must_ack: bool, now_ns: int) -> None:
-        outbox = self.outboxes.get(silo) or self._outbox(silo)
-        peer = self.peers.get(silo)
-        acked_seq, acked_id = (peer.received_seq, peer.incarnation) if peer is not None else (0, "")
-        while True:
-            first_seq, durable = outbox.take(now_ns) if outbox.waiting else (outbox.next_seq, [])
-            if not (durable or volatile or must_ack):
-                break
-            # The fields of `Frame` in its order: as a tuple they are the same bytes, for half the time.
-            base_seq = outbox.acked_seq + 1
-            fields = (self.name, self.journal_id, base_seq, first_seq, durable, volatile, acked_seq, acked_id)
-            self._transmit(silo, encode(fields))
-            if len(durable) < MESSAGES_PER_FRAME_MAX:
-                break
-            volatile, must_ack = [], False
-        if outbox.waiting and not outbox.is_listed:
-            self._list(outbox)
+        self.links.release(now_ns)
 
 
 def deliver_result(silo: Silo, to: str, message: AnyMessage, origin: str) -> None:

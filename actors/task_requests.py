@@ -26,6 +26,7 @@ _DOMAIN_REQUESTS: dict[str, type[p.DomainRequest]] = {
     "unplug_memory": p.UnplugMemory,
     "create_snapshot": p.CreateSnapshot,
     "commit_snapshot": p.CommitSnapshot,
+    "revert_snapshot": p.RevertSnapshot,
     "list_snapshots": p.ListSnapshots,
     "freeze_guest": p.FreezeGuest,
     "thaw_guest": p.ThawGuest,

@@ -341,7 +341,8 @@ class VmOutcome(VmTakeover):
         self._clear_copy(turn)
         if moved:
             turn.send(self.cluster, m.VmMoveRefused(record.id, record.name, host, text))
-        self._go_down(host, exit_reason, text, turn, proof=True)
+        if not self._goes_on_elsewhere(exit_reason, text, turn):
+            self._go_down(host, exit_reason, text, turn, proof=True)
 
     # ------------------------------------------------------------------ failure
 

@@ -169,14 +169,18 @@ class VmRunning(VmStarting):
         if record.status in LAUNCHING:
             self._launch_failed(host, exit_reason, exit_message, turn, hosts_fault=True)
             return
-        unasked = exit_reason == EXIT_ADMIN and record.operation_kind not in ENDS_WANTED
-        if record.exit_reason is not None and (
-            unasked or exit_reason in NEVER_RAN_EXITS | {EXIT_DOMAIN_MISSING}
-        ):
-            # It was taken for the machine because its source was over, and is not there: the source's end counts.
-            exit_reason, exit_message = record.exit_reason, record.exit_message
+        exit_reason, exit_message = self._end_that_counts(exit_reason, exit_message)
         self._release(turn)
         self._go_down(host, exit_reason, exit_message, turn)
+
+    def _end_that_counts(self, exit_reason: int | None, exit_message: str) -> tuple[int | None, str]:
+        """Of a copy that was taken for the machine because its source was over, and is not there: the source's end."""
+        record = self.record
+        unasked = exit_reason == EXIT_ADMIN and record.operation_kind not in ENDS_WANTED
+        is_no_end = unasked or exit_reason in NEVER_RAN_EXITS | {EXIT_DOMAIN_MISSING}
+        if record.exit_reason is not None and is_no_end:
+            return record.exit_reason, record.exit_message
+        return exit_reason, exit_message
 
     def _go_down(
         self, host: str, exit_reason: int | None, exit_message: str, turn: Turn, *, proof: bool = False

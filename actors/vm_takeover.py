@@ -10,13 +10,16 @@ and gets it only when every host that could run it has provably stopped (docs/le
    something is heard of it.
 5. A new host that falls silent may have started the machine: its copy is neither counted as over nor ended. It is
    the machine from then on if the old life is over, and else a stray that is adopted when it turns out to run.
+6. Of several takeovers that nobody heard of the oldest is the machine first, and the next one when that is over: the
+   machine is called down only when none is left. Whichever ran first had the lease, and the word of a later one that
+   did not get it says nothing about an earlier one.
 """
 
 from __future__ import annotations
 
 from actors.behaviour import Turn
 from actors.vm_copies import NOT_RUNNING_YET, VmCopies
-from actors.vm_core import EXIT_HOST_SHUTDOWN, LAUNCHING, NORMAL_EXITS
+from actors.vm_core import EXIT_HOST_SHUTDOWN, EXIT_START_FAILED, LAUNCHING, NORMAL_EXITS
 from olvm.model import messages as m
 from olvm.model.records import Stray
 from olvm.model.vm_states import ON_A_HOST, VmStatus, VmTrigger, returned_trigger
@@ -129,13 +132,15 @@ class VmTakeover(VmCopies):
         record = self.record
         tried = record.copy_host
         self._say("vm_takeover_unanswered", f"is still unknown: {reason}", turn, "warning")
-        if record.copy_source_word == "dead":
+        old_is_dead = record.copy_source_word == "dead"
+        self._leave_copy(turn, may_run=True)
+        first = self._first_unheard()
+        if old_is_dead and first is not None:
             turn.sometimes("takeover_unanswered_and_the_old_life_is_over")
+            self._become_copy_of(first, turn)
             self._promote(turn, old_is_over=True)
-            record.status_reason = f"{tried} may have started it: {reason}"
+            record.status_reason = f"{record.host} may have started it: {reason}"
             turn.wake("query", turn.config.query_period_s)
-        else:
-            self._leave_copy(turn, may_run=True)
         self._try_next(tried if record.host != tried else "", turn)
 
     def _on_down(self, host: str, exit_reason: int | None, exit_message: str, turn: Turn) -> None:
@@ -146,14 +151,22 @@ class VmTakeover(VmCopies):
         if not self._goes_on_elsewhere(EXIT_HOST_SHUTDOWN, reason, turn):
             super()._confirmed_dead(host, reason, turn)
 
+    def _launch_refused(self, message: m.DomainRefused, turn: Turn) -> None:
+        launching = self.record.status in LAUNCHING
+        if not (launching and self._goes_on_elsewhere(EXIT_START_FAILED, message.reason, turn)):
+            super()._launch_refused(message, turn)
+
+    def _first_unheard(self) -> Stray | None:
+        """Rule 6: the oldest takeover that may have begun a life after the present one."""
+        later = [one for one in self.record.strays if one.may_run and one.epoch > self.record.epoch]
+        return min(later, key=lambda one: one.epoch, default=None)
+
     def _goes_on_elsewhere(self, exit_reason: int | None, reason: str, turn: Turn) -> bool:
         """Its life is over, and a takeover that nobody heard of may have begun the next one: it is that, Unknown."""
-        record = self.record
-        for stray in reversed(record.strays):
-            if stray.may_run and stray.epoch > record.epoch:
-                break
-        else:
+        record, stray = self.record, self._first_unheard()
+        if stray is None:
             return False
+        exit_reason, reason = self._end_that_counts(exit_reason, reason)
         turn.sometimes("life_goes_on_in_a_takeover_nobody_heard_of")
         if record.copy_phase:
             self._give_up_copy(turn)

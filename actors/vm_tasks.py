@@ -26,7 +26,9 @@ from olvm.model.vm_states import VmStatus
 from olvm.model.vm_tasks import VM_TASKS, hardware_after, missing_device, task_refusal
 
 # Events that a person looks for later; the others stand in the operations alone.
-SAID_TASKS = frozenset({"log_on", "log_off", "lock_screen", "create_snapshot", "commit_snapshot"})
+SAID_TASKS = frozenset(
+    {"log_on", "log_off", "lock_screen", "create_snapshot", "commit_snapshot", "revert_snapshot"}
+)
 
 
 class VmTasks(VmCommands):

@@ -9,6 +9,7 @@ nothing is locked.
       libvirt_calls        begin, run, end            libvirt_lifecycle     the calls themselves
       libvirt_suspension   memory to a file
       libvirt_departures   migrations                 libvirt_migration     the calls themselves
+      libvirt_reverts      back to a snapshot         libvirt_revert        the calls themselves
       libvirt_sampling     the rhythm of measuring    libvirt_statistics    numbers into oVirt's words
         libvirt_host         lanes, looks, failures
           libvirt_book         lives, statuses, events
@@ -34,6 +35,7 @@ from hypervisor_backends.libvirt_guests import Guests, NoGuests
 from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost
 from hypervisor_backends.libvirt_host_statistics import read_host
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched, launched_of, lookup
+from hypervisor_backends.libvirt_reverts import Reverts
 from hypervisor_backends.libvirt_sampling import Sampling
 from hypervisor_backends.libvirt_session import FORGET_BUDGET_S, Session
 from hypervisor_backends.libvirt_settings import LibvirtSettings
@@ -54,6 +56,7 @@ from hypervisor_backends.protocol import (
     CallSucceeded,
     Capabilities,
     ChangeMedium,
+    DestroyDomain,
     DetachDisk,
     DetachNic,
     DomainList,
@@ -69,6 +72,7 @@ from hypervisor_backends.protocol import (
     PlugMemory,
     PrepareIncoming,
     RestoreDomain,
+    RevertSnapshot,
     SetCpuQuota,
     SetNicLink,
     SetVcpus,
@@ -122,6 +126,7 @@ class LibvirtHypervisor:
         self._leases = LeaseGuard(self._host)
         self._calls = Calls(self._host, self._xml, self._guests, self._leases)
         self._departures = Departures(self._host, self._calls, self._xml, self._guests)
+        self._reverts = Reverts(self._host, self._calls, self._xml, self._guests, self._leases)
         self._sampling = Sampling(self._host, self._guests)
         self._session = Session(self._host, post, self._on_event)
         self._session.on_connected = self._on_connected
@@ -245,6 +250,12 @@ class LibvirtHypervisor:
         if life is None:
             what = f"{type(request).__name__} found no domain {request.vm_id} on host {self.name}"
             self._host.fail(done, "unknown_domain", f"{what}; list the domains")
+        elif life.reverting and not isinstance(request, DestroyDomain):
+            what = self._host.what(type(request).__name__, life)
+            words = f"{what} is refused while it is reverted to a snapshot; wait for the end of that"
+            self._host.fail(done, "wrong_state", words, can_retry=True)
+        elif isinstance(request, RevertSnapshot):
+            self._reverts.begin(request, life, done)
         elif isinstance(request, MIGRATION_REQUESTS):
             self._departures.carry_out(request, life, done)
         elif isinstance(request, CallGuest):

@@ -9,6 +9,7 @@ Invariants:
 1. `started_ns` is set exactly when `started` was told of this life.
 2. `outgoing` is set exactly while a migration from here has begun and its end is not known.
 3. `incoming` is set exactly until the machine runs here, or stands here as it stood at its source.
+4. While `reverting` is set nothing that is seen ends the life: a call is about to say how it goes on.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Life:
         "powered_on_ns",
         "rebooted_ns",
         "responds",
+        "reverting",
         "shutdown_asked",
         "size_known",
         "spec",
@@ -93,6 +95,9 @@ class Life:
         self.ending: End | None = None  # how it ends if it ends now, because we asked for it
         self.shutdown_asked = False
         self.under_way = False  # a start or restore whose worker has not come back
+        self.reverting = (
+            False  # a revert's worker ends its QEMU and begins another: looks say nothing meanwhile
+        )
         self.incoming = False
         self.arriving = False  # libvirt has been seen to receive it
         self.outgoing: Outgoing | None = None
@@ -227,6 +232,23 @@ class Book:
         self.tell(life, "rebooted")
         self.on_booting(life)
 
+    def reverted(self, life: Life, number: int, *, boots: bool) -> None:
+        """Another QEMU runs in the same life, from what was at a snapshot; it boots, or goes on where it was then."""
+        assert life.started_ns is not None
+        if life.status == "paused":
+            self.continued(life)
+        life.number = number
+        life.rebooted_ns = self._now_ns()
+        life.guest_heard = life.shutdown_asked = life.panicked = False
+        life.cancel_timer("obey")
+        life.cancel_timer("acpi")
+        life.status, life.pause_code = "reboot_in_progress", "NONE"
+        self.tell(life, "rebooted", "reverted to a snapshot")
+        self.on_booting(life)
+        if not boots:
+            self.guest_up(life)
+            self.on_resumed(life, "after_hibernation", False)
+
     def paused(self, life: Life, code: PauseCode, message: str) -> None:
         if life.status == "paused" and life.pause_code == code:
             return
@@ -278,7 +300,7 @@ class Book:
 
     def apply(self, life: Life, seen: Seen) -> None:
         """Let the life be as it was seen. The caller has made sure that no call of ours has overtaken the look."""
-        if not self.is_present(life):
+        if not self.is_present(life) or life.reverting:
             return
         if seen.execution in ("absent", "off"):
             self._seen_off(life, seen)

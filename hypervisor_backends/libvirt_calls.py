@@ -381,8 +381,8 @@ class Calls:
 
     def _on_destroyed(self, life: Life, result: object) -> None:
         if result is None:
-            if life.under_way:
-                return  # the start that is under way ends the machine when it comes back
+            if life.under_way or life.reverting:
+                return  # the start or revert that is under way ends the machine when it comes back
             self._ended_on_request(life)
         elif result is TIMED_OUT:
             self._kill(life)

@@ -138,6 +138,7 @@ def _features_of_qemu(
         "balloon",
         "snapshot",
         "memory_snapshot",
+        "revert_snapshot",
         "console_ticket",
         "storage",
         "networks",

@@ -89,7 +89,7 @@ class Departures:
 
     def _define(self, life: Life, connection: object) -> None:
         """On a worker."""
-        xml = self._xml.make(connection, life.vm_id, life.epoch, life.spec)
+        xml = self._xml.make(connection, life.vm_id, life.epoch, life.spec, arrives=True)
         migration.prepare(connection, life.uuid, xml)
 
     def _on_prepared(self, life: Life, result: object) -> None:

@@ -57,6 +57,7 @@ class LibvirtHost:
         self.driver = ""
         # Told what a call brought that came back after its time: a start may have worked.
         self.on_late_start: Callable[[Life, object], None] = lambda _life, _result: None
+        self.on_late_revert: Callable[[Life, object], None] = lambda _life, _result: None
         self._suspects: frozenset[str] = frozenset()
         # Machines of ended lives that this libvirt still holds a job of: it can neither define nor forget them.
         self.held: set[str] = set()
@@ -107,6 +108,8 @@ class LibvirtHost:
         life.touched += 1
         if life.under_way:
             self.on_late_start(life, result)
+        elif life.reverting:
+            self.on_late_revert(life, result)
         else:
             self.look(life)
         self.outbox.drain()

@@ -102,7 +102,9 @@ def restore(
         raise NotFound(
             f"no memory of domain {uuid} is saved in {path}; restore it where that is, or start it cold"
         )
-    xml = with_epoch(connection.saveImageGetXMLDesc(path, 0), epoch, powered_on_ns)
+    # With the password of its screen: without one, QEMU would let everybody in.
+    secure = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+    xml = with_epoch(connection.saveImageGetXMLDesc(path, secure), epoch, powered_on_ns)
     # In the file itself: drivers differ in whether a restore takes other XML, and nobody else reads this file.
     connection.saveImageDefineXML(path, xml, 0)
     define(connection, uuid, xml)

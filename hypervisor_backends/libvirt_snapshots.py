@@ -1,13 +1,13 @@
 """Snapshots of running machines of libvirt: external layers above each disk, and the way back into one file.
 
-Decides names of files, the order of steps, and what a half-done step left behind. libvirt's own list of snapshots is
-not used: it would forbid migration, and is lost with the domain. What there is stands beside the disks, in the record
-of `disk_layers.py`.
+The way back to what was then is `libvirt_revert.py`. Decides names of files, the order of steps, and what a half-done
+step left behind. libvirt's own list of snapshots is not used: it would forbid migration, and is lost with the domain.
+What there is stands beside the disks, in the record of `disk_layers.py`.
 
 Rules:
 
 1. All writable disks of the spec get a layer at one instant, or none does (libvirt's ATOMIC).
-2. The record says what is about to happen before it happens. `_settled` makes it true again after a crash of anybody.
+2. The record says what is about to happen before it happens. `settled_layers` makes it true again after a crash.
 3. A layer's file is removed only when the machine does not write to it any more.
 """
 
@@ -23,8 +23,10 @@ import msgspec
 from hypervisor_backends.device_xml import child, devices_of, source_of, text_of
 from hypervisor_backends.disk_layers import (
     Layer,
+    after_revert,
     read_layers,
     remove_file,
+    revert_of,
     write_layers,
 )
 from hypervisor_backends.libvirt_task_context import (
@@ -68,8 +70,8 @@ Layers: TypeAlias = dict[str, tuple[Layer, ...]]
 
 
 def create_snapshot(domain: libvirt.virDomain, request: CreateSnapshot, context: TaskContext) -> None:
-    disks = _written_disks(domain, context)
-    layers = _settled(disks, context)
+    disks = written_disks(domain, context)
+    layers = settled_layers(disks, context)
     what = f"snapshot {request.name} of {who(domain, context)} cannot be taken"
     _check_new(request, disks, layers, what, context)
     fresh = _new_layers(request, disks, context)
@@ -78,13 +80,13 @@ def create_snapshot(domain: libvirt.virDomain, request: CreateSnapshot, context:
     try:
         domain.snapshotCreateXML(_snapshot_xml(request, disks, fresh), _flags(request))
     except libvirt.libvirtError as error:
-        _settled(_written_disks(domain, context), context)
+        settled_layers(written_disks(domain, context), context)
         if request.quiesce and _is_of_agent(error):
             raise TaskRefused(
                 "guest_refused", f"{what}: its file systems could not be frozen ({error})", can_retry=True
             ) from error
         raise
-    _settled(_written_disks(domain, context), context)
+    settled_layers(written_disks(domain, context), context)
 
 
 def _is_of_agent(error: libvirt.libvirtError) -> bool:
@@ -105,12 +107,12 @@ def _check_new(
     if request.with_memory and "memory_snapshot" not in context.features:
         raise TaskRefused("not_supported", f"{what} with memory: this host cannot do it")
     for disk in disks.values():
-        path = _layer_path(disk, name, context)
+        path = layer_path(disk, name, context)
         if Path(context.settings.path_here(path)).exists():
             raise TaskRefused("exists", f"{what}: {path} is there already; take another name")
 
 
-def _layer_path(disk: WrittenDisk, snapshot: str, context: TaskContext) -> str:
+def layer_path(disk: WrittenDisk, snapshot: str, context: TaskContext) -> str:
     """Beside the disk; a layer of a block device is a file in the pool's directory."""
     if disk.root.startswith("/dev/"):
         directory = context.settings.pool_directory.rstrip("/")
@@ -122,12 +124,12 @@ def _new_layers(request: CreateSnapshot, disks: Disks, context: TaskContext) -> 
     first = next(iter(disks.values()))
     created_ns, memory_path = context.now_ns(), ""
     if request.with_memory:
-        memory_path = _layer_path(first, request.name, context) + MEMORY_SUFFIX
+        memory_path = layer_path(first, request.name, context) + MEMORY_SUFFIX
     return {
         name: Layer(
             snapshot=request.name,
             created_ns=created_ns,
-            path=_layer_path(disk, request.name, context),
+            path=layer_path(disk, request.name, context),
             beneath=disk.active,
             disks=tuple(disks),
             memory_path=memory_path,
@@ -167,7 +169,7 @@ def _flags(request: CreateSnapshot) -> int:
 
 
 def list_snapshots(domain: libvirt.virDomain, context: TaskContext) -> SnapshotList:
-    layers = _settled(_written_disks(domain, context), context)
+    layers = settled_layers(written_disks(domain, context), context)
     by_name = {layer.snapshot: layer for kept in layers.values() for layer in kept}
     infos = [
         SnapshotInfo(
@@ -188,8 +190,8 @@ def commit_snapshot(
     domain: libvirt.virDomain, request: CommitSnapshot, context: TaskContext, timeout_s: float
 ) -> None:
     """A commit that was broken off goes on where it stood when it is asked for again."""
-    disks = _written_disks(domain, context)
-    layers = _settled(disks, context)
+    disks = written_disks(domain, context)
+    layers = settled_layers(disks, context)
     what = f"snapshot {request.name} of {who(domain, context)} cannot be committed"
     having = [name for name, kept in layers.items() if any(each.snapshot == request.name for each in kept)]
     if not having:
@@ -215,17 +217,17 @@ def _commit_disk(
 ) -> None:
     layer = layers[-1]
     what = f"snapshot {layer.snapshot} of disk {disk.name} of {who(domain, context)}"
-    if _mirror_of(domain, disk.name) is None:
+    if mirror_of(domain, disk.name) is None:
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
         domain.blockCommit(disk.target, None, None, 0, flags)
-    if not waited_for(lambda: _mirror_of(domain, disk.name) in ("yes", None), timeout_s):
+    if not waited_for(lambda: mirror_of(domain, disk.name) in ("yes", None), timeout_s):
         domain.blockJobAbort(disk.target, 0)
         raise TaskRefused(
             "call_failed",
             f"{what} was not written back within {timeout_s:g} s and stays; try again when the guest writes less",
             can_retry=True,
         )
-    if _mirror_of(domain, disk.name) is None:
+    if mirror_of(domain, disk.name) is None:
         raise TaskRefused(
             "call_failed",
             f"{what} could not be written back and stays; is there room where {layer.beneath} lies?",
@@ -239,7 +241,7 @@ def _commit_disk(
     write_layers(disk.root, layers[:-1], here)
 
 
-def _mirror_of(domain: libvirt.virDomain, name: str) -> str | None:
+def mirror_of(domain: libvirt.virDomain, name: str) -> str | None:
     """How far the commit of this disk is: "yes" when all is copied, "" before; None: there is none."""
     mirror = devices_of(live_xml(domain), "disk")[name].find("mirror")
     return None if mirror is None else mirror.get("ready", "")
@@ -248,7 +250,7 @@ def _mirror_of(domain: libvirt.virDomain, name: str) -> str | None:
 # ---------------------------------------------------------------- what is there
 
 
-def _written_disks(domain: libvirt.virDomain, context: TaskContext) -> Disks:
+def written_disks(domain: libvirt.virDomain, context: TaskContext) -> Disks:
     """The disks of the spec that the machine may write to, in the spec's order."""
     spec = metadata_of_domain(domain, context).spec
     present = devices_of(live_xml(domain), "disk")
@@ -269,7 +271,7 @@ def _is_written(disk: DiskSpec) -> bool:
     return disk.device == "disk" and not disk.read_only and bool(disk.source)
 
 
-def _settled(disks: Disks, context: TaskContext) -> Layers:
+def settled_layers(disks: Disks, context: TaskContext) -> Layers:
     """The layers of each disk, true to where the running machine writes, and the records mended to say so."""
     return {name: _settled_disk(disk, context) for name, disk in disks.items()}
 
@@ -277,6 +279,12 @@ def _settled(disks: Disks, context: TaskContext) -> Layers:
 def _settled_disk(disk: WrittenDisk, context: TaskContext) -> tuple[Layer, ...]:
     here = context.settings.path_here
     layers = read_layers(disk.root, here)
+    fresh = revert_of(layers)
+    if fresh is not None:
+        layers, needless = after_revert(layers, happened=fresh.path == disk.active)
+        write_layers(disk.root, layers, here)
+        for path in needless:
+            remove_file(path, here)
     settled: list[Layer] = []
     for layer in layers:
         is_beneath = any(later.beneath == layer.path and later.state == "kept" for later in layers)

@@ -67,6 +67,23 @@ def _make_volume(
         raise TaskRefused("bad_request", f"{what}: {size_bytes} bytes are more than it can have") from error
 
 
+def make_layer(connection: libvirt.virConnect, path: str, beneath: tuple[str, str], size_bytes: int) -> None:
+    """An empty layer at `path` upon a file or device, whose path and format `beneath` says."""
+    base = _Base(path=beneath[0], format=beneath[1], size_bytes=size_bytes)
+    xml = _volume_xml(Path(path).name, size_bytes, "qcow2", base)
+    directory = str(Path(path).parent)
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        if path_of(pool) == directory:
+            pool.refresh(0)
+            pool.createXML(xml, 0)
+            return
+    made = _pool_at(connection, directory, Path(path).name)
+    try:
+        made.createXML(xml, 0)
+    finally:
+        made.destroy()
+
+
 class _Base(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: str
@@ -118,11 +135,14 @@ def _transient_pool(
     connection: libvirt.virConnect, path: str, context: TaskContext, what: str
 ) -> libvirt.virStoragePool:
     """libvirt looks into a file that is in no pool only through one; this one is gone right after."""
-    directory = str(Path(path).parent)
     if not Path(context.settings.path_here(path)).is_file():
         raise TaskRefused("not_found", f"{what}: {path} is not there")
+    return _pool_at(connection, str(Path(path).parent), Path(path).name)
+
+
+def _pool_at(connection: libvirt.virConnect, directory: str, name: str) -> libvirt.virStoragePool:
     root = ET.Element("pool", {"type": "dir"})
-    child(root, "name", f"olvm-look-{Path(path).name}")
+    child(root, "name", f"olvm-look-{name}")
     child(child(root, "target"), "path", directory)
     return connection.storagePoolCreateXML(text_of(root), 0)
 

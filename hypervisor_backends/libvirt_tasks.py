@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -22,7 +22,7 @@ from hypervisor_backends import libvirt_pools as pools
 from hypervisor_backends import libvirt_snapshots as snapshots
 from hypervisor_backends import libvirt_storage as storage
 from hypervisor_backends import protocol as p
-from hypervisor_backends.disk_layers import Unsettled, writable_path
+from hypervisor_backends.disk_layers import Unsettled, read_layers, revert_of, writable_path
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.domain_xml import XmlContext
 from hypervisor_backends.libvirt_console import set_console_ticket
@@ -30,8 +30,8 @@ from hypervisor_backends.libvirt_seeds import write_seed
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, who
 
-# Tasks that copy as much as a disk holds.
-_LONG = (p.CommitSnapshot, p.CloneVolume, p.CreateSnapshot)
+# Tasks that copy as much as a disk or the machine's memory holds.
+_LONG = (p.CommitSnapshot, p.CloneVolume, p.CreateSnapshot, p.RevertSnapshot)
 
 
 def task_budget_s(request: p.DomainTask | p.HostTask, settings: LibvirtSettings) -> float:
@@ -155,16 +155,25 @@ class PreparedStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare_start(
-    connection: libvirt.virConnect, vm_id: str, spec: p.DomainSpec, context: TaskContext
+    connection: libvirt.virConnect,
+    vm_id: str,
+    spec: p.DomainSpec,
+    context: TaskContext,
+    layer_by_source: Mapping[str, str] | None = None,
+    *,
+    arrives: bool = False,
 ) -> PreparedStart | p.CallFailed:
     """Make what a start needs and has not: disks, the cloud-init seed, the file of its lease. Repeated: no harm.
 
-    For a cold start, and for the target of a migration. Raises `libvirtError`, `OSError`, `OlvmError`.
+    For a cold start; for the target of a migration, which `arrives`, for its source writes to the disks still; and for
+    a revert, whose `layer_by_source` says where the machine will write. Raises `libvirtError`, `OSError`, `OlvmError`.
     """
     what = f"domain {spec.name} ({vm_id}) cannot start on host {context.host}"
     try:
         prepared = prepare_disks(connection, vm_id, spec, context)
-        layers = _layers(prepared, context)
+        if arrives:
+            _check_settled(prepared, context)
+        layers = _layers(prepared, context) if layer_by_source is None else layer_by_source
     except TaskRefused as refused:
         return refused.failure
     except Unsettled as unsettled:
@@ -198,6 +207,17 @@ def _layers(spec: p.DomainSpec, context: TaskContext) -> dict[str, str]:
         for disk in spec.hardware.disks
         if disk.device == "disk" and (layer := writable_path(disk.source, here)) != disk.source
     }
+
+
+def _check_settled(spec: p.DomainSpec, context: TaskContext) -> None:
+    """While a machine runs, its host alone can tell whether a revert has happened. Raises `Unsettled`, `OSError`."""
+    for disk in spec.hardware.disks:
+        fresh = revert_of(read_layers(disk.source, context.settings.path_here)) if disk.source else None
+        if fresh is not None:
+            raise Unsettled(
+                f"disk {disk.source} may have been reverted to snapshot {fresh.snapshot}, which only the host that "
+                "runs it can tell; list its snapshots there (list_snapshots), then try again"
+            )
 
 
 def _make_lease_file(vm_id: str, context: TaskContext) -> None:

@@ -5,7 +5,7 @@ Decides which driver gets which XML.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import libvirt
 
@@ -36,11 +36,23 @@ class XmlMaker:
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
 
-    def make(self, connection: libvirt.virConnect, vm_id: str, epoch: int, spec: DomainSpec) -> str:
-        """Raises `StartRefused`, `OlvmError`, `OSError` and libvirt's error."""
+    def make(
+        self,
+        connection: libvirt.virConnect,
+        vm_id: str,
+        epoch: int,
+        spec: DomainSpec,
+        layer_by_source: Mapping[str, str] | None = None,
+        *,
+        arrives: bool = False,
+    ) -> str:
+        """`layer_by_source`: where it will write, if the records of its disks do not say it yet.
+
+        Raises `StartRefused`, `OlvmError`, `OSError` and libvirt's error.
+        """
         if connection.getType() == TEST_DRIVER:
             return plain_xml(vm_id, epoch, spec, self._clock_ns())
-        prepared = prepare_start(connection, vm_id, spec, self.task_context)
+        prepared = prepare_start(connection, vm_id, spec, self.task_context, layer_by_source, arrives=arrives)
         if isinstance(prepared, CallFailed):
             raise StartRefused(prepared)
         return domain_xml(vm_id, epoch, prepared.spec, prepared.xml, self._clock_ns())

@@ -40,6 +40,7 @@ from hypervisor_backends.protocol import (
     RebootDomain,
     ResetDomain,
     RestoreDomain,
+    RevertSnapshot,
     Scheduler,
     ShutdownDomain,
     StartDomain,
@@ -324,12 +325,14 @@ class SimulatedHypervisor:
         """Why the domain's present state does not admit the request."""
         if isinstance(request, DestroyDomain):
             return None
+        if domain.reverting:
+            return "it is reverted to a snapshot; wait for the end of that"
         if isinstance(request, MIGRATION_REQUESTS):
             return self._migrations.wrong_state(request, domain)
         if domain.outgoing is not None and domain.outgoing.is_past_switch_over:
             return "it is being handed over to another host; wait for the end of its migration"
         if domain.ran_elsewhere or (
-            domain.pause_code == "POSTMIGRATE" and isinstance(request, SuspendDomain)
+            domain.pause_code == "POSTMIGRATE" and isinstance(request, SuspendDomain | RevertSnapshot)
         ):
             return "another host runs it, as far as is known; find out there, then destroy this copy"
         if domain.outgoing is not None and isinstance(request, SuspendDomain):

@@ -166,6 +166,7 @@ def simulated_capabilities(*, cpus: int, memory_bytes: int) -> Capabilities:
             "cpu_quota",
             "snapshot",
             "memory_snapshot",
+            "revert_snapshot",
             "console_ticket",
             "storage",
             "networks",

@@ -84,6 +84,7 @@ class SimulatedDomain:
         "qemu_agent_ns",
         "ran_elsewhere",
         "remaining_ns",
+        "reverting",
         "run_ns",
         "spec",
         "start_fails",
@@ -143,6 +144,7 @@ class SimulatedDomain:
         self.task_count = 0  # keys the draws and timers of tasks
         # That are under way: their timer, whom to answer, and what they do in the end.
         self.tasks: dict[int, tuple[Cancel, Done, Finish]] = {}
+        self.reverting = 0  # the number of the revert among them; 0: none
         self.stopped_ns = 0  # when the vCPUs last stopped; means nothing while they run
         self.used_core_ns = 0.0  # CPU time used before run_ns
 

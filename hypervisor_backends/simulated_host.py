@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from hypervisor_backends.protocol import (
     Capabilities,
     DomainEventKind,
@@ -243,6 +245,28 @@ class SimulatedHost(SimulatedMachine):
         config = self.config
         boot_ns = self.between_ns(domain, "boot", config.boot_time_s_min, config.boot_time_s_max)
         self._arm(domain, boot_ns, "guest_up")
+
+    def revert(self, domain: SimulatedDomain, *, boots: bool) -> None:
+        """Another QEMU takes the place of this one: the guest begins anew, or goes on where it was at a snapshot."""
+        if domain.status == "paused":
+            domain.pause_code = "NONE"
+            self.set_status(domain, domain.paused_from)
+            self.tell(domain, "continued")
+        self.stop_vcpus(domain)
+        self._unfold(domain)
+        self.start_vcpus(domain)
+        domain.powered_on_ns = self.scheduler.now_ns()
+        self.reset(domain)
+        if not boots:
+            self._arm(domain, 0, "guest_up")
+        self._meet_storage(domain)
+
+    def _unfold(self, domain: SimulatedDomain) -> None:
+        """Memory that was plugged is memory like any other after a boot, and the balloon is not blown up."""
+        plugged_bytes = domain.memory_bytes - domain.spec.memory_bytes
+        domain.spec = replace(domain.spec, memory_bytes=domain.spec.memory_bytes + plugged_bytes)
+        domain.plugged, domain.balloon_bytes = {}, 0
+        self.devices_changed(domain)
 
     def pause(self, domain: SimulatedDomain, pause_code: PauseCode, message: str) -> None:
         self.freeze(domain)

@@ -63,6 +63,7 @@ class Libvirtd:
         }
         self._known = [replace(state, size_known=state.vm_id not in doubtful) for state in known]
         self._host.outbox.hold_events()
+        self._tasks.end_half_reverted()
         for _, domain in sorted(self._host.domains.items()):
             if domain.started_ns is None and domain.incoming is None:
                 self._cut_off(domain)

@@ -31,12 +31,12 @@ from hypervisor_backends.protocol import (
     FailureCode,
     Feature,
     Scheduler,
-    SnapshotInfo,
 )
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_domain import SimulatedDomain
 from hypervisor_backends.simulated_faults import FaultBook
 from hypervisor_backends.simulated_load import GuestIdentity, draw
+from hypervisor_backends.simulated_moving import TakenSnapshot
 from hypervisor_backends.simulated_observer import HypervisorObserver
 from hypervisor_backends.simulated_outbox import Outbox
 from hypervisor_backends.simulated_sampling import HostFrame, nics_of, sample, sample_host
@@ -71,7 +71,7 @@ class SimulatedMachine(ABC):
         # Processes of cut-off starts that libvirt does not know: they take memory and disks, and never run a guest.
         self.lost_qemus: dict[str, SimulatedDomain] = {}
         # On the storage: they outlive lives and boots, and go along with a migration.
-        self.snapshots_by_vm_id: dict[str, tuple[SnapshotInfo, ...]] = {}
+        self.snapshots_by_vm_id: dict[str, tuple[TakenSnapshot, ...]] = {}
         self._sample: tuple[HostStatistics, list[DomainStatistics]] | None = (
             None  # the last one that went through
         )

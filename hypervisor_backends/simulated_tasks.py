@@ -1,7 +1,7 @@
-"""The tasks of a simulated host: which are admitted, when they are answered; snapshots, screens, and the guest's agent.
+"""The tasks of a simulated host: which are admitted, when they are answered; screens, and the guest's agent.
 
-How domains live is `simulated_host.py`; devices are `simulated_devices.py`, pools, volumes and networks
-`simulated_storage.py`. What is plugged and frozen goes along with a live migration.
+How domains live is `simulated_host.py`; devices are `simulated_devices.py`, snapshots `simulated_snapshots.py`, pools,
+volumes and networks `simulated_storage.py`. What is plugged and frozen goes along with a live migration.
 
 Invariant: a task under way is answered exactly once: by its end, by the domain's, or by libvirtd's. A lost host answers
 nobody.
@@ -20,7 +20,6 @@ from hypervisor_backends.protocol import (
     AttachNic,
     CallFailed,
     CallGuest,
-    CallResult,
     CallSucceeded,
     ChangeMedium,
     CommitSnapshot,
@@ -31,30 +30,29 @@ from hypervisor_backends.protocol import (
     DomainSpec,
     DomainTask,
     Done,
+    ExitReason,
     FreezeGuest,
     GuestAnswer,
     HostTask,
     ListSnapshots,
     PlugMemory,
     ResizeVolume,
+    RevertSnapshot,
     SetBalloon,
     SetConsoleTicket,
     SetCpuQuota,
     SetNicLink,
     SetVcpus,
-    SnapshotInfo,
-    SnapshotList,
     ThawGuest,
     UnplugMemory,
 )
-from hypervisor_backends.simulated_devices import DeviceTasks
 from hypervisor_backends.simulated_domain import GUEST_RUNS, Finish, SimulatedDomain
 from hypervisor_backends.simulated_host import SimulatedHost
 from hypervisor_backends.simulated_load import draw
-from hypervisor_backends.simulated_machine import SUCCEEDED
+from hypervisor_backends.simulated_snapshots import SnapshotTasks, is_heard
 from hypervisor_backends.simulated_storage import StorageRefused
 from hypervisor_backends.simulated_task_frame import Plan, TaskRefused
-from hypervisor_backends.task_rules import check_snapshot_name, check_ticket
+from hypervisor_backends.task_rules import check_ticket
 from olvm.model.errors import BadInput
 from olvm.model.hardware import DiskSpec
 from olvm.model.limits import NS_PER_S
@@ -65,11 +63,14 @@ DURING_MIGRATION = (ListSnapshots,)
 FIRST_CONSOLE_PORT = 5900
 
 
-class Tasks(DeviceTasks):
+class Tasks(SnapshotTasks):
     """The tasks of one host. Drains nothing: whoever calls it does."""
 
     def __init__(self, host: SimulatedHost) -> None:
         super().__init__(host)
+        self.half_reverted: list[
+            SimulatedDomain
+        ] = []  # by a libvirtd that ended; not empty only within its kill
         self._plans: dict[type[DomainTask], Callable[[SimulatedDomain, Any], Plan]] = {
             SetVcpus: self.set_vcpus,
             SetBalloon: self.set_balloon,
@@ -84,6 +85,7 @@ class Tasks(DeviceTasks):
             SetCpuQuota: self.set_cpu_quota,
             CreateSnapshot: self._create_snapshot,
             CommitSnapshot: self._commit_snapshot,
+            RevertSnapshot: self._revert_snapshot,
             ListSnapshots: self._list_snapshots,
             SetConsoleTicket: self._set_console_ticket,
             CallGuest: self._call_guest,
@@ -120,6 +122,8 @@ class Tasks(DeviceTasks):
         due_ns = self._host.scheduler.now_ns() + int(delay_s * NS_PER_S)
         timer = self._host.scheduler.call_at(due_ns, partial(self._finish, domain, number, finish))
         domain.tasks[number] = (timer, done, finish)
+        if isinstance(request, RevertSnapshot):
+            domain.reverting = number
 
     def wrong_state(self, request: DomainTask, domain: SimulatedDomain) -> str | None:
         """Why the domain's present state does not admit the task."""
@@ -166,67 +170,33 @@ class Tasks(DeviceTasks):
 
     def cut_off(self, domain: SimulatedDomain) -> bool:
         """Whoever waits hears nothing certain; some tasks have been done by now. True: there was one."""
-        host, under_way = self._host, domain.tasks
-        domain.tasks = {}
+        host, under_way, reverting = self._host, domain.tasks, domain.reverting
+        domain.tasks, domain.reverting = {}, 0
         for number, (cancel, done, finish) in under_way.items():
             cancel()
             message = f"a task of {self._who(domain)}: the connection to libvirt broke before its answer"
             failure = CallFailed(code="call_failed", message=message, can_retry=True, outcome_known=False)
             host.outbox.answer(done, failure)
-            if draw(host.seed, host.name, "cut_off_task", domain.vm_id, domain.epoch, number) < 1 / 2:
+            part = draw(host.seed, host.name, "cut_off_task", domain.vm_id, domain.epoch, number)
+            if part < 1 / 2:
                 finish()
+            elif number == reverting and part < 3 / 4:
+                self.half_reverted.append(domain)
         return bool(under_way)
+
+    def end_half_reverted(self) -> None:
+        """Their QEMU was ended, and libvirtd with it before there was another one."""
+        domains, self.half_reverted = self.half_reverted, []
+        for domain in domains:
+            if self._host.domains.get(domain.vm_id) is domain:
+                self._host.end(domain, "crashed", ExitReason.LOST_QEMU, "its QEMU process ended")
 
     def _finish(self, domain: SimulatedDomain, number: int, finish: Finish) -> None:
         _, done, _ = domain.tasks.pop(number)
+        if domain.reverting == number:
+            domain.reverting = 0
         self._host.outbox.answer(done, finish())
         self._host.outbox.drain()
-
-    # ------------------------------------------------------------ snapshots
-
-    def _create_snapshot(self, domain: SimulatedDomain, request: CreateSnapshot) -> Plan:
-        check_snapshot_name(request.name)
-        what = f"snapshot {request.name} of {self._who(domain)} cannot be taken"
-        kept = self._host.snapshots_by_vm_id.get(domain.vm_id, ())
-        written = tuple(
-            one.name for one in domain.spec.hardware.disks if one.device == "disk" and not one.read_only
-        )
-        if not written:
-            raise TaskRefused("bad_request", f"{what}: it has no disk that it could write to")
-        if any(one.name == request.name for one in kept):
-            raise TaskRefused("exists", f"{what}: it has one of that name; take another name")
-        if request.quiesce and not self._has_qemu_agent(domain):
-            raise TaskRefused("guest_refused", f"{what}: no agent in the guest can freeze it", can_retry=True)
-        taken = SnapshotInfo(
-            name=request.name,
-            created_ns=self._host.scheduler.now_ns(),
-            with_memory=request.with_memory,
-            disks=written,
-        )
-        self._host.snapshots_by_vm_id[domain.vm_id] = (*kept, taken)
-        delay_s = self._config.task_time_s
-        if request.with_memory and self._config.save_bytes_per_s:
-            delay_s += domain.memory_bytes / self._config.save_bytes_per_s
-        return delay_s, lambda: SUCCEEDED
-
-    def _commit_snapshot(self, domain: SimulatedDomain, request: CommitSnapshot) -> Plan:
-        kept = self._host.snapshots_by_vm_id.get(domain.vm_id, ())
-        self._present("snapshot", request.name, domain, [one.name for one in kept])
-        if kept[-1].name != request.name:
-            what = f"snapshot {request.name} of {self._who(domain)} cannot be committed"
-            raise TaskRefused("in_use", f"{what}: {kept[-1].name} stands on it; commit that one first")
-
-        def finish() -> CallResult:
-            left = [one for one in self._host.snapshots_by_vm_id[domain.vm_id] if one.name != request.name]
-            self._host.snapshots_by_vm_id[domain.vm_id] = tuple(left)
-            return SUCCEEDED
-
-        return self._config.commit_time_s, finish
-
-    def _list_snapshots(self, domain: SimulatedDomain, request: ListSnapshots) -> Plan:
-        del request
-        kept = self._host.snapshots_by_vm_id.get(domain.vm_id, ())
-        return 0.0, lambda: CallSucceeded(value=SnapshotList(snapshots=kept))
 
     # ------------------------------------------------------------ console and guest
 
@@ -246,7 +216,7 @@ class Tasks(DeviceTasks):
 
     def _call_guest(self, domain: SimulatedDomain, request: CallGuest) -> Plan:
         """An agent that takes every word and has nothing to say."""
-        if not _is_heard(domain):
+        if not is_heard(domain):
             failure = self._silence(domain)
             return request.timeout_s, lambda: failure
         return self._soon(CallSucceeded(value=GuestAnswer()))
@@ -259,11 +229,8 @@ class Tasks(DeviceTasks):
         del request
         return self._set_frozen(domain, is_frozen=False)
 
-    def _has_qemu_agent(self, domain: SimulatedDomain) -> bool:
-        return _is_heard(domain) and self._host.scheduler.now_ns() >= domain.qemu_agent_ns
-
     def _set_frozen(self, domain: SimulatedDomain, *, is_frozen: bool) -> Plan:
-        if not self._has_qemu_agent(domain):
+        if not self.has_qemu_agent(domain):
             failure = self._silence(domain)
             return self._config.guest_timeout_s, lambda: failure
         domain.frozen = is_frozen
@@ -272,7 +239,3 @@ class Tasks(DeviceTasks):
     def _silence(self, domain: SimulatedDomain) -> CallFailed:
         message = f"the guest of {self._who(domain)} does not answer; is it up, and its agent running?"
         return CallFailed(code="guest_silent", message=message, can_retry=True)
-
-
-def _is_heard(domain: SimulatedDomain) -> bool:
-    return domain.run_ns is not None and domain.guest_since_ns is not None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.silo import Records
+from actors.silo_ports import Records
 from actors.wire import ENGINE_SILO, Envelope, decode_envelope, encode
 from olvm.journal.port import Batch
 from olvm.model import messages as m

@@ -16,6 +16,7 @@ import msgspec
 
 from olvm.model.config import Config
 from olvm.model.limits import NS_PER_S
+from sim.collector import quiet_collector
 from sim.digest import first_difference
 from sim.failure_model import check
 from sim.oracles.board import Board
@@ -24,7 +25,7 @@ from sim.plan import Plan
 from sim.steps import Steps, due_ns
 from sim.story import Story
 from sim.witness import WorldWitness
-from sim.world import World, quiet_collector
+from sim.world import World
 
 Verdict = Literal["ok", "safety", "liveness", "determinism", "crash"]
 # Exit codes of `olvm sim`: 0 is ok, and 1 to 7 mean what they mean everywhere in the command line.
@@ -215,7 +216,7 @@ class Run:
         outcome.digest = world.digest.hexdigest()
         outcome.simulated_s = counts.simulated_s
         outcome.messages, outcome.frames, outcome.commits = counts.turns, counts.frames, counts.commits
-        outcome.fault_counts = dict(sorted(world.fault_counts.items()))
+        outcome.fault_counts = dict(sorted(world.faults.counts.items()))
         outcome.situations = dict(sorted(world.all_situations().items()))
         outcome.restart_s = self.witness.restarts.outages_s
         outcome.checks = 0 if self.board is None else world.truth.counts.total() + counts.commits
@@ -253,7 +254,7 @@ class Run:
         self._check_silos()
         self._settling = True
         world.say("faults stop")
-        world.heal()
+        world.faults.heal()
         if self.board is not None:
             self.board.healed()
         self._settle()

@@ -67,11 +67,11 @@ class Steps:
         lasts = f" for {step.for_ms / 1000:g} s" if step.for_ms else ""
         self._say(f"{step.what} {step.target} {step.detail}".rstrip() + lasts)
         world = self._world
-        kept, world.fault_counts = world.fault_counts, Counter()
+        kept, world.faults.counts = world.faults.counts, Counter()
         self._carry_out(step)
-        if world.fault_counts:
+        if world.faults.counts:
             kept[step.what] += 1
-        world.fault_counts = kept
+        world.faults.counts = kept
 
     def _carry_out(self, step: Step) -> None:
         method = getattr(self, f"_do_{step.what}", None)
@@ -188,42 +188,42 @@ class Steps:
         return "" if known is None else known.silo
 
     def _do_crash_engine(self, step: Step) -> None:
-        self._world.crash_silo("engine", step.for_ms / 1000)
+        self._world.faults.crash_silo("engine", step.for_ms / 1000)
 
     def _do_zombie_engine(self, _: Step) -> None:
-        self._world.zombie_engine()
+        self._world.faults.zombie_engine()
 
     def _do_pause_engine(self, step: Step) -> None:
-        self._world.pause_silo("engine", step.for_ms / 1000)
+        self._world.faults.pause_silo("engine", step.for_ms / 1000)
 
     def _do_crash_agent(self, step: Step) -> None:
-        self._world.crash_silo(self._silo_of(step.target), step.for_ms / 1000)
+        self._world.faults.crash_silo(self._silo_of(step.target), step.for_ms / 1000)
 
     def _do_pause_agent(self, step: Step) -> None:
-        self._world.pause_silo(self._silo_of(step.target), step.for_ms / 1000)
+        self._world.faults.pause_silo(self._silo_of(step.target), step.for_ms / 1000)
 
     def _do_hang_agent(self, step: Step) -> None:
-        self._world.pause_silo(self._silo_of(step.target), None)
+        self._world.faults.pause_silo(self._silo_of(step.target), None)
 
     def _do_crash_after_turn(self, step: Step) -> None:
         point = CRASH_POINTS[step.value % len(CRASH_POINTS)]
-        self._world.die_soon(step.target, point, step.value // 4)  # type: ignore[arg-type]
+        self._world.faults.die_soon(step.target, point, step.value // 4)  # type: ignore[arg-type]
 
     def _do_crash_host(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
-            self._world.crash_host(step.target, step.for_ms / 1000)
+            self._world.faults.crash_host(step.target, step.for_ms / 1000)
 
     def _do_kdump_host(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
-            self._world.kdump_host(step.target, step.for_ms / 1000)
+            self._world.faults.kdump_host(step.target, step.for_ms / 1000)
 
     def _do_lose_rack(self, step: Step) -> None:
         for host in sorted(self._world.hosts.by_name.values(), key=lambda one: one.name):
             if host.rack == step.target:
-                self._world.crash_host(host.name, step.for_ms / 1000)
+                self._world.faults.crash_host(host.name, step.for_ms / 1000)
 
     def _do_reinstall_host(self, step: Step) -> None:
-        self._world.reinstall_host(step.target, step.for_ms / 1000)
+        self._world.faults.reinstall_host(step.target, step.for_ms / 1000)
 
     # ------------------------------------------------------------------ network
 
@@ -232,32 +232,32 @@ class Steps:
         return a, b
 
     def _do_cut(self, step: Step) -> None:
-        self._world.cut(*self._link(step), "both", step.for_ms / 1000)
+        self._world.faults.cut(*self._link(step), "both", step.for_ms / 1000)
 
     def _do_cut_one_way(self, step: Step) -> None:
-        self._world.cut(*self._link(step), "a_to_b", step.for_ms / 1000)
+        self._world.faults.cut(*self._link(step), "a_to_b", step.for_ms / 1000)
 
     def _do_cut_migration(self, step: Step) -> None:
-        self._world.cut(*self._link(step), "both", step.for_ms / 1000)
+        self._world.faults.cut(*self._link(step), "both", step.for_ms / 1000)
 
     def _do_isolate_host(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
-            self._world.isolate(step.target, step.for_ms / 1000)
+            self._world.faults.isolate(step.target, step.for_ms / 1000)
 
     def _do_isolate_fully(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
-            self._world.isolate(step.target, step.for_ms / 1000, keeps_storage=False)
+            self._world.faults.isolate(step.target, step.for_ms / 1000, keeps_storage=False)
 
     def _do_cut_storage(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
-            self._world.cut(self._silo_of(step.target), "storage", "both", step.for_ms / 1000)
+            self._world.faults.cut(self._silo_of(step.target), "storage", "both", step.for_ms / 1000)
 
     def _do_clog(self, step: Step) -> None:
-        self._world.clog(*self._link(step), step.for_ms / 1000)
+        self._world.faults.clog(*self._link(step), step.for_ms / 1000)
 
     def _do_swizzle(self, step: Step) -> None:
         """Half of the hosts' links clog one after another and are freed in another order."""
-        self._world.note_fault("swizzle")
+        self._world.faults.note("swizzle")
         names = [host.silo for host in self._world.hosts.by_name.values()]
         chosen = [name for index, name in enumerate(sorted(names)) if (index + step.value) % 2 == 0]
         whole_s = step.for_ms / 1000
@@ -277,36 +277,36 @@ class Steps:
             tail_per_10k=300 * (step.value % 5),
             jitter_us=20_000,
         )
-        self._world.noise(*self._link(step), noise, step.for_ms / 1000)
+        self._world.faults.noise(*self._link(step), noise, step.for_ms / 1000)
 
     def _do_storm(self, step: Step) -> None:
         hosts = sorted(self._world.hosts.by_name)
         for host in hosts[: (len(hosts) + 1) // 2]:
-            self._world.isolate(host, step.for_ms / 1000)
+            self._world.faults.isolate(host, step.for_ms / 1000)
 
     def _do_rewind_reports(self, step: Step) -> None:
-        self._world.rewind(self._silo_of(step.target), "engine")
+        self._world.faults.rewind(self._silo_of(step.target), "engine")
 
     # ------------------------------------------------------------------ disks of silos
 
     def _do_disk_errors(self, step: Step) -> None:
-        self._world.break_disk(step.target, step.for_ms / 1000)
+        self._world.faults.break_disk(step.target, step.for_ms / 1000)
 
     def _do_disk_full(self, step: Step) -> None:
-        self._world.break_disk(step.target, step.for_ms / 1000, is_full=True)
+        self._world.faults.break_disk(step.target, step.for_ms / 1000, is_full=True)
 
     def _do_slow_disk(self, step: Step) -> None:
-        self._world.slow_disk(step.target, 50 * (step.value + 1), step.for_ms / 1000)
+        self._world.faults.slow_disk(step.target, 50 * (step.value + 1), step.for_ms / 1000)
 
     def _do_torn_tail(self, step: Step) -> None:
-        self._world.die_soon(step.target, "in_commit", 0)
+        self._world.faults.die_soon(step.target, "in_commit", 0)
 
     # ------------------------------------------------------------------ hypervisors, storage, fence devices
 
     def _inject(self, host: str, fault: Fault) -> None:
         known = self._world.hosts.by_name.get(host)
         if known is not None and known.hypervisor is not None and known.is_on:
-            self._world.note_fault(fault.kind)
+            self._world.faults.note(fault.kind)
             known.hypervisor.inject(fault)
 
     def _inject_on_vm(self, vm: str, fault: Fault) -> None:
@@ -342,39 +342,41 @@ class Steps:
         self._inject(step.target, Fault(kind="migration_loses_confirm"))
 
     def _do_kill_libvirtd(self, step: Step) -> None:
-        self._world.kill_libvirtd(step.target, step.for_ms / 1000)
+        self._world.faults.kill_libvirtd(step.target, step.for_ms / 1000)
 
     def _do_suppress_events(self, step: Step) -> None:
         if step.target in self._world.hosts.by_name:
-            self._world.lose_events(step.target, step.for_ms / 1000)
+            self._world.faults.lose_events(step.target, step.for_ms / 1000)
 
     def _do_host_problem(self, step: Step) -> None:
-        self._world.host_problem(step.target, "network_unreachable", step.for_ms / 1000)
+        self._world.faults.host_problem(step.target, "network_unreachable", step.for_ms / 1000)
 
     def _do_disks_fail(self, step: Step) -> None:
-        self._world.break_guest_disks(step.target, step.for_ms / 1000)
+        self._world.faults.break_guest_disks(step.target, step.for_ms / 1000)
 
     def _do_storage_hangs(self, step: Step) -> None:
         """What the host asks of the lease storage from now on works only when the fault ends, and is not answered."""
         late = Fate(effect_after_s=step.for_ms / 1000, answer_after_s=None)
         if step.target in self._world.hosts.by_name:  # no host's silo would mean every host's
-            self._world.storage_fault(self._silo_of(step.target), late, step.for_ms / 1000)
+            self._world.faults.storage_fault(self._silo_of(step.target), late, step.for_ms / 1000)
 
     def _do_storage_slow(self, step: Step) -> None:
         slow = Fate(effect_after_s=1.0 + step.value, answer_after_s=1.0 + step.value)
-        self._world.storage_fault("", slow, step.for_ms / 1000)
+        self._world.faults.storage_fault("", slow, step.for_ms / 1000)
 
     def _do_storage_lost(self, step: Step) -> None:
-        self._world.storage_fault("", Fate(effect_after_s=None, answer_after_s=None), step.for_ms / 1000)
+        self._world.faults.storage_fault(
+            "", Fate(effect_after_s=None, answer_after_s=None), step.for_ms / 1000
+        )
 
     def _do_fence_fails(self, step: Step) -> None:
-        self._world.fence_fault(step.target, "fails", step.for_ms / 1000)
+        self._world.faults.fence_fault(step.target, "fails", step.for_ms / 1000)
 
     def _do_fence_times_out(self, step: Step) -> None:
-        self._world.fence_fault(step.target, "times_out", step.for_ms / 1000)
+        self._world.faults.fence_fault(step.target, "times_out", step.for_ms / 1000)
 
     def _do_fence_lies(self, step: Step) -> None:
-        self._world.fence_fault(step.target, "lies", step.for_ms / 1000)
+        self._world.faults.fence_fault(step.target, "lies", step.for_ms / 1000)
 
 
 def _timeout_s(step: Step) -> float | None:

@@ -63,7 +63,7 @@ class WorldWitness:
 
     def outgoing_count(self, silo: str) -> int:
         process = self._world.processes.by_name.get(silo)
-        return 0 if process is None else sum(len(box.waiting) for box in process.silo.outboxes.values())
+        return 0 if process is None else process.silo.links.unacknowledged_count()
 
     def verify_journal(self, silo: str) -> list[str]:
         disk = self._world.processes.disk(silo)

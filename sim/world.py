@@ -1,17 +1,16 @@
-"""The simulated world: clock, network, processes, computers and clients put together, and the faults that befall them.
+"""The simulated world: clock, network, processes, computers and clients put together, and how its time passes.
 
 What runs in it is the product itself: the silos, actors, ports and journals of `actors` and `olvm`. This module
-decides nothing about them; it decides when things happen and what breaks. Nothing here reads an actor's belief.
+decides nothing about them; it decides who is there and when things happen. What breaks stands in `faults.py`. Nothing
+here reads an actor's belief.
 
 Same arguments, same calls at the same times: same run, to the last byte (`digest`).
 """
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -20,27 +19,26 @@ from actors.assembly import kind_of, record_types
 from actors.hypervisor_port import HypervisorPort, at_once
 from actors.silo import Silo
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
-from hypervisor_backends.memory_fencing import FenceFaultKind
-from hypervisor_backends.memory_leases import Fate
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.model import messages as m
 from olvm.model.config import Config
 from olvm.model.limits import NS_PER_S
 from sim.client import Call, Clients, Ended
 from sim.clock import START_NS, HostClock, Timeline
+from sim.collector import quiet_collector
 from sim.digest import Digest
+from sim.faults import Faults
 from sim.hosts import Hosts, SimHost
-from sim.network import Direction, Network, Noise, stream
+from sim.network import Network, stream
 from sim.plan import GIB, Knobs, Shape, room_to_plug
 from sim.plant import Plant
-from sim.processes import JOURNAL_ROWS_MAX, CrashPoint, Process, Processes
+from sim.processes import JOURNAL_ROWS_MAX, Process, Processes
 from sim.sightings import Sightings
 from sim.truth import Truth
 
 # History is not simulated unless asked for: nobody samples within the life of a run.
 NO_SAMPLES_S = 1e9
 ASKED_AT_ONCE = 5_000
-QUIET_THRESHOLD = (200_000, 20, 1_000)
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -81,8 +79,7 @@ class World:
         self.plant = Plant(self.timeline, self.network, self.processes, self.hosts)
         self.hosts.fabric = self.plant.fabric
         self.clients = Clients(self.timeline, self.network, self.processes)
-        self.fault_counts: Counter[str] = Counter()
-        self._until_ns: dict[tuple[str, str], int] = {}  # when the last fault of a kind on a target is over
+        self.faults = Faults(self.timeline, self.network, self.processes, self.hosts, self.plant)
         self.situations = self.processes.situations
         # Hears what is said of the run for a person; see `sim.story`.
         self.tell: Callable[[str], None] | None = None
@@ -204,39 +201,7 @@ class World:
         starts = [m.VmCommand(f"v{number}", "start") for number in range(1, running + 1)]
         # Hypervisors may be drawn to fail now and then, from their first start on.
         self.finish_all(starts, may_fail=bool(self.knobs.call_fault_per_10k))
-        self.worsen()
-
-    def worsen(self) -> None:
-        """From now on the network, the disks, the clocks and the hypervisors are as bad as the knobs say."""
-        knobs, processes = self.knobs, self.processes
-        self.network.tune(knobs)
-        processes.commit_ms_max = knobs.commit_ms_max
-        processes.clock_step_s_max = knobs.clock_step_s_max
-        processes.torn_tail_percent = knobs.torn_tail_percent
-        self.hosts.misbehave(True)
-
-    def heal(self) -> None:
-        """Faults stop: links pass, disks write, who is dead is started, who stands still goes on."""
-        processes = self.processes
-        self.network.heal()
-        processes.commit_ms_max = processes.clock_step_s_max = processes.torn_tail_percent = 0
-        processes.slow_disk_ns.clear()
-        processes.fate = self.network.fate = None
-        for disk in processes.disks.values():
-            disk.capacity_bytes = None
-            disk.write_error_count = disk.sync_error_count = 0
-        for zombie in list(processes.zombies):
-            processes.end(zombie)  # one that never commits would go on for ever
-        for name in list(processes.by_name):
-            process = processes.by_name[name]
-            process.dies_at = None
-            processes.resume(name)
-        self.plant.heal()
-        self.hosts.heal()
-        for name in sorted(processes.disks):
-            silo_host = self.hosts.name_by_silo.get(name)
-            if silo_host is None or self.hosts.by_name[silo_host].is_on:
-                processes.start(name)
+        self.faults.worsen(self.knobs)
 
     # ------------------------------------------------------------------ time
 
@@ -300,7 +265,7 @@ class World:
             commits=self.processes.commit_count(),
             frames=self.network.frame_count,
             events=self.timeline.event_count,
-            faults=self.fault_counts.total(),
+            faults=self.faults.counts.total(),
         )
 
     # ------------------------------------------------------------------ clients
@@ -348,162 +313,7 @@ class World:
         reader = MemoryJournal(record_types(kind_of(silo)), journal_id="reader", disk=disk)
         return dict(reader.records(kind))
 
-    # ------------------------------------------------------------------ faults
-
-    def note_fault(self, name: str) -> None:
-        self.fault_counts[name] += 1
-
-    def _noted(self, name: str, did: bool) -> bool:
-        """Counts the fault if it did something; one that strikes nobody is none."""
-        if did:
-            self.note_fault(name)
-        return did
-
-    def _while(self, what: str, target: str, seconds: float, mend: Callable[[], None]) -> None:
-        """Mend when the last of the faults of this kind on this target has had its time."""
-        key = (what, target)
-        self._until_ns[key] = max(self._until_ns.get(key, 0), self.timeline.time_ns + int(seconds * NS_PER_S))
-
-        def over() -> None:
-            if self.timeline.time_ns >= self._until_ns[key]:
-                mend()
-
-        self.timeline.after(seconds, over)
-
-    def crash_silo(self, name: str, restart_after_s: float | None = 1.0) -> bool:
-        return self._noted("crash_silo", self.processes.crash(name, restart_after_s))
-
-    def die_soon(self, name: str, point: CrashPoint = "after_commit", after_commits: int = 0) -> None:
-        """The process dies in the middle of one of its next commits, and is started again."""
-        self._noted("die_soon", self.processes.is_up(name))
-        self.processes.die_soon(name, point, after_commits)
-
-    def pause_silo(self, name: str, seconds: float | None) -> None:
-        """The process stands still; its hypervisor, its leases' watchdog and the network go on."""
-        self._noted("pause_silo", self.processes.is_up(name))
-        self.processes.pause(name, seconds)
-
-    def zombie_engine(self) -> None:
-        """A second engine starts from the disk while the first goes on until its next commit."""
-        self._noted("zombie_engine", self.processes.haunt(ENGINE_SILO) is not None)
-
-    def wipe_silo(self, name: str) -> None:
-        self.note_fault("wipe_silo")
-        self.processes.wipe(name)
-
-    def crash_host(self, name: str, restart_after_s: float | None = 60.0) -> bool:
-        return self._noted("crash_host", self.hosts.crash(name, restart_after_s))
-
-    def kdump_host(self, name: str, dump_s: float) -> bool:
-        return self._noted("kdump_host", self.hosts.kdump(name, dump_s))
-
-    def kill_libvirtd(self, host: str, seconds: float) -> None:
-        self._noted("kill_libvirtd", host in self.hosts.by_name and self.hosts.kill_libvirtd(host, seconds))
-
-    def lose_events(self, host: str, seconds: float) -> None:
-        self.note_fault("lose_events")
-        self.hosts.lose_events(host, seconds)
-
-    def reinstall_host(self, name: str, seconds: float) -> bool:
-        """The host loses its power and its agent's disk, and comes back empty after so long."""
-        did = name in self.hosts.by_name and self.hosts.reinstall(name, seconds)
-        return self._noted("reinstall_host", did)
-
-    def host_problem(self, host: str, problem: str, seconds: float) -> None:
-        """`problem` is a name of `olvm.model.host_problems`."""
-        if host in self.hosts.by_name:
-            self.note_fault("host_problem")
-            self.hosts.set_problem(host, problem, seconds)
-
-    def break_guest_disks(self, host: str, seconds: float) -> None:
-        if host in self.hosts.by_name:
-            self.note_fault("break_guest_disks")
-            self.hosts.break_guest_disks(host, seconds)
-
-    def storage_fault(self, silo: str, fate: Fate, seconds: float) -> None:
-        """What befalls the lease calls of a host's silo; empty: of all."""
-        self.note_fault("storage_fault")
-        self.plant.bend(self.hosts.name_by_silo.get(silo, ""), fate, seconds)
-
-    def fence_fault(self, host: str, kind: FenceFaultKind, seconds: float) -> None:
-        """How the fence device of `host` misbehaves."""
-        if host in self.hosts.by_name:
-            self.note_fault("fence_fault")
-            self.plant.bend_fence(host, kind, seconds)
-
-    def cut(self, a: str, b: str, direction: Direction = "both", seconds: float | None = None) -> None:
-        """Nodes are silos, `storage`, `fence/<host>`, `client`, and hosts for the paths of migrations."""
-        self.note_fault("cut")
-        self.network.cut(a, b, direction, seconds)
-
-    def isolate(self, host: str, seconds: float | None = None, *, keeps_storage: bool = True) -> None:
-        """The host reaches no silo, no fence device and no other host, and nobody reaches its agent."""
-        self.note_fault("isolate")
-        silo = self.hosts.by_name[host].silo
-        others = [name for name in self.processes.disks if name != silo]
-        others += [f"fence/{name}" for name in self.hosts.by_name]
-        for other in others if keeps_storage else [*others, "storage"]:
-            self.network.cut(silo, other, "both", seconds)
-        for other in self.hosts.by_name:
-            if other != host:
-                self.network.cut(host, other, "both", seconds)
-
-    def clog(self, a: str, b: str, seconds: float, direction: Direction = "both") -> None:
-        self.note_fault("clog")
-        self.network.clog(a, b, seconds, direction)
-
-    def noise(self, a: str, b: str, noise: Noise, seconds: float, direction: Direction = "both") -> None:
-        self.note_fault("noise")
-        self.network.noise(a, b, noise, seconds, direction)
-
-    def rewind(self, source: str, to: str) -> None:
-        """The newest frames of a link arrive a second time."""
-        self._noted("rewind", (source, to) in self.network.links)
-        self.network.rewind(source, to)
-
-    def break_disk(self, silo: str, seconds: float, *, is_full: bool = False) -> None:
-        """The silo's disk takes no writes for so long."""
-        if not self._noted("break_disk", silo in self.processes.disks):
-            return
-        disk = self.processes.disk(silo)
-        if is_full:
-            disk.capacity_bytes = disk.used_bytes
-        else:
-            disk.write_error_count = 1 << 30
-
-        def mend() -> None:
-            disk.capacity_bytes = None
-            disk.write_error_count = 0
-
-        self._while("break_disk", silo, seconds, mend)
-
-    def slow_disk(self, silo: str, commit_ms: int, seconds: float) -> None:
-        """Each commit of the silo takes so long."""
-        if not self._noted("slow_disk", silo in self.processes.disks):
-            return
-        slow = self.processes.slow_disk_ns
-        slow[silo] = max(slow.get(silo, 0), commit_ms * 1_000_000)
-
-        def mend() -> None:
-            slow.pop(silo, None)
-
-        self._while("slow_disk", silo, seconds, mend)
-
 
 def _portions(commands: list[m.Command], size: int) -> Iterator[list[m.Command]]:
     for start in range(0, len(commands), size):
         yield commands[start : start + size]
-
-
-@contextmanager
-def quiet_collector() -> Iterator[None]:
-    """Python's collector, told that a run makes few cycles and very many objects. May be entered again within."""
-    before = gc.get_threshold()
-    if before == QUIET_THRESHOLD:
-        yield
-        return
-    gc.set_threshold(*QUIET_THRESHOLD)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from actors.assembly import record_types
-from actors.silo import Records
+from actors.silo_ports import Records
 from actors.wire import ENGINE_SILO
 from hypervisor_backends.simulated import SimulatedHypervisor
 from olvm.journal.memory_disk import MemoryDisk
@@ -123,10 +123,10 @@ class World(SimulatedWorld):
         self.processes.start(name)
 
     def crash(self, name: str, *, restart_after_s: float | None = 0.5) -> None:
-        self.crash_silo(name, restart_after_s)
+        self.faults.crash_silo(name, restart_after_s)
 
     def partition(self, a: str, b: str, *, heal_after_s: float | None = None) -> None:
-        self.cut(a, b, "both", heal_after_s)
+        self.faults.cut(a, b, "both", heal_after_s)
 
     # ------------------------------------------------------------------ a client
 

@@ -120,6 +120,31 @@ class VmDevices:
         """Write what came since the newest snapshot back into the disks, and forget it; the guest runs on."""
         return self.task("commit_snapshot", {"name": name})
 
+    def revert_snapshot(
+        self, name: str, *, with_memory: bool = False, discard_later: bool = False
+    ) -> Operation:
+        """Put its disks back to what they held at the snapshot. **All that was written to them since is lost.**
+
+        The machine must be running. It is stopped at once, as by a loss of power, and boots from the old state on the
+        same host. The snapshot stays: one can revert to it again. Disks that were attached later are left as they are.
+
+        Args:
+            with_memory: do not boot, but go on where the guest was when the snapshot was taken; the snapshot must have
+                been made with memory, and the machine must have the hardware of then.
+            discard_later: also delete the snapshots that were taken after this one; without it they are a refusal.
+
+        Raises:
+            NotFound: from `wait`; there is no such snapshot. Nothing has changed.
+            Conflict: from `wait`; the machine is not running. Nothing has changed.
+            OlvmError: from `wait`; later snapshots stand on it (`in_use`), it has no memory (`bad_request`), one of its
+                disks is not attached or its memory is of another hardware (`wrong_state`): nothing has changed. Or the
+                machine was stopped and does not run again (`start_failed`): it is down, and the message says how its
+                disks are.
+            OperationFailed: from `wait`; it may have been done.
+        """
+        arguments: m.Arguments = {"name": name, "with_memory": with_memory, "discard_later": discard_later}
+        return self.task("revert_snapshot", arguments)
+
     def snapshots(self, *, timeout: float = 60.0) -> list[dict[str, Any]]:
         """Oldest first."""
         listed = self.task("list_snapshots").wait(timeout).result

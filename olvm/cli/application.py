@@ -58,6 +58,7 @@ _COMMANDS = (
     ("event", "event:app", "Events: what happened, in order."),
     ("sql", "sql:sql", "Run a reading SQL statement over engine and history."),
     ("sim", "sim:app", "The simulator: seeds, faults, oracles, and a token for each failure."),
+    ("experiment", "experiment:app", "Placement experiments: real traces, policies, energy and its price."),
     ("version", "version:version", "Print the version."),
     ("completion", "completion:completion", "Print a shell's completion script."),
 )

@@ -257,7 +257,8 @@ def task(
 ) -> int:
     """Do something to a machine or its guest: attach_disk, set_vcpus, create_snapshot, notify, …
 
-    What is plugged in or out is kept for its next start.
+    What is plugged in or out is kept for its next start. revert_snapshot name=… loses all that was written to the
+    machine's disks since the snapshot was taken (discard_later=true: the snapshots taken since as well).
     """
     command = m.VmTask(name, verb, key_values(arguments or ()))
     with data_center(options) as dc:

@@ -61,6 +61,8 @@ SITUATIONS: dict[str, str] = {
     "host_wrote_a_crash_dump": "A host's kernel says that it crashed: proof without power management.",
     "fence_device_failed": "A fence device refuses an order or a question, and another way is tried.",
     "fence_succeeded_after_its_timeout": "A device's answer comes when the flow has gone on without it.",
+    "fence_order_that_came_late_is_not_repeated": "A proxy asks about an order to switch that is over.",
+    "fence_order_repeated_too_late_is_not_obeyed": "An order to switch comes back too late after its proxy has asked.",
     "fence_flow_was_tried_out": "All devices were tried through all proxies, and the host could not be powered off.",
     "host_answered_while_power_off_was_ordered": "A host answers when it is too late: it is power-cycled to the end.",
     "new_boot_seen_before_the_fence": "A silent host comes back in a new boot before its flow has touched it.",

@@ -123,6 +123,8 @@ VM_TASKS: dict[str, TaskRule] = {
     "unplug_memory": TaskRule(what="unplug memory from"),
     "create_snapshot": TaskRule(what="take a snapshot of", action=A.CREATE_SNAPSHOT, timeout_s=300.0),
     "commit_snapshot": TaskRule(what="commit a snapshot of", action=A.CREATE_SNAPSHOT, timeout_s=3600.0),
+    # oVirt's RESTORE_SNAPSHOTS wants a machine that is down; ours one that runs (docs/decisions/0022).
+    "revert_snapshot": TaskRule(what="revert to a snapshot of", timeout_s=600.0),
     "list_snapshots": TaskRule(what="list the snapshots of"),
     "log_on": TaskRule(what="log a user on to", statuses=GUEST_HEARS, timeout_s=30.0, must_be_fresh=True),
     "log_off": TaskRule(what="log a user off from", statuses=GUEST_HEARS, timeout_s=30.0),
@@ -153,7 +155,8 @@ def task_refusal(name: str, status: VmStatus, verb: str) -> str | None:
     if status in rule.statuses or (rule.when_down and status is VmStatus.DOWN):
         return None
     need = " or down" if rule.when_down else ""
-    return f"cannot {rule.what} {name}: it is {status.value}; it must be running{need}"
+    advice = ": start it first" if status is VmStatus.DOWN else ""
+    return f"cannot {rule.what} {name}: it is {status.value}; it must be running{need}{advice}"
 
 
 def hardware_after(hardware: Hardware | None, verb: str, arguments: Arguments) -> Hardware | None:

@@ -29,7 +29,7 @@ because something else makes up for them; of others it is not known, among them 
 a reboot, a fence answer of an earlier question, and an unresent outbox. No oracle watches migration slots, affinity, or
 needless fencing.
 
-The bugs stand in `sim/mutants/catalogue.py`, with the faults that each is looked for with; the plans come from seeds
+The bugs stand in `sim/mutants/`, by part, with the faults that each is looked for with; the plans come from seeds
 like all others. What the oracles promise stands in [promises.md](promises.md). This page is written by
 
     olvm sim mutants --json > kills.json

@@ -72,7 +72,7 @@ def mutated(source: str, mutant: Mutant) -> str:
     count = source.count(mutant.old)
     if count != 1:
         raise BadInput(
-            f"mutant {mutant.name}: its place stands {count} times in {mutant.module}; mend sim/mutants/catalogue.py"
+            f"mutant {mutant.name}: its place stands {count} times in {mutant.module}; mend it in sim/mutants"
         )
     return source.replace(mutant.old, mutant.new)
 

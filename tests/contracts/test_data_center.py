@@ -16,7 +16,7 @@ from olvm.model.errors import (
     NotFound,
     OlvmError,
 )
-from olvm.model.hardware import Hardware
+from olvm.model.hardware import DiskSpec, Hardware
 from tests.builders import GIB
 from tests.contracts.fault_driver import INSTANT, poll
 
@@ -250,3 +250,29 @@ def test_sql_joins_the_engines_tables_with_history(dc: DataCenter) -> None:
         ["web-1"],
     ).rows()
     assert rows[:2] == [("web-1", "vm_created"), ("web-1", "vm_up")]
+
+
+def test_machine_is_reverted_to_its_snapshot_and_a_wrong_wish_says_why(dc: DataCenter) -> None:
+    hardware = Hardware(disks=(DiskSpec(name="vda", size_bytes=GIB),))
+    vm = dc.vms.create("reverted", vcpus=1, memory="1GiB", cluster="prod", hardware=hardware)
+    with pytest.raises(
+        Conflict, match=r"cannot revert to a snapshot of reverted: it is down; .*start it first"
+    ):
+        vm.revert_snapshot("s1").wait(30)
+    vm.start().wait(30)
+    for name in ("s1", "s2"):
+        vm.create_snapshot(name).wait(30)
+    with pytest.raises(NotFound, match="reverted on host kvm00 has no snapshot s9; it has s1, s2"):
+        vm.revert_snapshot("s9").wait(30)
+    with pytest.raises(OlvmError, match=r"s2 was taken later and would be lost; .*discard_later"):
+        vm.revert_snapshot("s1").wait(30)
+    with pytest.raises(OlvmError, match="taken without; ask again without with_memory"):
+        vm.revert_snapshot("s2", with_memory=True).wait(30)
+    with pytest.raises(BadInput, match="nonsense"):
+        vm.task("revert_snapshot", {"name": "s1", "nonsense": True})
+    for _ in range(2):
+        vm.revert_snapshot("s1", discard_later=True).wait(30)
+        poll(lambda: vm.status == "up")
+    assert [snapshot["name"] for snapshot in vm.snapshots()] == ["s1"]
+    vm.stop().wait(30)
+    vm.remove().wait(30)

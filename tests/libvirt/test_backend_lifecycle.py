@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from xml.etree import ElementTree as ET
 
 import libvirt
 import msgspec
@@ -53,6 +54,27 @@ def assert_ticks_go_on(before: list[int], after: list[int]) -> None:
     """None is missing, and none is counted twice: the guest's memory is the one that it had."""
     assert after == list(range(1, len(after) + 1))
     assert after[: len(before)] == before
+
+
+def test_screen_of_a_restored_machine_is_as_closed_as_it_was(bench: LabBench) -> None:
+    bench.willing_guest = True
+    bench.dress_more = lambda hardware: msgspec.structs.replace(hardware, vnc=True)
+    bench.start()
+    before = password_of_screen(bench)
+    bench.succeed(SuspendDomain(vm_id="v1"))
+    bench.succeed(restore_of("v1", 2))
+
+    assert before[0]
+    assert password_of_screen(bench) == before
+    bench.succeed(DestroyDomain(vm_id="v1"))
+
+
+def password_of_screen(bench: LabBench) -> tuple[str | None, str | None]:
+    with bench.connection() as connection:
+        domain = connection.lookupByUUIDString(domain_uuid("v1"))
+        graphics = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)).find("devices/graphics")
+    assert graphics is not None
+    return graphics.get("passwd"), graphics.get("passwdValidTo")
 
 
 def test_life_of_a_real_guest_from_boot_to_power_off(benches: tuple[LabBench, LabBench]) -> None:

@@ -114,4 +114,42 @@ REGRESSIONS: tuple[Regression, ...] = (
         ),
         plan="p-u63j73jaZZK_btRAEMZtI3okEM-ARMNxTWigQykpEc1qbY99i_eP2Zm1sGjoIiFEuqOhiC44uTvFhAQBPS06Kp6DN0Bi15e7K-hmft_u9-2s5uAjAuS_ovj3n9PamkJIOEmtIy67iXEWfz6av394-9Zf1uGE13DoKRJeP24U3ukszyqMFwGxrHZ443woFShjW1aKdDxvFGuClPS-2glJEFBIg9G5dVoLXbIabAaaniwnfFPnvQSOsGmjvgCdwU6tcqfqrXpSGymy9qu3hga0bFkukKxIHUG-IJCggGz7o6u0SfFwKTl5u5Y5jBbPBRHYUJ4RFzJ4stG9KjrzT8Rtd5G72kf4e1v0Lbiw__mXTJqsYrkVBbG69sPzl9HnNUSCmuFA-swoJfyfrdsLMlazzQuGqS4zLiUruJO0Nb_MhaWW2avA4dwyNYauXJdG5oyXHvt5XjjhM0kosBh3IRun09WHxakSZXCYNeNolbw9mvotiN_s6J6nd2f7o8BvftrxB9EqfjecJtjQ4-b-yOPHs_2xF5JnT7-vBWE08z8IyDKjC2GV94vicDl5ddCXDsLmWI4TwBB47WiOQOS3AV__A1njEys",
     ),
+    Regression(
+        name="second_takeover_is_refused_while_the_first_one_runs_unheard",
+        found=(
+            "S8: H1 died, and a takeover to H3, which was cut off, ran unheard; the next one, to H5, was not heard of "
+            "either and counted as the machine. H5 came back, said that it did not get the lease, and the machine was "
+            "called down"
+        ),
+        plan=Plan(
+            seed=172_006_639,
+            profile="brutal",
+            hours=0.092,
+            shape=Shape(
+                hosts=8,
+                vms=8,
+                racks=2,
+                host_cpus=8,
+                host_memory_gib=17,
+                vm_vcpus=2,
+                vm_memory_gib=4,
+                vm_silos=0,
+                running_percent=100,
+                ha_percent=100,
+                lease_percent=50,
+                fence_percent=100,
+                kdump_percent=100,
+                policy="power_saving",
+                migration_policy="suspend_workload",
+                telemetry=False,
+            ),
+            knobs=Knobs(latency_us=0, jitter_us=0),
+            steps=(
+                Step(43_957, "crash_host", "H1", 186_840, 2),
+                Step(68_520, "isolate_host", "H3", 296_000, 928),
+                Step(78_416, "cut_one_way", "engine|host-5", 236_828, 1),
+                Step(90_293, "pause_agent", "H2", 97_755, 1),
+            ),
+        ),
+    ),
 )

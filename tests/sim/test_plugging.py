@@ -161,7 +161,7 @@ def test_machine_whose_host_dies_starts_elsewhere_with_what_was_plugged() -> Non
     assert world.finish(m.VmCommand("v1", "start")).status == "succeeded"
     plug(world)
     host = world.vm("v1").host or ""
-    world.crash_host(host, 5.0)
+    world.faults.crash_host(host, 5.0)
     assert world.run_until(lambda: world.vm("v1").epoch > 1 and world.status("v1") == "up")
     assert size(world) == (1, 2)
 
@@ -206,7 +206,7 @@ def test_silo_killed_at_any_commit_of_changes_leaves_the_size_that_is_true(
 ) -> None:
     """Each of the three changes begins while the victim is about to die at its next, second, … commit."""
     for change in (PLUG, CPUS, UNPLUG):
-        world.die_soon(victim, point, number)
+        world.faults.die_soon(victim, point, number)
         operation_id = submit_at_last(world, task(*change))
         assert world.wait_for(operation_id, within_s=300)
         world.run(130)  # what it left open is known by then

@@ -81,7 +81,7 @@ def test_host_lost_while_highly_available_machine_runs_restarts_it_once_the_host
     world.finish(start())
     host = world.vm("v1").host
     assert host is not None
-    world.crash_host(host, restart_after_s=40)
+    world.faults.crash_host(host, restart_after_s=40)
     world.run(30)
     assert world.status("v1") == "unknown"
     assert world.run_until(lambda: world.status("v1") == "up")

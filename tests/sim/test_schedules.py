@@ -63,7 +63,7 @@ def take(world: World, step: Step) -> None:
         case "crash agent":
             world.crash(world.silo_by_host[host], restart_after_s=1 + gap_s)
         case "crash host":
-            world.crash_host(host, restart_after_s=1 + 2 * gap_s)
+            world.faults.crash_host(host, restart_after_s=1 + 2 * gap_s)
         case "cut":
             world.partition("engine", world.silo_by_host[host], heal_after_s=1 + 4 * gap_s)
         case "save_times_out":

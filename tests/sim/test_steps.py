@@ -56,7 +56,7 @@ def test_every_hand_has_a_word() -> None:
 def test_fault_on_somebody_who_is_there_is_counted_once_by_its_name(run: Run, word: str) -> None:
     run.steps.take(Step(0, word, target_of(word), 2_000, 1))
     run.world.run(5)
-    assert run.world.fault_counts == {word: 1}
+    assert run.world.faults.counts == {word: 1}
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -76,7 +76,7 @@ STRIKES_ONE = [
 @pytest.mark.parametrize("word", STRIKES_ONE)
 def test_fault_on_somebody_who_is_not_there_does_nothing(run: Run, word: str) -> None:
     run.steps.take(Step(0, word, NOBODY[FAULTS[word].target], 5_000, 1))
-    assert run.world.fault_counts == {}
+    assert run.world.faults.counts == {}
     assert set(run.world.processes.disks) == {"engine", "host-1", "host-2"}
     run.world.run(30)
     run.end()
@@ -84,7 +84,7 @@ def test_fault_on_somebody_who_is_not_there_does_nothing(run: Run, word: str) ->
 
 @pytest.mark.parametrize("word", [word for word, fault in FAULTS.items() if fault.target == "host"])
 def test_fault_on_a_host_without_power_leaves_it_so(run: Run, word: str) -> None:
-    run.world.crash_host("H1", None)
+    run.world.faults.crash_host("H1", None)
     run.steps.take(Step(0, word, "H1", 5_000, 1))
     run.world.run(1)
     assert not run.world.hosts.by_name["H1"].is_on
@@ -105,7 +105,7 @@ def test_person_says_rebooted_only_when_it_is_true() -> None:
     steps = Steps(world, PLAN)
     steps.take(Step(0, "confirm_rebooted", "H1"))
     assert asked == []
-    world.crash_host("H1", None)
+    world.faults.crash_host("H1", None)
     steps.take(Step(0, "confirm_rebooted", "H1"))
     assert len(asked) == 1
 

@@ -5,7 +5,7 @@ Rules:
    one file at a time; `entry` puts the text of all kernels into the key, so that a change in any of them is seen.
 2. Kernels allocate nothing. They are compiled without numba's memory management: counting references to the sixty
    arrays of a replay at each call took 80 % of the time, and copying them from call to call most of the rest
-   (docs/decisions/0022-compiled-replay.md). So all of a loop is compiled into one function.
+   (docs/decisions/0023-compiled-replay.md). So all of a loop is compiled into one function.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from olvm.model.messages.agents import (
     DomainReported,
     DomainState,
     FenceHost,
+    FenceReady,
     FenceResult,
     FlushReports,
     ForgetDomain,
@@ -245,6 +246,7 @@ AnyMessage = (
     | HostLost
     | HostConfirmedDead
     | FenceHost
+    | FenceReady
     | FenceResult
     | CheckHostLease
     | HostLeaseChecked
@@ -327,6 +329,7 @@ __all__ = [
     "ExplainForVm",
     "ExplainPlacement",
     "FenceHost",
+    "FenceReady",
     "FenceResult",
     "FencingAdvice",
     "FlushReports",

@@ -361,12 +361,31 @@ class HostConfirmedDead(Message, frozen=True):
 
 
 class FenceHost(Message, frozen=True):
-    """Told, not sent: a late one must not strike a host that has come back. `seq` is of the host's fence flow."""
+    """Told, not sent: a late one must not strike a host that has come back. `seq` is of the host's fence flow.
+
+    An order to switch is given twice: the agent answers the first with FenceReady, and obeys the second, which
+    carries that question's `host_epoch` and `asked_ns`, if it comes soon on the agent's own clock.
+    """
 
     host: str
     seq: int
     action: Literal["on", "off", "status"]
     device: Settings
+    host_epoch: int = 0
+    asked_ns: int = 0
+
+
+class FenceReady(Message, frozen=True):
+    """A proxy asks whether an order to switch still holds: it may have lain in front of an agent that stood still.
+
+    `host_epoch` and `asked_ns` are the proxy's own, and mean something to nobody else.
+    """
+
+    host: str
+    seq: int
+    action: Literal["on", "off"]
+    host_epoch: int
+    asked_ns: int
 
 
 class FenceResult(Message, frozen=True):

@@ -8,7 +8,8 @@ from actors.fence_port import FencePort
 from actors.host_agent import HostAgent
 from actors.hypervisor_port import HypervisorPort, OpenHost, at_once
 from actors.lease_port import LeasePort
-from actors.silo import Records, Silo
+from actors.silo import Silo
+from actors.silo_ports import Records
 from actors.wire import Envelope
 from hypervisor_backends.memory_fencing import MemoryFenceDevices
 from hypervisor_backends.memory_leases import MemoryLeases, StorageFaults

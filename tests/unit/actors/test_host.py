@@ -48,6 +48,7 @@ MESSAGES: dict[str, m.AnyMessage] = {
     "kdump_of_any_boot": m.KdumpSeen("H1"),
     "advice": m.FencingAdvice("H1", 5, True, "", PROXIES),
     "off": m.FenceResult("H1", 5, "status", True, "off"),
+    "proxy_asks": m.FenceReady("H1", 5, "off", 1, 1),
     "lease": m.HostLeaseChecked("H1", 5, "dead"),
     "call": m.CallEnded("soft/5", False),
     "recovered": m.Recovered(),

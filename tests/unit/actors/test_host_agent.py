@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 
@@ -12,6 +14,7 @@ from hypervisor_backends.fencing import FenceAnswer
 from hypervisor_backends.protocol import DestroyDomain, DomainSpec, ListDomains, StartDomain
 from olvm.model import messages as m
 from olvm.model.hardware import Hardware, NicSpec
+from olvm.model.limits import NS_PER_S
 from olvm.model.records import DomainRecord
 from olvm.model.vm_states import VmStatus
 from tests.builders import GIB, sent_to, turn
@@ -404,11 +407,38 @@ def test_agent_restarted_after_it_ordered_the_kill_says_what_it_was() -> None:
 
 def test_agent_as_a_proxy_fences_and_tells_the_host_actor_what_the_device_said() -> None:
     one = agent()
-    done = give(one, m.FenceHost("H7", 5, "off", {"type": "simulated"}))
+    device: m.Settings = {"type": "simulated"}
+    (ready,) = sent_to(give(one, m.FenceHost("H7", 5, "off", device)), "host/H7")
+    assert isinstance(ready, m.FenceReady)
+    done = give(one, m.FenceHost("H7", 5, "off", device, ready.host_epoch, ready.asked_ns))
     assert [(port, tag) for port, _, tag in done.calls] == [("fence", "fence/5/off/H7")]
     answer = FenceAnswer(ok=False, power="on", message="busy")
     told_back = give(one, m.CallEnded("fence/5/off/H7", False, msgspec.msgpack.encode(answer)))
     assert told_back.sent == [("host/H7", m.FenceResult("H7", 5, "off", False, "on", "busy"), False)]
+
+
+@pytest.mark.parametrize("action", ["on", "off"])
+@pytest.mark.parametrize(
+    ("epochs_on", "later_s", "obeys"),
+    [(0, 0.0, True), (0, 10.0, True), (0, 10.1, False), (0, -1.0, False), (1, 0.0, False)],
+)  # fmt: skip
+def test_agent_as_a_proxy_asks_before_it_switches_and_obeys_what_is_repeated_soon(
+    action: Literal["on", "off"], epochs_on: int, later_s: float, obeys: bool
+) -> None:
+    """Found by a campaign: orders that had lain in front of an agent that hung switched two healthy hosts off."""
+    one = agent()
+    asking = give(one, m.FenceHost("H7", 5, action, {}), at_s=200.0)
+    ready = m.FenceReady("H7", 5, action, one.record.host_epoch, 200 * NS_PER_S)
+    assert (asking.calls, asking.sent) == ([], [("host/H7", ready, False)])
+    one.record.host_epoch += epochs_on
+    order = m.FenceHost("H7", 5, action, {}, ready.host_epoch, ready.asked_ns)
+    done = give(one, order, at_s=200.0 + later_s)
+    assert ([port for port, _, _ in done.calls], done.sent) == (["fence"] if obeys else [], [])
+
+
+def test_agent_as_a_proxy_asks_a_device_for_its_status_at_once() -> None:
+    done = give(agent(), m.FenceHost("H7", 5, "status", {}))
+    assert [tag for _, _, tag in done.calls] == ["fence/5/status/H7"]
 
 
 @pytest.mark.parametrize(

@@ -301,8 +301,13 @@ def test_fence_port_answers_with_what_the_device_says(bench: HostBench) -> None:
 
 def test_host_fenced_through_a_proxy_loses_what_it_ran_and_its_agent_finds_out(bench: HostBench) -> None:
     bench.started(leased=False)
-    for action in ("off", "on"):
-        bench.say("agent/H2", m.FenceHost("H1", 1, action, {"type": "simulated"}))
+    proxy = next(one.record for one in bench.agents() if one.record.host == "H2")
+    for action in (
+        "off",
+        "on",
+    ):  # each is the repeated order: the question goes to the engine, which is not here
+        asked_ns = bench.time.now_ns()
+        bench.say("agent/H2", m.FenceHost("H1", 1, action, {"type": "simulated"}, proxy.host_epoch, asked_ns))
         bench.run(1)
     bench.run(20)
     assert bench.runs() == {}

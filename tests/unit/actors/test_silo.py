@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from actors.behaviour import Behaviour, TimedRecord, Turn
-from actors.silo import Records, Silo
+from actors.silo import Silo
+from actors.silo_ports import Records
 from actors.wire import Envelope
 from olvm.journal.memory_disk import MemoryDisk
 from olvm.journal.memory_journal import MemoryJournal
@@ -109,7 +110,7 @@ def test_silo_turn_that_raises_changes_nothing_and_the_rest_of_its_batch_survive
     assert bench.stored() == 2
     assert [reply.reason for _, reply in bench.heard.replies if isinstance(reply, m.Refusal)] == ["1", "2"]
     assert bench.silo.fault_count == 1
-    assert len(bench.silo.outboxes["host-9"].waiting) == 2
+    assert len(bench.silo.links.outboxes["host-9"].waiting) == 2
     assert verify(bench.journal) == []
 
 
@@ -169,7 +170,7 @@ def test_silo_journal_unwritable_releases_nothing_and_later_goes_on(fault: str) 
     bench.post("good")
     bench.silo.run_batch()
     assert bench.stored() == 2
-    assert len(bench.silo.outboxes["host-9"].waiting) == 2
+    assert len(bench.silo.links.outboxes["host-9"].waiting) == 2
 
 
 def test_silo_that_crashes_before_its_commit_leaves_no_trace() -> None:
@@ -178,7 +179,7 @@ def test_silo_that_crashes_before_its_commit_leaves_no_trace() -> None:
     assert len(bench.disk) == 1
     again = Bench(disk=bench.disk)
     again.silo.run_batch()
-    assert (again.stored(), again.frames, again.silo.outboxes) == (0, [], {})
+    assert (again.stored(), again.frames, again.silo.links.outboxes) == (0, [], {})
 
 
 def test_silo_that_crashes_after_its_commit_sends_again() -> None:

@@ -39,6 +39,7 @@ ARGUMENTS: dict[str, m.Arguments] = {
     "unplug_memory": {"name": "dimm0"},
     "create_snapshot": {"name": "s", "with_memory": True},
     "commit_snapshot": {"name": "s"},
+    "revert_snapshot": {"name": "s", "with_memory": True, "discard_later": True},
     "log_on": {"user": "alice", "session": "ttyS0"},
     "notify": {"message": "hello"},
     "set_guest_cpus": {"count": 1},

@@ -17,6 +17,7 @@ from tests.builders import GIB, command, create_vm, encoded, endings, reported, 
 
 S = VmStatus
 OLD, NEW, CLUSTER = "agent/H1@host-1", "agent/H2@host-2", "cluster/prod"
+THIRD = "agent/H3@host-3"
 LEASED: dict[str, Any] = {
     "high_availability": True,
     "lease": True,
@@ -207,6 +208,73 @@ def test_vm_whose_old_life_ends_after_a_takeover_nobody_heard_of_is_unknown_ther
     assert m.PromoteCopy("v1", 4, "H1", 3) in sent_to(done, CLUSTER)
     give(one, m.HostConfirmedDead("H2", "boot-2", "fenced"))
     assert one.record.status is S.WAIT_FOR_LAUNCH
+
+
+def twice_unheard() -> Vm:
+    """Taken over to H2 (epoch 4), of which nothing was heard, and being started on H3 (epoch 5) for that."""
+    one = taken_over()
+    give(one, m.HostLost("H2", "silent"))
+    give(one, m.CopyPlaced(5, "H3", THIRD, "boot-3"))
+    assert (one.record.copy_host, one.record.copy_phase) == ("H3", "starting")
+    return one
+
+
+def standing(one: Vm) -> tuple[VmStatus, str | None, int]:
+    return one.record.status, one.record.host, one.record.epoch
+
+
+def test_vm_second_takeover_unheard_whose_old_host_is_dead_is_unknown_on_the_first_new_one() -> None:
+    """Found by campaigns: H3 did not get the lease and said so, and the machine was called down while H2 ran it."""
+    one = twice_unheard()
+    give(one, m.HostConfirmedDead("H1", "boot-1", "power is off"))
+    give(one, m.TimerFired("copy"))
+    assert standing(one) == (S.UNKNOWN, "H2", 4)
+    assert [(stray.host, stray.epoch, stray.may_run) for stray in one.record.strays] == [("H3", 5, True)]
+    give(one, m.DomainRefused("H3", 5, "create", "H2 holds the lease", "lease_held"))
+    assert (standing(one), one.record.strays) == ((S.UNKNOWN, "H2", 4), ())
+    give(one, reported(S.UP, on="H2", epoch=4))
+    assert standing(one) == (S.UP, "H2", 4)
+
+
+def test_vm_old_life_over_after_two_takeovers_unheard_goes_through_both_before_it_is_started_anew() -> None:
+    one = twice_unheard()
+    give(one, m.HostLost("H3", "silent"))
+    give(one, m.HostConfirmedDead("H1", "boot-1", "power is off"))
+    assert standing(one) == (S.UNKNOWN, "H2", 4)
+    give(one, m.HostConfirmedDead("H2", "boot-2", "power is off"))
+    assert standing(one) == (S.UNKNOWN, "H3", 5)
+    give(one, m.HostConfirmedDead("H3", "boot-3", "power is off"))
+    assert standing(one)[:2] == (S.WAIT_FOR_LAUNCH, None)
+
+
+def test_vm_later_takeover_that_turns_out_to_run_is_the_machine() -> None:
+    one = twice_unheard()
+    give(one, m.HostLost("H3", "silent"))
+    give(one, m.HostConfirmedDead("H1", "boot-1", "power is off"))
+    give(one, reported(S.UP, on="H3", epoch=5))
+    assert standing(one) == (S.UP, "H3", 5)
+
+
+@pytest.mark.parametrize("code", ["lease_held", "lease_unreachable", "other_boot", "failed"])
+def test_vm_refused_start_of_one_takeover_says_nothing_about_the_next(code: str) -> None:
+    """The first new host answers again while it still waits for the lease, and does not get it."""
+    one = twice_unheard()
+    give(one, m.HostLost("H3", "silent"))
+    give(one, m.HostConfirmedDead("H1", "boot-1", "power is off"))
+    give(one, reported(S.WAIT_FOR_LAUNCH, on="H2", epoch=4))
+    assert standing(one) == (S.WAIT_FOR_LAUNCH, "H2", 4)
+    give(one, m.DomainRefused("H2", 4, "create", "no", code))
+    assert standing(one) == (S.UNKNOWN, "H3", 5)
+
+
+def test_vm_whose_guest_shut_down_is_not_started_again_by_takeovers_that_never_ran() -> None:
+    one = twice_unheard()
+    give(one, m.HostLost("H3", "silent"))
+    give(one, reported(S.DOWN, exit_reason=7, exit_message="shut down from inside"))
+    give(one, reported(S.DOWN, on="H2", epoch=4, exit_reason=3, exit_message="no lease"))
+    assert standing(one) == (S.UNKNOWN, "H3", 5)
+    give(one, reported(S.DOWN, on="H3", epoch=5, exit_reason=3, exit_message="no lease"))
+    assert (one.record.status, one.record.exit_reason) == (S.DOWN, 7)
 
 
 def test_vm_lost_host_never_starts_a_machine_without_a_lease_elsewhere_until_it_is_proven_dead() -> None:

@@ -24,7 +24,7 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import SimulatedConfig
 from olvm.model.hardware import DiskSpec, Hardware, NicSpec
-from tests.unit.hypervisor_backends.bench import Bench, VirtualScheduler, simulated_bench
+from tests.unit.hypervisor_backends.bench import Bench, RealClock, VirtualScheduler, simulated_bench
 
 MIB = 1024 * 1024
 VM = "0b0e7a52-96f1-4d6a-8f6c-0a5b8f0f0001"
@@ -92,6 +92,14 @@ class TaskBench:
         value = self.do(ListSnapshots(vm_id=self.vm_id))
         assert isinstance(value, SnapshotList)
         return [snapshot.name for snapshot in value.snapshots]
+
+    def wait_until_up(self) -> bool:
+        """Whether its guest was heard in time, on a host that boots it for real too."""
+        clock = self.bench.scheduler
+        if isinstance(clock, RealClock):
+            return clock.run_until(lambda: self.bench.status(self.vm_id) == "up", 120)
+        clock.advance(300)
+        return self.bench.status(self.vm_id) == "up"
 
     def networks(self) -> dict[str, NetworkInfo]:
         value = self.do(ListNetworks())

@@ -13,6 +13,8 @@ from hypervisor_backends.disk_layers import (
     Unsettled,
     read_layers,
     record_path,
+    revert_of,
+    settle_revert,
     writable_path,
     write_layers,
 )
@@ -123,3 +125,147 @@ def test_record_is_read_where_the_hosts_files_are_seen_from_here(tmp_path: Path)
     write_layers(disk, (kept,), mapped)
 
     assert writable_path(disk, mapped) == "/images/web.qcow2.s1"
+
+
+# ---------------------------------------------------------------- a revert of two disks, broken off at each step
+
+
+class Reverted:
+    """Two disks with snapshots s1 and s2, and a revert of both to s1 that has gone so far."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disks = [str(directory / name) for name in ("vda", "vdb")]
+        self.fresh = {disk: f"{disk}.s1.revert-1" for disk in self.disks}
+        self.memory = directory / "vda.s2.olvm-memory"
+        self.memory.write_bytes(b"memory")
+        for disk in self.disks:
+            Path(disk).write_bytes(QCOW2)
+            kept = self.old(disk)
+            for each in kept:
+                Path(each.path).write_bytes(QCOW2)
+            write_layers(disk, kept, here)
+
+    def old(self, disk: str) -> tuple[Layer, ...]:
+        second = layer(disk, "s2", f"{disk}.s1")
+        return layer(disk, "s1", disk), msgspec.structs.replace(second, memory_path=str(self.memory))
+
+    def new(self, disk: str) -> tuple[Layer, ...]:
+        return (msgspec.structs.replace(layer(disk, "s1", disk), path=self.fresh[disk]),)
+
+    def mark(self, disk: str, fresh_bytes: int = 0) -> None:
+        (kept,) = self.new(disk)
+        fresh = msgspec.structs.replace(
+            kept, state="reverting", fresh_bytes=fresh_bytes, siblings=dict(self.fresh)
+        )
+        write_layers(disk, (*self.old(disk), fresh), here)
+
+    def make(self, disk: str) -> None:
+        Path(self.fresh[disk]).write_bytes(QCOW2)
+        self.mark(disk, len(QCOW2))
+
+    def run(self, disk: str) -> None:
+        with Path(self.fresh[disk]).open("ab") as file:
+            file.write(b"data")
+
+    def settle(self, disk: str) -> None:
+        write_layers(disk, self.new(disk), here)
+
+    def starts_from(self) -> list[str]:
+        return [writable_path(disk, here).rpartition("/")[2] for disk in self.disks]
+
+    def files(self) -> list[str]:
+        directory = Path(self.disks[0]).parent
+        return sorted(path.name for path in directory.iterdir() if not path.name.endswith(".olvm-layers"))
+
+
+OLD_FILES = ["vda", "vda.s1", "vda.s2", "vda.s2.olvm-memory", "vdb", "vdb.s1", "vdb.s2"]
+NEW_FILES = ["vda", "vda.s1.revert-1", "vdb", "vdb.s1.revert-1"]
+BEFORE_IT_RAN = [
+    [],
+    [("mark", 0)],
+    [("mark", 0), ("mark", 1)],
+    [("mark", 0), ("mark", 1), ("make", 0)],
+    [("mark", 0), ("mark", 1), ("make", 0), ("make", 1)],
+]
+RAN = BEFORE_IT_RAN[-1]
+
+
+@pytest.mark.parametrize("steps", BEFORE_IT_RAN, ids=len)
+@pytest.mark.parametrize("asked_first", [0, 1])
+def test_revert_that_was_broken_off_before_it_ran_has_not_happened(
+    tmp_path: Path, steps: list[tuple[str, int]], asked_first: int
+) -> None:
+    world = Reverted(tmp_path)
+    for verb, disk in steps:
+        getattr(world, verb)(world.disks[disk])
+    settle_revert(world.disks[asked_first], here)
+
+    assert world.starts_from() == ["vda.s2", "vdb.s2"]
+    assert [read_layers(disk, here) for disk in world.disks] == [world.old(disk) for disk in world.disks]
+    assert world.files() == OLD_FILES
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("run", 0)],
+        [("run", 1)],
+        [("run", 0), ("run", 1)],
+        [("settle", 0)],
+        [("run", 1), ("settle", 0)],
+        [("settle", 1)],
+    ],
+)
+@pytest.mark.parametrize("asked_first", [0, 1])
+def test_revert_that_ran_has_happened_to_all_disks(
+    tmp_path: Path, steps: list[tuple[str, int]], asked_first: int
+) -> None:
+    world = Reverted(tmp_path)
+    for verb, disk in [*RAN, *steps]:
+        getattr(world, verb)(world.disks[disk])
+    settle_revert(world.disks[asked_first], here)
+
+    assert world.starts_from() == ["vda.s1.revert-1", "vdb.s1.revert-1"]
+    assert [read_layers(disk, here) for disk in world.disks] == [world.new(disk) for disk in world.disks]
+    settled_by_hand = {world.disks[disk] for verb, disk in steps if verb == "settle"}
+    left = {name for name in world.files() if name not in NEW_FILES}
+    assert all(
+        any(f"/{name}".startswith(f"/{Path(disk).name}.s") for disk in settled_by_hand) for name in left
+    )
+
+
+def test_settling_that_is_itself_broken_off_goes_on_the_same_way(tmp_path: Path) -> None:
+    """Back: the first record is clean again, the second is not. Forward: the other way round."""
+    back = Reverted(tmp_path)
+    back.make(back.disks[0])
+    back.make(back.disks[1])
+    write_layers(back.disks[0], back.old(back.disks[0]), here)
+    assert back.starts_from() == ["vda.s2", "vdb.s2"]
+
+
+def test_fresh_layer_that_ran_and_is_gone_stops_the_start(tmp_path: Path) -> None:
+    world = Reverted(tmp_path)
+    for disk in world.disks:
+        world.make(disk)
+    world.run(world.disks[0])
+    Path(world.fresh[world.disks[1]]).unlink()
+
+    with pytest.raises(Unsettled, match="vdb was reverted to snapshot s1"):
+        writable_path(world.disks[0], here)
+    assert revert_of(read_layers(world.disks[1], here)) is not None
+
+
+def test_memory_of_the_snapshot_that_was_reverted_to_stays(tmp_path: Path) -> None:
+    world = Reverted(tmp_path)
+    own = tmp_path / "vda.s1.olvm-memory"
+    own.write_bytes(b"memory")
+    for disk in world.disks:
+        world.make(disk)
+        world.run(disk)
+        first, second, fresh = read_layers(disk, here)
+        memory = {"memory_path": str(own)}
+        layers = (msgspec.structs.replace(first, **memory), second, msgspec.structs.replace(fresh, **memory))
+        write_layers(disk, layers, here)
+
+    assert world.starts_from() == ["vda.s1.revert-1", "vdb.s1.revert-1"]
+    assert (own.exists(), world.memory.exists()) == (True, False)

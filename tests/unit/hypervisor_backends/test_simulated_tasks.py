@@ -24,14 +24,17 @@ from hypervisor_backends.protocol import (
     PauseDomain,
     PlugMemory,
     ResizeVolume,
+    RevertSnapshot,
     SetBalloon,
     SetConsoleTicket,
+    SetCpuQuota,
     SetVcpus,
     SnapshotList,
     StartDomain,
     UnplugMemory,
     VolumeList,
 )
+from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_fabric import MemoryFabric
 from hypervisor_backends.simulated_faults import Fault
@@ -44,7 +47,7 @@ from tests.unit.hypervisor_backends.bench import (
     migrate_of,
     simulated_bench,
 )
-from tests.unit.hypervisor_backends.task_bench import MIB, VM, simulated_task_bench, spec_of
+from tests.unit.hypervisor_backends.task_bench import MIB, VM, TaskBench, simulated_task_bench, spec_of
 
 BLOCK = 128 * MIB
 
@@ -311,3 +314,87 @@ def test_screens_of_machines_have_ports_of_their_own() -> None:
 
     assert ports == [5900, 5901, 5900]
     assert tasks.refused(SetConsoleTicket(vm_id="v3", password="x")) == "not_found"
+
+
+# ---------------------------------------------------------------- reverts
+
+
+REVERT = RevertSnapshot(vm_id=VM, name="s1")
+
+
+def with_snapshot(config: SimulatedConfig | None = None) -> tuple[TaskBench, SimulatedHypervisor]:
+    tasks, hypervisor = simulated_task_bench(config)
+    tasks.do(CreateSnapshot(vm_id=VM, name="s1", with_memory=True))
+    tasks.bench.events.clear()
+    return tasks, hypervisor
+
+
+def kinds(tasks: TaskBench) -> list[str]:
+    return [event.kind for event in tasks.bench.events]
+
+
+def test_nothing_else_is_done_to_a_machine_while_it_is_reverted_but_its_destruction() -> None:
+    tasks, _ = with_snapshot(SimulatedConfig(task_time_s=5))
+    answers = tasks.bench.call(REVERT)
+    others: list[HypervisorRequest] = [REVERT, SetVcpus(vm_id=VM, vcpus=2), PauseDomain(vm_id=VM)]
+    codes = [tasks.bench.refuse(request, seconds=0).code for request in others]
+    tasks.bench.succeed(DestroyDomain(vm_id=VM), seconds=0)
+
+    assert codes == ["wrong_state"] * 3
+    (answer,) = answers
+    assert isinstance(answer, CallFailed)
+    assert answer.code == "domain_ended"
+    assert kinds(tasks) == ["stopped"]
+
+
+def test_machine_that_does_not_run_again_after_its_revert_has_crashed_and_keeps_its_snapshots() -> None:
+    tasks, _ = with_snapshot(SimulatedConfig(start_fails_probability=0.3))
+    for _ in range(40):
+        tasks.bench.events.clear()
+        answer = tasks.bench.settle(REVERT)
+        if isinstance(answer, CallFailed):
+            break
+    assert isinstance(answer, CallFailed)
+
+    assert answer.code == "start_failed"
+    assert "as they were before" in answer.message
+    assert kinds(tasks) == ["crashed"]
+    assert tasks.bench.state(VM) is None
+    while isinstance(tasks.bench.settle(StartDomain(vm_id=VM, epoch=2, spec=spec_of())), CallFailed):
+        tasks.bench.scheduler.advance(1)
+    assert tasks.snapshots() == ["s1"]
+
+
+def test_paused_machine_continues_to_be_reverted_and_what_was_plugged_stays() -> None:
+    tasks, hypervisor = with_snapshot()
+    hypervisor.set_observer(OneCopy())
+    tasks.do(PlugMemory(vm_id=VM, name="m1", size_bytes=BLOCK))
+    tasks.do(SetVcpus(vm_id=VM, vcpus=2))
+    tasks.do(PauseDomain(vm_id=VM))
+    used_mb = tasks.bench.backend.statistics()[0].mem_free_mb
+    tasks.bench.events.clear()
+    tasks.do(REVERT)
+    tasks.bench.scheduler.advance(300)
+
+    state = tasks.bench.state(VM)
+    assert state is not None
+    assert (state.status, state.vcpus, state.memory_bytes) == ("up", 2, 256 * MIB + BLOCK)
+    assert kinds(tasks) == ["continued", "rebooted", "guest_up"]
+    assert tasks.bench.backend.statistics()[0].mem_free_mb == used_mb
+    assert tasks.refused(UnplugMemory(vm_id=VM, name="m1")) == "not_found"
+
+
+def test_revert_that_libvirtds_death_cuts_off_was_done_or_not_or_ended_the_machine() -> None:
+    found = set()
+    for number in range(24):
+        tasks, hypervisor = with_snapshot(SimulatedConfig(task_time_s=5))
+        for _ in range(number % 12):
+            tasks.do(SetCpuQuota(vm_id=VM, percent=50))
+        tasks.bench.events.clear()
+        answers = tasks.bench.call(REVERT)
+        hypervisor.restart_libvirtd()
+        (answer,) = answers
+        assert isinstance(answer, CallFailed)
+        assert not answer.outcome_known
+        found.add(tuple(kind for kind in kinds(tasks) if kind in ("rebooted", "crashed")))
+    assert found == {(), ("rebooted",), ("crashed",)}

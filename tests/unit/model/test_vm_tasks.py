@@ -31,6 +31,11 @@ def test_task_of_a_machine_of_unknown_state_is_refused(verb: str) -> None:
     assert task_refusal("web", VmStatus.UNKNOWN, verb) is not None
 
 
+def test_revert_of_a_machine_that_is_down_says_to_start_it() -> None:
+    refusal = task_refusal("web", VmStatus.DOWN, "revert_snapshot")
+    assert refusal == ("cannot revert to a snapshot of web: it is down; it must be running: start it first")
+
+
 def test_task_that_is_unknown_names_those_that_are() -> None:
     with pytest.raises(NotFound, match="attach_disk"):
         vm_task("explode")

@@ -95,12 +95,12 @@ def story(seed: int) -> World:
         torn_tail_percent=50,
     )
     world = built(knobs=knobs, seed=seed)
-    world.crash_silo("engine")
+    world.faults.crash_silo("engine")
     world.ask(m.VmCommand("v5", "start"))
     world.run(20)
-    world.cut("engine", "host-1", "both", 30)
-    world.crash_host("H2", 20)
-    world.noise("engine", "host-3", Noise(loss_per_10k=3_000), 30)
+    world.faults.cut("engine", "host-1", "both", 30)
+    world.faults.crash_host("H2", 20)
+    world.faults.noise("engine", "host-3", Noise(loss_per_10k=3_000), 30)
     world.run(120)
     return world
 
@@ -148,7 +148,7 @@ def test_process_that_dies_at_any_point_of_a_start_does_not_lose_the_start(
     world = built()
     call = world.ask(m.VmCommand("v5", "start"), "request-1")
     world.run(0.001)
-    world.die_soon(silo, point, after_commits)
+    world.faults.die_soon(silo, point, after_commits)
     world.run(10)
     if call.reply is None:  # the client does not know, and asks again with the same name
         call = world.ask(m.VmCommand("v5", "start"), "request-1")
@@ -161,8 +161,8 @@ def test_process_that_dies_at_any_point_of_a_start_does_not_lose_the_start(
 def test_crash_loses_the_process_and_the_disk_stays() -> None:
     world = built()
     rows = world.rows(VmRecord)
-    assert world.crash_silo("engine", None)
-    assert not world.crash_silo("engine", None)
+    assert world.faults.crash_silo("engine", None)
+    assert not world.faults.crash_silo("engine", None)
     world.run(30)
     assert not world.processes.is_up("engine")
     world.processes.start("engine")
@@ -175,7 +175,7 @@ def test_crash_with_a_torn_tail_recovers_what_was_durable() -> None:
     world = built()
     world.processes.torn_tail_percent = 100
     before = len(world.rows(VmRecord))
-    world.crash_silo("engine", 1)
+    world.faults.crash_silo("engine", 1)
     world.run(5)
     assert world.all_situations()["torn_tail_recovered"] == 1
     assert len(world.rows(VmRecord)) == before
@@ -183,7 +183,7 @@ def test_crash_with_a_torn_tail_recovers_what_was_durable() -> None:
 
 def test_paused_process_hears_later_what_came_meanwhile() -> None:
     world = built()
-    world.pause_silo("engine", 20)
+    world.faults.pause_silo("engine", 20)
     call = world.ask(m.VmCommand("v5", "start"))
     before = world.processes.by_name["engine"].silo.turn_count
     world.run(19)
@@ -195,10 +195,10 @@ def test_paused_process_hears_later_what_came_meanwhile() -> None:
 
 def test_pause_without_end_lasts_until_the_process_is_killed() -> None:
     world = built()
-    world.pause_silo("host-1", None)
+    world.faults.pause_silo("host-1", None)
     world.run(100)
     assert world.processes.is_up("host-1")
-    world.crash_silo("host-1", 1)
+    world.faults.crash_silo("host-1", 1)
     world.run(2)
     turns = world.processes.by_name["host-1"].silo.turn_count
     world.run(10)
@@ -209,7 +209,7 @@ def test_machines_go_on_while_their_agent_stands_still() -> None:
     world = built()
     running = {vm_id: set(copies) for vm_id, copies in world.truth.executing.items()}
     for host in world.hosts.by_name.values():
-        world.pause_silo(host.silo, 15)
+        world.faults.pause_silo(host.silo, 15)
     world.run(15)
     assert world.truth.executing == running
 
@@ -217,7 +217,7 @@ def test_machines_go_on_while_their_agent_stands_still() -> None:
 def test_zombie_engine_ends_at_its_next_commit_and_the_new_one_serves() -> None:
     world = built()
     old = world.processes.by_name["engine"]
-    world.zombie_engine()
+    world.faults.zombie_engine()
     assert old.is_alive
     assert world.processes.by_name["engine"] is not old
     # Nobody sends it heartbeats any more: it will find that its hosts are silent, and want to write it down.
@@ -232,7 +232,7 @@ def test_wiped_silo_begins_with_another_journal() -> None:
     before = world.processes.by_name["host-1"].silo.journal_id
     forgotten: list[str] = []
     world.processes.wiped.append(forgotten.append)
-    world.wipe_silo("host-1")
+    world.faults.wipe_silo("host-1")
     assert world.processes.by_name["host-1"].silo.journal_id != before
     assert forgotten == ["host-1"]
 
@@ -240,7 +240,7 @@ def test_wiped_silo_begins_with_another_journal() -> None:
 @pytest.mark.parametrize("is_full", [False, True])
 def test_broken_disk_refuses_and_later_everything_goes_on(is_full: bool) -> None:
     world = built()
-    world.break_disk("engine", 20, is_full=is_full)
+    world.faults.break_disk("engine", 20, is_full=is_full)
     call = world.ask(m.VmCommand("v5", "start"), "request-1")
     world.run(10)
     assert isinstance(call.reply, m.Refusal)
@@ -253,7 +253,7 @@ def test_slow_disk_delays_the_answer() -> None:
     def answered_s(slow: bool) -> float:
         world = built()
         if slow:
-            world.slow_disk("engine", 500, 60)
+            world.faults.slow_disk("engine", 500, 60)
         call = world.ask(m.VmCommand("v5", "start"))
         world.run(10)
         assert call.answered_ns is not None
@@ -264,7 +264,7 @@ def test_slow_disk_delays_the_answer() -> None:
 
 def test_clock_step_at_a_restart_shows_in_the_process_and_not_in_true_time() -> None:
     world = built(knobs=Knobs(clock_step_s_max=3_600))
-    world.crash_silo("engine", 1)
+    world.faults.crash_silo("engine", 1)
     world.run(2)
     clock = world.processes.by_name["engine"].clock
     assert 0 < abs(clock.now_ns() - world.now_ns) <= 3_600 * 10**9
@@ -274,7 +274,7 @@ def test_clock_step_at_a_restart_shows_in_the_process_and_not_in_true_time() -> 
 
 def test_replies_are_lost_in_a_cut_and_the_client_does_not_know() -> None:
     world = built()
-    world.cut("client", "engine", "b_to_a", 30)
+    world.faults.cut("client", "engine", "b_to_a", 30)
     call = world.ask(m.VmCommand("v5", "start"), "request-1")
     world.run(60)
     assert call.reply is None
@@ -289,7 +289,7 @@ def test_host_that_loses_its_power_runs_nothing_and_boots_anew() -> None:
     world = built()
     name = host_of(world, "v1")
     boot_id = world.truth.boot_id_by_host[name]
-    world.crash_host(name, 30)
+    world.faults.crash_host(name, 30)
     assert name not in {copy.host for copies in world.truth.executing.values() for copy in copies}
     assert name not in world.truth.boot_id_by_host
     assert not world.processes.is_up(world.hosts.by_name[name].silo)
@@ -302,7 +302,7 @@ def test_host_without_an_answer_is_switched_off_and_its_machine_restarts_elsewhe
     name = host_of(world, "v1")
     boot_id = world.truth.boot_id_by_host[name]
     world.run(400)  # past the engine's quiet time
-    world.isolate(name, 600, keeps_storage=False)  # a live lease would spare it
+    world.faults.isolate(name, 600, keeps_storage=False)  # a live lease would spare it
 
     def elsewhere() -> bool:
         return executes(world, "v1") and host_of(world, "v1") != name
@@ -315,7 +315,7 @@ def test_host_without_an_answer_is_switched_off_and_its_machine_restarts_elsewhe
 
 def test_host_that_a_fence_device_switched_off_is_not_brought_back_by_anything_else() -> None:
     world = built(FENCED)
-    world.crash_host("H1", 30)
+    world.faults.crash_host("H1", 30)
     assert not world.hosts.power_off("H1")  # as a device does: it was off already
     world.run(60)
     assert not world.hosts.by_name["H1"].is_on
@@ -324,7 +324,7 @@ def test_host_that_a_fence_device_switched_off_is_not_brought_back_by_anything_e
 def test_kdump_is_heard_by_the_engine_and_ends_in_a_reboot() -> None:
     world = built(FENCED)
     world.run(400)
-    world.kdump_host("H1", 200)
+    world.faults.kdump_host("H1", 200)
     assert runs_until(world, lambda: world.rows(HostRecord)["H1"].status.value == "kdumping", within_s=200)
     world.run(600)
     assert world.hosts.by_name["H1"].is_on
@@ -335,7 +335,7 @@ def test_host_cut_from_the_storage_stops_its_leased_machines() -> None:
     world = built(Shape(hosts=3, vms=3, running_percent=100, ha_percent=100, lease_percent=100))
     name = host_of(world, "v1")
     world.run(60)
-    world.isolate(name, 300, keeps_storage=False)
+    world.faults.isolate(name, 300, keeps_storage=False)
     world.run(world.config.lease_expiry_s + 1)
     assert name not in {copy.host for copies in world.truth.executing.values() for copy in copies}
     assert world.all_situations()["watchdog_ends_machines"] >= 1
@@ -344,7 +344,7 @@ def test_host_cut_from_the_storage_stops_its_leased_machines() -> None:
 def test_guest_disks_break_for_a_while_and_machines_go_on() -> None:
     world = built()
     name = host_of(world, "v1")
-    world.break_guest_disks(name, 20)
+    world.faults.break_guest_disks(name, 20)
     world.run(5)
     assert not executes(world, "v1")
     world.run(120)
@@ -353,7 +353,7 @@ def test_guest_disks_break_for_a_while_and_machines_go_on() -> None:
 
 def test_host_with_a_problem_leaves_service_and_comes_back() -> None:
     world = built(Shape(hosts=3, vms=0))
-    world.host_problem("H1", "network_unreachable", 60)
+    world.faults.host_problem("H1", "network_unreachable", 60)
     world.run(30)
     assert world.rows(HostRecord)["H1"].status.value == "non_operational"
     world.run(400)
@@ -368,11 +368,11 @@ def test_machine_migrates_over_the_network_and_a_cut_path_keeps_it() -> None:
     assert there != name
     for other in world.hosts.by_name:
         if other != there:
-            world.cut(there, other, "both", None)
+            world.faults.cut(there, other, "both", None)
     call = world.ask(m.VmCommand("v1", "migrate"), "request-2")
     world.run(400)
     assert host_of(world, "v1") == there
-    world.heal()
+    world.faults.heal()
     assert world.run_until(lambda: world.end_of(call) is not None, within_s=3_600)
 
 
@@ -405,7 +405,7 @@ def test_observer_hears_what_it_has_methods_for() -> None:
     world.watch(listener)
     world.ask(m.VmCommand("v5", "start"))
     world.run(60)
-    world.crash_silo("engine", 1)
+    world.faults.crash_silo("engine", 1)
     world.run(5)
     assert {"vcpus_started", "committed engine", "recovered engine", "asked", "answered"} <= set(
         listener.heard
@@ -418,7 +418,7 @@ def test_what_an_engine_commits_and_dies_with_is_known_to_be_durable() -> None:
     listener = Listener()
     world.watch(listener)
     world.ask(m.VmCommand("v5", "start"))
-    world.die_soon("engine", "after_commit")
+    world.faults.die_soon("engine", "after_commit")
     world.run(0.5)
     assert listener.heard.count("committed engine") == 1
     assert "answered" not in listener.heard
@@ -426,14 +426,14 @@ def test_what_an_engine_commits_and_dies_with_is_known_to_be_durable() -> None:
 
 def test_heal_ends_every_fault_and_all_is_well_again() -> None:
     world = built(knobs=Knobs(loss_per_10k=2_000, commit_ms_max=200))
-    world.cut("engine", "host-1")
-    world.pause_silo("host-2", None)
-    world.crash_host("H3", None)
-    world.break_disk("engine", 1e6)
+    world.faults.cut("engine", "host-1")
+    world.faults.pause_silo("host-2", None)
+    world.faults.crash_host("H3", None)
+    world.faults.break_disk("engine", 1e6)
     world.run(30)
-    world.crash_silo("engine", None)
+    world.faults.crash_silo("engine", None)
     world.run(30)
-    world.heal()
+    world.faults.heal()
     world.run(1_200)
     assert {row.status.value for row in world.rows(HostRecord).values()} == {"up"}
     assert all(status(world, f"v{number}") == "up" for number in (1, 2, 3))
@@ -443,7 +443,7 @@ def test_counts_grow_with_what_happens() -> None:
     world = built()
     before = world.counts()
     world.run(60)
-    world.crash_silo("host-1")
+    world.faults.crash_silo("host-1")
     after = world.counts()
     assert after.simulated_s == pytest.approx(before.simulated_s + 60)
     assert after.turns > before.turns
@@ -453,7 +453,7 @@ def test_counts_grow_with_what_happens() -> None:
 def test_memory_of_a_journal_is_bounded_over_days() -> None:
     world = built(Shape(hosts=1, vms=1, running_percent=100))
     world.processes.journal_rows_max = 100
-    world.crash_silo("engine")
+    world.faults.crash_silo("engine")
     for number in range(150):
         call = world.ask(m.VmCommand("v1", "reboot"), f"request-{number}")
         world.run(30)

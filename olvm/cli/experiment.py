@@ -1,0 +1,12 @@
+"""`olvm experiment`: placement experiments on real traces. Needs no data center."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+app = App(name="experiment", help="Placement experiments: real traces, policies, energy and its price.")
+app.command(
+    "olvm.cli.experiment_planetlab:planetlab",
+    name="planetlab",
+    help="Live migration, consolidation and power: one day of PlanetLab under one policy.",
+)
