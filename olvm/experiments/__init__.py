@@ -1,27 +1,38 @@
-"""Placement experiments: real traces, fleets to run them on, runs of them, and their results.
+"""Placement experiments: real traces, fleets to run them on, replays, and consolidation with power.
 
-    olvm.experiments.planetlab(detector="lr", safety=1.2, selector="mmt")   one day of live migration and power
+    from olvm.experiments import replay
+    replay("trace.parquet", hosts="1000x64c256g", policy="best_fit").summary()
 
-Names are imported when they are asked for, so that `import olvm.experiments` loads neither DuckDB nor numba.
+Importing this loads neither DuckDB nor NumPy nor numba; the first replay does.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from olvm.experiments.consolidation.experiment import PlanetlabResult, planetlab
+    from olvm.experiments.host_specs import HostFleet, parse_hosts
+    from olvm.experiments.replays import replay
+    from olvm.experiments.result import Result
+    from olvm.experiments.table import Table
+    from olvm.experiments.trace import Trace, read_trace
 
-__all__ = ["PlanetlabResult", "planetlab"]
+__all__ = ["HostFleet", "Result", "Table", "Trace", "parse_hosts", "read_trace", "replay"]
 
 _MODULE_BY_NAME = {
-    "PlanetlabResult": "olvm.experiments.consolidation.experiment",
-    "planetlab": "olvm.experiments.consolidation.experiment",
+    "HostFleet": "host_specs",
+    "Result": "result",
+    "Table": "table",
+    "Trace": "trace",
+    "parse_hosts": "host_specs",
+    "read_trace": "trace",
+    "replay": "replays",
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_BY_NAME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULE_BY_NAME[name]), name)
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_BY_NAME:
+        import importlib
+
+        return getattr(importlib.import_module(f"olvm.experiments.{_MODULE_BY_NAME[name]}"), name)
+    raise AttributeError(f"module 'olvm.experiments' has no attribute {name!r}")

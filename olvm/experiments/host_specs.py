@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from olvm.experiments.fleets import borg_mix, machine_kinds
-from olvm.experiments.kernels.state import Ints
-from olvm.experiments.trace import GIB_KIB, MEMORY_GIB_MAX, MILLI
+from olvm.experiments.kernels.state import GIB_KIB, MILLI, Ints
+from olvm.experiments.trace import MEMORY_GIB_MAX
 from olvm.model.errors import BadInput, NotFound
 
 HOST_COUNT_MAX = 10_000_000

@@ -20,13 +20,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.kernels.state import Floats, Ints
+from olvm.experiments.kernels.state import GIB_KIB, MILLI, Floats, Ints
 from olvm.experiments.trace_sources import RawColumn, RawTable, TraceSource, open_source
 from olvm.model.errors import BadInput
 
 REQUIRED_COLUMNS = ("arrival_s", "lifetime_s", "vcpus", "memory_gib")
-MILLI = 1000
-GIB_KIB = 1 << 20
 # Beyond any machine; sums over 2**31 VMs stay below 2**63.
 VCPUS_MAX = 100_000.0
 MEMORY_GIB_MAX = 4_000.0 * 1024

@@ -55,8 +55,7 @@ def new_best_fit(fleet: Fleet, node_count: int, level_cpu: int, *, is_used: bool
     level_count = int(fleet.host_cpu.max()) // level_cpu + 1 if is_used else 1
     assert level_count <= LEVEL_COUNT_MAX
     size = 1 << max(0, (level_count - 1).bit_length())
-    spare = np.arange(host_count, -1, -1, dtype=np.int32)
-    spare[-1] = host_count
+    spare = np.append(np.arange(host_count - 1, -1, -1, dtype=np.int32), np.int32(host_count))
     index = BestFitIndex(
         np.array([level_cpu], np.int64),
         np.full(2 * size, -1, np.int64),

@@ -91,7 +91,7 @@ def advance(digest: int) -> Callable[..., bool]:
                         samples, requests, world.fleet, world.progress, ends.at_s[0], node_count
                     ):
                         return False
-                    _leave(policy, world, node_count)
+                    take_end(policy, world, node_count)
                 if not sample_before(samples, requests, world.fleet, world.progress, now_s, node_count):
                     return False
                 host = _chosen(policy, world, vm, node_count)
@@ -100,7 +100,7 @@ def advance(digest: int) -> Callable[..., bool]:
                 now_s = ends.at_s[0]
             if host >= 0:
                 clock[NOW] = now_s
-                _place(policy, world, vm, host, node_count)
+                take_place(policy, world, vm, host, node_count)
             elif is_fifo:  # nobody leaves any more: it waits for ever, and all behind it
                 counts[NEXT] = len(requests.arrival_s)
                 break
@@ -123,7 +123,7 @@ def _finish(policy: int, world: World, node_count: int) -> bool:
     while progress.counts[END_COUNT] > 0 and ends.at_s[0] <= last_s:
         if not sample_before(samples, requests, world.fleet, world.progress, ends.at_s[0], node_count):
             return False
-        _leave(policy, world, node_count)
+        take_end(policy, world, node_count)
     return sample_before(
         samples, requests, world.fleet, world.progress, np.nextafter(last_s, np.inf), node_count
     )
@@ -149,7 +149,8 @@ def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
 
 
 @compiled
-def _place(policy: int, world: World, vm: int, host: int, node_count: int) -> None:
+def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -> None:
+    """A VM comes to a host that has room, at the clock's time."""
     requests, fleet = world.requests, world.fleet
     counts, clock = world.progress.counts, world.progress.clock
     node = SPREAD
@@ -185,7 +186,8 @@ def _place(policy: int, world: World, vm: int, host: int, node_count: int) -> No
 
 
 @compiled
-def _leave(policy: int, world: World, node_count: int) -> None:
+def take_end(policy: int, world: World, node_count: int) -> int:
+    """The next VM leaves; returns the host that it had."""
     fleet, counts = world.fleet, world.progress.counts
     counts[END_COUNT] -= 1
     vm = _pop_end(world.ends, counts[END_COUNT])
@@ -195,6 +197,7 @@ def _leave(policy: int, world: World, node_count: int) -> None:
     counts[RUNNING] -= 1
     if fleet.vm_count[host] == 0:
         counts[ACTIVE] -= 1
+    return int(host)
 
 
 @compiled

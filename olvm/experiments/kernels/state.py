@@ -19,6 +19,9 @@ SmallInts = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.int8]
 Words = npt.NDArray[np.uint64]
 
+MILLI = 1000  # steps of a vCPU
+GIB_KIB = 1 << 20
+
 # What became of a VM. The order is that of `olvm.experiments.result.WHY`.
 WAITING, PLACED, NO_ROOM, TOO_MANY_VCPUS, TOO_MUCH_MEMORY, TOO_LARGE = 0, 1, 2, 3, 4, 5
 SPREAD = -1  # the node of a VM that is spread over all nodes of its host
