@@ -10,3 +10,8 @@ app.command(
     name="planetlab",
     help="Live migration, consolidation and power: one day of PlanetLab under one policy.",
 )
+app.command(
+    "olvm.cli.experiment_replay:replay",
+    name="replay",
+    help="A trace of VM requests, hosts and one policy: who goes where, and how many hosts it takes.",
+)

@@ -109,9 +109,7 @@ class ReplayHosts:
         ask = self.ask
         assert ask is not None
         fleet = self._world.fleet
-        is_enough: npt.NDArray[np.bool_] = (fleet.node_cpu >= ask.cpu) & (fleet.node_mem >= ask.mem)
-        if ask.node_count == 1:
-            return is_enough
+        is_enough = (fleet.node_cpu >= ask.cpu) & (fleet.node_mem >= ask.mem)
         by_host = is_enough.reshape(-1, ask.node_count)
         fits: npt.NDArray[np.bool_] = by_host.all(axis=1) if ask.is_spread else by_host.any(axis=1)
         return fits

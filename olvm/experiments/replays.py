@@ -78,7 +78,7 @@ def replay(
     with others; 150 bytes a VM and 300 a host. The first call in a process loads the compiled kernels (half a second;
     15 s once after an installation, when they are compiled).
     """
-    node_count, split_above = _checked(numa_nodes, split_above_gib, queue, seed, series_period_s)
+    node_count, split_above = _checked(numa_nodes, split_above_gib, queue, series_period_s)
     chosen = loaded_policy(policy) if is_object_policy(policy) else named_policy(policy)
     power_mw = power_milliwatts(power)
     loading = time.perf_counter()
@@ -137,7 +137,7 @@ def replay(
 
 
 def _checked(
-    numa_nodes: int, split_above_gib: float | None, queue: str, seed: int, series_period_s: float
+    numa_nodes: int, split_above_gib: float | None, queue: str, series_period_s: float
 ) -> tuple[int, int]:
     """The nodes, and the memory in KiB above which a VM is spread."""
     if queue not in QUEUES:
