@@ -111,8 +111,7 @@ class ReplayHosts:
         fleet = self._world.fleet
         is_enough = (fleet.node_cpu >= ask.cpu) & (fleet.node_mem >= ask.mem)
         by_host = is_enough.reshape(-1, ask.node_count)
-        fits: npt.NDArray[np.bool_] = by_host.all(axis=1) if ask.is_spread else by_host.any(axis=1)
-        return fits
+        return np.asarray(by_host.all(axis=1) if ask.is_spread else by_host.any(axis=1))
 
     def __len__(self) -> int:
         return len(self.cpus)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from olvm.experiments.database import cursor
 from olvm.experiments.host_specs import HostFleet, parse_hosts
 from olvm.experiments.kernels.compilation import IS_COMPILED
 from olvm.experiments.kernels.samples import no_samples
@@ -83,6 +84,8 @@ def replay(
     power_mw = power_milliwatts(power)
     loading = time.perf_counter()
     load_kernels()
+    if out is not None or isinstance(trace, str | Path):
+        cursor().close()  # loads DuckDB and opens its one database
     begin = time.perf_counter()
     with contextlib.nullcontext() if out is None else OutFolder(Path(out)) as folder:
         read = read_trace(trace, on_bad=on_bad)

@@ -95,7 +95,9 @@ class Prepared:
     def world(self, kernel: int, seed: int, samples: Samples) -> World:
         """The state at the beginning. A prepared replay is run once: the fleet is part of it."""
         indexes = Indexes(
-            new_first_fit(self.fleet, self.node_count, is_used=kernel in (FIRST_FIT, ROUND_ROBIN)),
+            new_first_fit(
+                self.fleet, self.demand, self.node_count, is_used=kernel in (FIRST_FIT, ROUND_ROBIN)
+            ),
             new_best_fit(self.fleet, self.node_count, self.level_cpu, is_used=kernel == BEST_FIT),
             np.zeros(len(self.hosts), np.int32),
         )

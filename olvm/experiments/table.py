@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from olvm.experiments.database import cursor
+
 Column = npt.NDArray[np.generic]
 HTML_ROWS_MAX = 10
 
@@ -42,9 +44,7 @@ class Table:
 
     def relation(self) -> Any:
         """A DuckDB relation in a connection of its own: `.df()`, `.pl()`, `.arrow()`, `.filter(…)`."""
-        import duckdb
-
-        connection = duckdb.connect(config={"threads": 1})
+        connection = cursor()
         connection.register("result", self._columns)
         return connection.table("result")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from olvm.experiments.database import cursor
 from olvm.experiments.kernels.state import Floats
 from olvm.model.errors import BadInput, NotFound
 from olvm.model.search import nearest
@@ -182,10 +183,7 @@ class _File(_Queried):
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._opened is None:
-            import duckdb
-
-            # One thread: rows stay in the file's order, and equal runs do equal work.
-            self._opened = duckdb.connect(config={"threads": 1})
+            self._opened = cursor()
         return self._opened
 
     def table_sql(self) -> str:
@@ -238,9 +236,7 @@ class _Stream(_Queried):
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._opened is None:
-            import duckdb
-
-            self._opened = duckdb.connect(config={"threads": 1})
+            self._opened = cursor()
             self._opened.register("stream", _Capsule(self._source))
             self._opened.execute("create temp table trace as select * from stream")
             self._opened.unregister("stream")
@@ -265,11 +261,9 @@ class _Relation(_Stream):
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._opened is None:
-            import duckdb
-
             relation: Any = self._source
             columns = relation.fetchnumpy()
-            self._opened = duckdb.connect(config={"threads": 1})
+            self._opened = cursor()
             self._opened.register("relation", dict(columns))
             self._opened.execute("create temp table trace as select * from relation")
             self._opened.unregister("relation")

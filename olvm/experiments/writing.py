@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from olvm.experiments.database import cursor
 from olvm.experiments.host_specs import HostFleet
 from olvm.experiments.kernels.samples import (
     CLUSTER_COLUMNS,
@@ -34,9 +35,6 @@ from olvm.experiments.trace_sources import identifier
 from olvm.model.errors import BadInput, Conflict
 
 FILES = ("vms.parquet", "hosts.parquet", "cluster.parquet", "manifest.json")
-MEMORY_LIMIT = (
-    "1GB"  # of the series that wait to be written; what is more goes to the folder's own scratch files
-)
 _PARQUET = "(format parquet, compression zstd, compression_level 1)"
 
 
@@ -95,13 +93,11 @@ def _quoted(path: Path) -> str:
 
 
 def _write_vms(path: Path, trace: Trace, requests: Requests) -> None:
-    import duckdb
-
     columns = vm_columns(trace, requests)
     names = [name for name in columns if name not in ("row", "status")]
     picked = ", ".join(f"r.{name}" for name in names)
     cases = " ".join(f"when {status} then '{why}'" for status, why in enumerate(WHY) if why)
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with cursor() as connection:
         connection.register("results", columns)
         source = getattr(trace.source, "table_sql", None)
         vm_id = ""
@@ -130,15 +126,11 @@ class SeriesWriter:
     """Takes the samples out of the kernel's buffers, and writes both series at the end."""
 
     def __init__(self, folder: Path, samples: Samples, hosts: HostFleet) -> None:
-        import duckdb
-
         self._folder = folder
         self._samples = samples
         self._host_cpus = hosts.milli_cpus / MILLI
         self._host_memory = hosts.memory_kib / GIB_KIB
-        self._connection = duckdb.connect(
-            config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / ".scratch")}
-        )
+        self._connection = cursor()
         for table, columns in (("cluster_rows", self._cluster(0)), ("host_rows", self._hosts(0))):
             self._connection.register("rows", columns)
             self._connection.execute(f"create temp table {table} as select * from rows")
@@ -165,7 +157,6 @@ class SeriesWriter:
             path = self._folder / f"{name}.parquet"
             self._connection.execute(f"copy {table}_rows to {_quoted(path)} {_PARQUET}")
         self._connection.close()
-        shutil.rmtree(self._folder / ".scratch", ignore_errors=True)
 
     def _cluster(self, count: int) -> dict[str, Any]:
         samples = self._samples

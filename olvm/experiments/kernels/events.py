@@ -134,14 +134,14 @@ def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
     requests, fleet, progress, indexes = world.requests, world.fleet, world.progress, world.indexes
     ask = Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
     if policy == FIRST_FIT:
-        return first_fit_from(indexes.first_fit, 0, ask)
+        return first_fit_from(indexes.first_fit, 0, vm, ask)
     if policy == BEST_FIT:
         return find_best(indexes.best_fit, fleet, ask)
     if policy == ROUND_ROBIN:
         turn = progress.counts[TURN]
-        host = first_fit_from(indexes.first_fit, turn, ask)
+        host = first_fit_from(indexes.first_fit, turn, vm, ask)
         if host < 0 and turn > 0:
-            host = first_fit_from(indexes.first_fit, 0, ask)
+            host = first_fit_from(indexes.first_fit, 0, vm, ask)
         return host
     if policy in (RANDOM, TWO_CHOICE):
         return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)

@@ -130,6 +130,8 @@ def sample_before(
     samples: Samples, requests: Requests, fleet: Fleet, progress: Progress, until_s: float, node_count: int
 ) -> bool:
     """Take the samples of all times before `until_s`; False when a buffer is full and some are left."""
+    if samples.period_s[0] == np.inf:
+        return True
     while True:
         at_s = samples.first_s[0] + samples.marks[M_NUMBER] * samples.period_s[0]
         if not at_s < until_s:

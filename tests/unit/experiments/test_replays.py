@@ -409,3 +409,22 @@ def test_replay_without_a_compiler_gives_the_same_digest() -> None:
         )
         digests.add(done.stdout)
     assert len(digests) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=ROWS,
+    shapes=SHAPES,
+    nodes=st.sampled_from([1, 2]),
+    policy=st.sampled_from(["first_fit", "round_robin"]),
+    queue=st.sampled_from(["fifo", "reject"]),
+)
+def test_trace_of_more_sizes_than_kinds_is_decided_as_one_of_few(
+    rows: list[Row], shapes: list[tuple[int, int]], nodes: int, policy: str, queue: Any
+) -> None:
+    trace, fleet = table(rows), fleet_of(shapes)
+    kinds = replay(trace, fleet, numa_nodes=nodes, split_above_gib=3, policy=policy, queue=queue)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("olvm.experiments.kernels.first_fit.KIND_COUNT_MAX", 2)
+        shared = replay(trace, fleet, numa_nodes=nodes, split_above_gib=3, policy=policy, queue=queue)
+    assert shared.digest == kinds.digest
