@@ -1,38 +1,50 @@
-"""Placement experiments: real traces, fleets to run them on, replays, and consolidation with power.
+"""Placement experiments: real traces, fleets to run them on, runs of them, and their results.
 
-    from olvm.experiments import replay
-    replay("trace.parquet", hosts="1000x64c256g", policy="best_fit").summary()
+    olvm.experiments.replay("trace.parquet", hosts="1000x64c256g", policy="best_fit")   who goes where
+    olvm.experiments.planetlab(detector="lr", safety=1.2, selector="mmt")   one day of live migration and power
 
-Importing this loads neither DuckDB nor NumPy nor numba; the first replay does.
+Names are imported when they are asked for, so that `import olvm.experiments` loads neither DuckDB nor numba.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from olvm.experiments.consolidation.experiment import PlanetlabResult, planetlab
     from olvm.experiments.host_specs import HostFleet, parse_hosts
     from olvm.experiments.replays import replay
     from olvm.experiments.result import Result
     from olvm.experiments.table import Table
     from olvm.experiments.trace import Trace, read_trace
 
-__all__ = ["HostFleet", "Result", "Table", "Trace", "parse_hosts", "read_trace", "replay"]
+__all__ = [
+    "HostFleet",
+    "PlanetlabResult",
+    "Result",
+    "Table",
+    "Trace",
+    "parse_hosts",
+    "planetlab",
+    "read_trace",
+    "replay",
+]
 
 _MODULE_BY_NAME = {
-    "HostFleet": "host_specs",
-    "Result": "result",
-    "Table": "table",
-    "Trace": "trace",
-    "parse_hosts": "host_specs",
-    "read_trace": "trace",
-    "replay": "replays",
+    "HostFleet": "olvm.experiments.host_specs",
+    "PlanetlabResult": "olvm.experiments.consolidation.experiment",
+    "Result": "olvm.experiments.result",
+    "Table": "olvm.experiments.table",
+    "Trace": "olvm.experiments.trace",
+    "parse_hosts": "olvm.experiments.host_specs",
+    "planetlab": "olvm.experiments.consolidation.experiment",
+    "read_trace": "olvm.experiments.trace",
+    "replay": "olvm.experiments.replays",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_BY_NAME:
-        import importlib
-
-        return getattr(importlib.import_module(f"olvm.experiments.{_MODULE_BY_NAME[name]}"), name)
-    raise AttributeError(f"module 'olvm.experiments' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_BY_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_BY_NAME[name]), name)
