@@ -15,3 +15,8 @@ app.command(
     name="import",
     help="Published traces of eight formats become the table that experiments replay.",
 )
+app.command(
+    "olvm.cli.experiment_replay:replay",
+    name="replay",
+    help="A trace of VM requests, hosts and one policy: who goes where, and how many hosts it takes.",
+)

@@ -1,5 +1,6 @@
 """Placement experiments: real traces, fleets to run them on, runs of them, and their results.
 
+    olvm.experiments.replay("trace.parquet", hosts="1000x64c256g", policy="best_fit")   who goes where
     olvm.experiments.planetlab(detector="lr", safety=1.2, selector="mmt")   one day of live migration and power
     olvm.experiments.import_trace("swf", "log.swf.gz", "log.parquet")       a published trace as the table for replays
 
@@ -13,16 +14,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from olvm.experiments.consolidation.experiment import PlanetlabResult, planetlab
+    from olvm.experiments.host_specs import HostFleet, parse_hosts
     from olvm.experiments.imports import IMPORTERS, ImportReport, import_trace
+    from olvm.experiments.replays import replay
+    from olvm.experiments.result import Result
+    from olvm.experiments.table import Table
+    from olvm.experiments.trace import Trace, read_trace
 
-__all__ = ["IMPORTERS", "ImportReport", "PlanetlabResult", "import_trace", "planetlab"]
+__all__ = [
+    "IMPORTERS",
+    "HostFleet",
+    "ImportReport",
+    "PlanetlabResult",
+    "Result",
+    "Table",
+    "Trace",
+    "import_trace",
+    "parse_hosts",
+    "planetlab",
+    "read_trace",
+    "replay",
+]
 
 _MODULE_BY_NAME = {
+    "HostFleet": "olvm.experiments.host_specs",
     "IMPORTERS": "olvm.experiments.imports",
     "ImportReport": "olvm.experiments.imports",
-    "import_trace": "olvm.experiments.imports",
     "PlanetlabResult": "olvm.experiments.consolidation.experiment",
+    "Result": "olvm.experiments.result",
+    "Table": "olvm.experiments.table",
+    "Trace": "olvm.experiments.trace",
+    "import_trace": "olvm.experiments.imports",
+    "parse_hosts": "olvm.experiments.host_specs",
     "planetlab": "olvm.experiments.consolidation.experiment",
+    "read_trace": "olvm.experiments.trace",
+    "replay": "olvm.experiments.replays",
 }
 
 

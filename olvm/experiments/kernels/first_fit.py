@@ -1,0 +1,180 @@
+"""The first host with room, from a tree of what is free.
+
+Each inner node of a binary tree holds the most vCPUs and the most memory that are free anywhere below it, and a set of
+*kinds*: those of which some leaf below could hold a VM. A search goes down only where all three would do.
+
+A trace of up to `KIND_COUNT_MAX` distinct sizes has a kind for each, so that a search never comes back from a subtree,
+and a VM that fits nowhere is known by the root. With more sizes a kind is what several have at least in common; then
+vCPUs and memory may be free on different hosts, and a search may have to come back, but never to the same subtree.
+
+Cost: O(log n + kinds) for an update, O(log n) for a search; with more sizes than kinds a search may take O(n), as in a
+fleet where half of the hosts lack a little memory and the other half a little of a vCPU.
+
+Source: the tree of first fit is in D. S. Johnson, "Near-optimal bin packing algorithms", 1973; kinds are the
+equivalence classes of requests of Hadary et al., "Protean", OSDI 2020, as bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from olvm.experiments.kernels.compilation import compiled, entry
+from olvm.experiments.kernels.state import Ask, Bytes, Demand, Fleet, Ints
+
+KIND_COUNT_MAX = 62  # bits of an int64 that is never negative
+CPU_FLOORS, MEM_FLOORS = 7, 8  # of kinds that are shared
+
+
+class FirstFitIndex(NamedTuple):
+    """Trees with their root at 1; rows are (vCPUs, memory, kinds), leaf k at `len // 2 + k`. Length 2: not in use."""
+
+    by_node: Ints  # over NUMA nodes: who has room for a VM in one node
+    by_host: Ints  # over hosts: what each of its nodes has at least; who has room for a VM that is spread
+    floors: Ints  # (kinds, 2): vCPUs and memory that every VM of a kind takes at least, of one node
+    kind: Bytes  # of each VM
+
+
+def new_first_fit(fleet: Fleet, demand: Demand, node_count: int, *, is_used: bool) -> FirstFitIndex:
+    none = np.full((2, 3), -1, np.int64)
+    if not is_used:
+        return FirstFitIndex(none, none, np.zeros((0, 2), np.int64), np.zeros(0, np.int8))
+    floors, kind = _kinds(demand)
+    by_node = _tree(fleet.node_cpu, fleet.node_mem, floors)
+    if node_count == 1:
+        return FirstFitIndex(by_node, none, floors, kind)
+    least_cpu = fleet.node_cpu.reshape(-1, node_count).min(axis=1)
+    least_mem = fleet.node_mem.reshape(-1, node_count).min(axis=1)
+    return FirstFitIndex(by_node, _tree(least_cpu, least_mem, floors), floors, kind)
+
+
+def _kinds(demand: Demand) -> tuple[Ints, Bytes]:
+    kind = np.zeros(len(demand.cpu), np.int8)
+    floors = np.zeros((KIND_COUNT_MAX, 2), np.int64)
+    count = number_sizes(demand, floors, kind, np.full(256, -1, np.int64))
+    if count >= 0:
+        return floors[:count].copy(), kind
+    cpu_floors = np.quantile(demand.cpu, np.arange(CPU_FLOORS) / CPU_FLOORS, method="lower")
+    mem_floors = np.quantile(demand.mem, np.arange(MEM_FLOORS) / MEM_FLOORS, method="lower")
+    by_cpu = np.searchsorted(cpu_floors, demand.cpu, side="right") - 1
+    by_mem = np.searchsorted(mem_floors, demand.mem, side="right") - 1
+    pairs = np.stack([np.repeat(cpu_floors, MEM_FLOORS), np.tile(mem_floors, CPU_FLOORS)], axis=1)
+    return pairs.astype(np.int64), (by_cpu * MEM_FLOORS + by_mem).astype(np.int8)
+
+
+def _tree(cpu: Ints, mem: Ints, floors: Ints) -> Ints:
+    size = 1 << max(0, int(len(cpu) - 1).bit_length())
+    tree = np.full((2 * size, 3), -1, np.int64)
+    tree[:, 2] = 0
+    tree[size : size + len(cpu), 0] = cpu
+    tree[size : size + len(cpu), 1] = mem
+    for kind, (floor_cpu, floor_mem) in enumerate(floors.tolist()):
+        fits = (cpu >= floor_cpu) & (mem >= floor_mem)
+        tree[size : size + len(cpu), 2] |= fits.astype(np.int64) << kind
+    while size > 1:
+        size //= 2
+        pairs = tree[2 * size : 4 * size].reshape(size, 2, 3)
+        tree[size : 2 * size, :2] = pairs[:, :, :2].max(axis=1)
+        tree[size : 2 * size, 2] = pairs[:, 0, 2] | pairs[:, 1, 2]
+    return tree
+
+
+@entry
+def number_sizes(digest: int) -> Callable[..., int]:
+    def number_sizes(demand: Demand, floors: Ints, kind: Bytes, slots: Ints) -> int:
+        """Number the distinct sizes in order of appearance; how many there are, or -1 if more than `floors` holds.
+
+        `slots` is a hash table of 256 places, -1 where empty.
+        """
+        assert digest >= 0
+        count = 0
+        for vm in range(len(demand.cpu)):
+            cpu, mem = demand.cpu[vm], demand.mem[vm]
+            slot = (cpu * 31 + (mem >> 8) * 17 + (mem >> 20)) & 255
+            while slots[slot] >= 0:
+                known = slots[slot]
+                if floors[known, 0] == cpu and floors[known, 1] == mem:
+                    break
+                slot = (slot + 1) & 255
+            if slots[slot] < 0:
+                if count == floors.shape[0]:
+                    return -1
+                floors[count, 0] = cpu
+                floors[count, 1] = mem
+                slots[slot] = count
+                count += 1
+            kind[vm] = slots[slot]
+        return count
+
+    return number_sizes
+
+
+@compiled
+def find_first(tree: Ints, start: int, cpu: int, mem: int, kind: int) -> int:
+    """The first leaf from `start` on with at least `cpu` and `mem`; -1 if there is none. `kind`: its number."""
+    size, bit = tree.shape[0] // 2, 1 << kind
+    at = size + start if start > 0 else 1
+    while True:
+        if tree[at, 2] & bit and tree[at, 0] >= cpu and tree[at, 1] >= mem:
+            if at >= size:
+                return int(at - size)
+            at *= 2
+        else:
+            while at & 1:  # nothing more below the parent of a right child
+                at >>= 1
+            if at == 0:
+                return -1
+            at += 1
+
+
+@compiled
+def set_leaf(tree: Ints, floors: Ints, leaf: int, cpu: int, mem: int) -> None:
+    kinds = 0
+    for kind in range(floors.shape[0]):
+        if cpu >= floors[kind, 0] and mem >= floors[kind, 1]:
+            kinds |= 1 << kind
+    at = tree.shape[0] // 2 + leaf
+    tree[at, 0] = cpu
+    tree[at, 1] = mem
+    tree[at, 2] = kinds
+    at >>= 1
+    while at >= 1:
+        cpu = max(tree[2 * at, 0], tree[2 * at + 1, 0])
+        mem = max(tree[2 * at, 1], tree[2 * at + 1, 1])
+        kinds = tree[2 * at, 2] | tree[2 * at + 1, 2]
+        if tree[at, 0] == cpu and tree[at, 1] == mem and tree[at, 2] == kinds:
+            return
+        tree[at, 0] = cpu
+        tree[at, 1] = mem
+        tree[at, 2] = kinds
+        at >>= 1
+
+
+@compiled
+def first_fit_from(index: FirstFitIndex, start: int, vm: int, ask: Ask) -> int:
+    """The first host at or after `start` with room; -1 if there is none."""
+    kind = int(index.kind[vm])
+    if ask.is_spread:
+        return find_first(index.by_host, start, ask.cpu, ask.mem, kind)
+    leaf = find_first(index.by_node, start * ask.node_count, ask.cpu, ask.mem, kind)
+    return leaf // ask.node_count if leaf >= 0 else -1
+
+
+@compiled
+def first_fit_changed(index: FirstFitIndex, fleet: Fleet, host: int, node: int, node_count: int) -> None:
+    """What host `host` has free has changed in `node`, or in all of them (`SPREAD`)."""
+    first = host * node_count
+    if node_count == 1:
+        set_leaf(index.by_node, index.floors, host, fleet.node_cpu[host], fleet.node_mem[host])
+        return
+    least_cpu, least_mem = fleet.node_cpu[first], fleet.node_mem[first]
+    for k in range(node_count):
+        least_cpu = min(least_cpu, fleet.node_cpu[first + k])
+        least_mem = min(least_mem, fleet.node_mem[first + k])
+        if node < 0 or node == k:
+            set_leaf(
+                index.by_node, index.floors, first + k, fleet.node_cpu[first + k], fleet.node_mem[first + k]
+            )
+    set_leaf(index.by_host, index.floors, host, least_cpu, least_mem)

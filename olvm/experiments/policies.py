@@ -1,0 +1,117 @@
+"""The policies that replays know by name, with what each of them takes and where it comes from.
+
+All of them choose among hosts with room; ties go to the lowest index, and within a host to the lowest NUMA node with
+room. "Free" is the sum over a host's NUMA nodes: a policy ranks hosts, and a node only has to have room.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from olvm.experiments.kernels.state import (
+    BEST_FIT,
+    COSINE,
+    DOT_PRODUCT,
+    FIRST_FIT,
+    NORM_GREEDY,
+    RANDOM,
+    ROUND_ROBIN,
+    TWO_CHOICE,
+    WORST_FIT,
+)
+from olvm.model.errors import BadInput
+from olvm.model.search import nearest
+
+_PANIGRAHY = "Panigrahy, Talwar, Uyeda, Wieder, Heuristics for vector bin packing, 2011"
+_JOHNSON = "Johnson, Demers, Ullman, Garey, Graham, SIAM J. Comput. 3(4), 1974"
+
+
+class NamedPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    kernel: int  # what the compiled loop knows it by
+    takes: str  # the host that it takes, in a sentence
+    source: str
+    cost: str
+
+
+POLICIES: dict[str, NamedPolicy] = {
+    policy.name: policy
+    for policy in (
+        NamedPolicy(
+            name="first_fit",
+            kernel=FIRST_FIT,
+            takes="the host of the lowest index",
+            source=_JOHNSON,
+            cost="O(log hosts), mostly",
+        ),
+        NamedPolicy(
+            name="best_fit",
+            kernel=BEST_FIT,
+            takes="the host with the least free vCPUs, then the least free memory",
+            source=_JOHNSON + "; with two resources in that order as in Protean, OSDI 2020",
+            cost="O(log classes of equal free capacity)",
+        ),
+        NamedPolicy(
+            name="worst_fit",
+            kernel=WORST_FIT,
+            takes="the host with the most free vCPUs, then the most free memory",
+            source=_JOHNSON,
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="round_robin",
+            kernel=ROUND_ROBIN,
+            takes="the next host after the one that was taken last, around the end (next fit over a circle)",
+            source=_JOHNSON + ", as next fit",
+            cost="O(log hosts), mostly",
+        ),
+        NamedPolicy(
+            name="random",
+            kernel=RANDOM,
+            takes="any host, each as likely (splitmix64 from the seed)",
+            source="the usual null policy",
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="two_choice",
+            kernel=TWO_CHOICE,
+            takes="of two hosts that are drawn, with replacement, the one that worst_fit would take",
+            source="Mitzenmacher, The power of two choices in randomized load balancing, IEEE TPDS 12(10), 2001",
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="dot_product",
+            kernel=DOT_PRODUCT,
+            takes="the host with the largest dot product of what is asked and what is free, as shares of the "
+            "fleet's largest host",
+            source=_PANIGRAHY + ", without weights",
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="cosine",
+            kernel=COSINE,
+            takes="the host with the smallest angle between what is asked and what is free, as shares of the "
+            "fleet's largest host",
+            source="the dot product of " + _PANIGRAHY + ", normalized; Tetris, Grandl et al., SIGCOMM 2014",
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="norm_greedy",
+            kernel=NORM_GREEDY,
+            takes="the host on which the L2 norm of what stays free is least, as shares of the fleet's largest host",
+            source=_PANIGRAHY + ", norm-based greedy with L2",
+            cost="O(hosts)",
+        ),
+    )
+}
+
+
+def named_policy(name: str) -> NamedPolicy:
+    """Raises BadInput for a name that is none, with the nearest one."""
+    policy = POLICIES.get(name)
+    if policy is None:
+        raise BadInput(
+            f"there is no policy {name}{nearest(name, list(POLICIES))}: choose from {', '.join(POLICIES)}, "
+            "or name a class of your own as module:Class"
+        )
+    return policy

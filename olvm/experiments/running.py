@@ -1,0 +1,201 @@
+"""What the loop of a replay needs, from a trace and a fleet; and the loop, in pieces short enough for Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from olvm.experiments.host_specs import HostFleet
+from olvm.experiments.kernels.best_fit import new_best_fit
+from olvm.experiments.kernels.compilation import IS_COMPILED
+from olvm.experiments.kernels.events import Indexes, World, advance
+from olvm.experiments.kernels.first_fit import new_first_fit
+from olvm.experiments.kernels.requests import peaks, prepare
+from olvm.experiments.kernels.samples import Samples, new_samples, no_samples
+from olvm.experiments.kernels.state import (
+    BEST_FIT,
+    FIRST_FIT,
+    NEXT,
+    NO_ROOM,
+    PEAK,
+    PLACED,
+    ROUND_ROBIN,
+    TOO_MANY_VCPUS,
+    USED,
+    WAIT_MAX,
+    WAIT_TOTAL,
+    Demand,
+    Fleet,
+    Floats,
+    Ints,
+    new_ends,
+    new_fleet,
+    new_progress,
+    new_requests,
+)
+from olvm.experiments.object_policies import ObjectLoop, ObjectPolicy
+from olvm.experiments.policies import POLICIES, NamedPolicy
+from olvm.experiments.result import digest_of
+from olvm.experiments.trace import Trace
+
+SERIES_ROWS_MAX = 1 << 18  # of each buffer: 40 MB at most for 100,000 hosts
+STEPS_MAX = 1 << 26  # hosts looked at between two chances for Ctrl-C: a tenth of a second or so
+INDEXED_HOSTS = 64  # what a decision of an indexed policy counts as
+NEVER_SPLIT = int(np.iinfo(np.int64).max)
+OWN_POLICY = -1  # decides in Python, so that no index is built
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A trace and a fleet in the kernels' arrays, before the first event."""
+
+    trace: Trace
+    hosts: HostFleet
+    node_count: int
+    demand: Demand
+    lifetime_s: Floats  # inf: never leaves
+    level_cpu: int
+    fleet: Fleet
+
+    @staticmethod
+    def of(trace: Trace, hosts: HostFleet, node_count: int, split_above: int) -> Prepared:
+        fleet = new_fleet(hosts.milli_cpus, hosts.memory_kib, node_count)
+        n = len(trace)
+        demand = Demand(
+            trace.milli_vcpus.copy(), trace.memory_kib.copy(), np.zeros(n, np.int8), np.zeros(n, np.int8)
+        )
+        kinds, step = _kinds(fleet)
+        step = int(prepare(demand, split_above, node_count, kinds, step))
+        lifetime_s = np.where(np.isnan(trace.lifetime_s), np.inf, trace.lifetime_s)
+        return Prepared(
+            trace=trace,
+            hosts=hosts,
+            node_count=node_count,
+            demand=demand,
+            lifetime_s=lifetime_s,
+            level_cpu=step,
+            fleet=fleet,
+        )
+
+    def samples(self, period_s: float, power_mw: Ints) -> Samples:
+        """Sampling each `period_s`; the typical VM has the lower median of vCPUs and that of memory."""
+        middle = (len(self.trace) - 1) // 2
+        typical = (
+            int(np.partition(self.trace.milli_vcpus, middle)[middle]),
+            int(np.partition(self.trace.memory_kib, middle)[middle]),
+        )
+        first_s = float(self.trace.arrival_s[0])
+        rows_max = min(SERIES_ROWS_MAX, 2 * len(self.trace) + len(self.hosts) + 1024)
+        return new_samples(self.fleet, period_s, first_s, typical, power_mw, rows_max)
+
+    def world(self, kernel: int, seed: int, samples: Samples) -> World:
+        """The state at the beginning. A prepared replay is run once: the fleet is part of it."""
+        indexes = Indexes(
+            new_first_fit(
+                self.fleet, self.demand, self.node_count, is_used=kernel in (FIRST_FIT, ROUND_ROBIN)
+            ),
+            new_best_fit(self.fleet, self.node_count, self.level_cpu, is_used=kernel == BEST_FIT),
+            np.zeros(len(self.hosts), np.int32),
+        )
+        requests = new_requests(self.trace.arrival_s, self.lifetime_s, self.demand)
+        return World(requests, self.fleet, new_ends(len(self.trace)), new_progress(seed), indexes, samples)
+
+    def figures(self, world: World) -> dict[str, Any]:
+        counts, clock = world.progress.counts, world.progress.clock
+        by_status = np.bincount(world.requests.status, minlength=NO_ROOM + 1)
+        placed = int(by_status[PLACED])
+        rejected = int(by_status[NO_ROOM:].sum())
+        return {
+            "vm_count": len(self.trace),
+            "placed": placed,
+            "rejected": rejected,
+            "waiting": len(self.trace) - placed - rejected,
+            "hosts_used": int(counts[USED]),
+            "hosts_peak": int(counts[PEAK]),
+            "bound_hosts": self.bound(),
+            "wait_s_total": float(clock[WAIT_TOTAL]),
+            "wait_s_max": float(clock[WAIT_MAX]),
+            "digest": digest_of(world.requests),
+        }
+
+    def bound(self) -> int:
+        """The least number of hosts that could hold the peak of the demand as it was offered, by capacity alone.
+
+        For each resource: as many of the fleet's largest hosts as the peak needs; more than the fleet has count as
+        hosts of the largest kind. The larger of both. VMs that fit no empty host are not in the demand.
+        """
+        end_s = self.trace.arrival_s + self.lifetime_s
+        has_instants = bool((end_s <= self.trace.arrival_s).any())
+        by_end = np.argsort(end_s, kind="stable" if has_instants else None)
+        _, cpu, mem = peaks(self.trace.arrival_s, end_s, by_end, self.demand, self.node_count)
+        cpu_capacity, mem_capacity = self.fleet.cpu_capacity, self.fleet.mem_capacity
+        return max(_hosts_for(int(cpu), cpu_capacity), _hosts_for(int(mem), mem_capacity))
+
+
+def _hosts_for(amount: int, capacity: Ints) -> int:
+    if amount <= 0:
+        return 0
+    largest_first = np.sort(capacity)[::-1]
+    held = np.cumsum(largest_first)
+    enough = int(np.searchsorted(held, amount))
+    if enough < len(held):
+        return enough + 1
+    return len(held) + -(-(amount - int(held[-1])) // int(largest_first[0]))
+
+
+def _kinds(fleet: Fleet) -> tuple[Ints, int]:
+    """A node of each kind of host that no other contains, as rows; and what divides the vCPUs of all nodes."""
+    node_count = len(fleet.node_cpu) // len(fleet.host_cpu)
+    nodes = np.stack([fleet.node_cpu[::node_count], fleet.node_mem[::node_count]], axis=1)
+    # Most vCPUs first. Sorting 100,000 rows takes longer than seeing that they are equal.
+    distinct = nodes[:1] if (nodes == nodes[0]).all() else np.unique(nodes, axis=0)[::-1]
+    best_mem = np.maximum.accumulate(distinct[:, 1])
+    is_largest = np.r_[True, distinct[1:, 1] > best_mem[:-1]]
+    return np.ascontiguousarray(distinct[is_largest]), int(np.gcd.reduce(distinct[:, 0]))
+
+
+def steps(
+    world: World, prepared: Prepared, policy: NamedPolicy | ObjectPolicy, *, is_fifo: bool
+) -> Iterator[None]:
+    """Run to the end. Each step ends where the series must be taken, or a signal may be seen."""
+    if not isinstance(policy, NamedPolicy):
+        yield from ObjectLoop(world, prepared.trace, prepared.hosts, policy, prepared.node_count).steps(
+            is_fifo=is_fifo
+        )
+        return
+    n = len(prepared.trace)
+    is_indexed = policy.kernel in (FIRST_FIT, BEST_FIT, ROUND_ROBIN)
+    piece = max(16, STEPS_MAX // (INDEXED_HOSTS if is_indexed else len(prepared.hosts)))
+    # Without numba, words of 64 bits run over with a warning instead of silently.
+    with np.errstate(over="ignore"):
+        stop = min(piece, n)
+        while not advance(policy.kernel, is_fifo, prepared.node_count, stop, world) or stop < n:
+            yield
+            if world.progress.counts[NEXT] >= stop:
+                stop = min(stop + piece, n)
+        yield
+
+
+@cache
+def load_kernels() -> None:
+    """Load or compile everything that a replay calls, by one that is as small as can be; once in a process."""
+    if not IS_COMPILED:
+        return
+    one = np.ones(1)
+    from olvm.experiments.host_specs import parse_hosts
+    from olvm.experiments.trace import read_trace
+
+    trace = read_trace({"arrival_s": one, "lifetime_s": one, "vcpus": one, "memory_gib": one})
+    for name in ("first_fit", "best_fit"):
+        prepared = Prepared.of(trace, parse_hosts("1x1c1g"), 1, NEVER_SPLIT)
+        world = prepared.world(POLICIES[name].kernel, 0, no_samples())
+        for _ in steps(world, prepared, POLICIES[name], is_fifo=True):
+            pass
+        prepared.figures(world)
+
+
+assert TOO_MANY_VCPUS > NO_ROOM
