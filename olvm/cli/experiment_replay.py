@@ -19,7 +19,7 @@ def replay(
     trace: Annotated[
         Path,
         Parameter(
-            help="Parquet or CSV with arrival_s, lifetime_s (empty: never leaves), vcpus, memory_gib.",
+            help="Parquet or CSV with arrival_s, lifetime_s (empty: never leaves), vcpus, memory_gib; or azure-v1.",
             metavar="FILE",
         ),
     ],

@@ -43,6 +43,15 @@ _QUERY = """
     limit $row_count_max
 """
 
+# The same rules as columns of the table that replays read; rows stay in the file's order.
+REPLAY_TABLE = """
+    select 'azure-' || lpad(cast(file_row_number as varchar), 6, '0') as vm_id,
+           arrival_s - (select min(arrival_s) from read_parquet({path})) as arrival_s,
+           case when censored then null else greatest(duration_hi_s, 300) end as lifetime_s,
+           vcpu as vcpus, mem_gb as memory_gib, 'batch-' || cast(batch_id as varchar) as tenant
+    from read_parquet({path}, file_row_number = true)
+"""
+
 
 class TraceVm(msgspec.Struct, frozen=True, kw_only=True):
     """One VM request. `vm_id` names a row of the trace: it does not depend on `limit` or `first_s`."""

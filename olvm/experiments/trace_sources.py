@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from olvm.experiments.azure_trace import REPLAY_TABLE, TRACE_PATH
 from olvm.experiments.database import cursor
 from olvm.experiments.kernels.state import Floats
 from olvm.model.errors import BadInput, NotFound
@@ -23,6 +24,8 @@ from olvm.model.search import nearest
 
 if TYPE_CHECKING:
     import duckdb
+
+BUNDLED_TRACE = "azure-v1"
 
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.generic]
@@ -62,8 +65,12 @@ def open_source(source: object) -> TraceSource:
     """Anything that `read_trace` takes."""
     if isinstance(source, str | Path):
         path = Path(source)
+        if str(source) == BUNDLED_TRACE and not path.exists():
+            return _BundledTrace(TRACE_PATH)
         if not path.is_file():
-            raise NotFound(f"there is no trace {path}: give the path of a Parquet or CSV file")
+            raise NotFound(
+                f"there is no trace {path}: give the path of a Parquet or CSV file, or {BUNDLED_TRACE}, which is bundled"
+            )
         if path.suffix == ".csv":
             return _CsvFile(path)
         if path.suffix in (".parquet", ".pq"):
@@ -85,7 +92,10 @@ def _require(name: str, wanted: Sequence[str], there: Sequence[str]) -> None:
     missing = [column for column in wanted if column not in there]
     if missing:
         columns = ", ".join(f"{column}{nearest(column, list(there))}" for column in missing)
-        raise BadInput(f"{name} lacks the column {columns}; a trace has {', '.join(wanted)}")
+        raise BadInput(
+            f"{name} lacks the column {columns}; a trace has {', '.join(wanted)}, "
+            "and `olvm experiment import` makes one of a published trace"
+        )
 
 
 # ---------------------------------------------------------------- through DuckDB
@@ -198,6 +208,15 @@ class _File(_Queried):
 class _ParquetFile(_File):
     def _table(self) -> str:
         return f"select * from read_parquet({quoted(self.path)})"
+
+
+class _BundledTrace(_File):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.name = BUNDLED_TRACE
+
+    def _table(self) -> str:
+        return REPLAY_TABLE.format(path=quoted(self.path))
 
 
 class _CsvFile(_File):

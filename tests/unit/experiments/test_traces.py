@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from olvm.experiments.azure_trace import read_azure_trace
 from olvm.experiments.host_specs import parse_hosts
 from olvm.experiments.trace import read_trace
 from olvm.model.errors import BadInput, NotFound, OlvmError
@@ -202,3 +203,22 @@ def test_hosts_csv_with_a_bad_line_is_refused_with_its_number(tmp_path: Path) ->
     path.write_text("cpus,memory_gib\n64,512\nmany,1\n", encoding="utf-8")
     with pytest.raises(BadInput, match="line 3"):
         parse_hosts(str(path))
+
+
+def test_bundled_trace_is_there_by_name_under_the_rules_of_its_reader() -> None:
+    trace, vms = read_trace("azure-v1"), read_azure_trace()
+
+    assert trace.arrival_s.tolist() == [vm.arrival_s for vm in vms]
+    assert [None if np.isnan(one) else one for one in trace.lifetime_s.tolist()] == [
+        vm.lifetime_s for vm in vms
+    ]
+    assert trace.memory_kib.tolist() == [vm.memory_bytes // 1024 for vm in vms]
+    assert trace.milli_vcpus.tolist() == [vm.vcpus * 1000 for vm in vms]
+
+
+def test_file_of_that_name_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "azure-v1").write_text(HEADER + GOOD)
+
+    with pytest.raises(BadInput, match="cannot tell the format of trace azure-v1"):
+        read_trace("azure-v1")
