@@ -79,9 +79,9 @@ def read_trace(source: object, *, on_bad: OnBad = "error") -> Trace:
     """Read and check a trace.
 
     Args:
-        source: `azure-v1` (bundled), a path (`.parquet`, `.csv`), a mapping of names to arrays, anything with `__arrow_c_stream__` (Arrow,
-            polars, pandas), or a DuckDB relation. Columns `arrival_s, lifetime_s, vcpus, memory_gib`; others are kept
-            by name. A `Trace` is returned as it is.
+        source: `azure-v1` (bundled), a path (`.parquet`, `.csv`), a mapping of names to arrays, anything with
+            `__arrow_c_stream__` (Arrow, polars, pandas), or a DuckDB relation. Columns `arrival_s, lifetime_s, vcpus,
+            memory_gib`; others are kept by name. A `Trace` is returned as it is.
         on_bad: `error`, or `drop` to go on without bad rows.
 
     Raises:

@@ -69,7 +69,7 @@ def open_source(source: object) -> TraceSource:
             return _BundledTrace(TRACE_PATH)
         if not path.is_file():
             raise NotFound(
-                f"there is no trace {path}: give the path of a Parquet or CSV file, or {BUNDLED_TRACE}, which is bundled"
+                f"there is no trace {path}: give the path of a Parquet or CSV file, or {BUNDLED_TRACE}"
             )
         if path.suffix == ".csv":
             return _CsvFile(path)
