@@ -3,7 +3,8 @@
 The agent is a pair of hands here: the host actor that asks decides what an answer proves. Its own state is not touched.
 Rule: power is switched only by an order that was repeated within `fence_poll_period_s` of this agent's own question.
 An order may have waited for hours in front of an agent that stood still; what it was about is over by then, and the
-host that it would strike may be well. What is repeated late counts as an answer that never came.
+host that it would strike may be well. What is repeated late counts as an answer that never came; what this agent's own
+commit keeps for longer is not sent either (`fence_port`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ class AgentProxy:
 
     def ask(self, message: m.FenceHost | m.CheckHostLease, host_epoch: int, turn: Turn) -> None:
         if isinstance(message, m.FenceHost):
-            if message.action != "status" and not self._still_holds(message, host_epoch, turn):
-                return
-            request = Fence(message.device, message.host, message.action)
+            not_after_ns = 0
+            if message.action != "status":
+                if not self._still_holds(message, host_epoch, turn):
+                    return
+                not_after_ns = message.asked_ns + self._patience_ns(turn)
+            request = Fence(message.device, message.host, message.action, not_after_ns)
             turn.call("fence", request, f"fence/{message.seq}/{message.action}/{message.host}")
         else:
             turn.call(LEASES, CheckLease(self.host, message.host), f"check/{message.seq}/{message.host}")
@@ -39,10 +43,14 @@ class AgentProxy:
             turn.tell(f"host/{order.host}", ready)
             return False
         age_ns = turn.now_ns - order.asked_ns
-        if order.host_epoch == host_epoch and 0 <= age_ns <= turn.config.fence_poll_period_s * NS_PER_S:
+        if order.host_epoch == host_epoch and 0 <= age_ns <= self._patience_ns(turn):
             return True
         turn.sometimes("fence_order_repeated_too_late_is_not_obeyed")
         return False
+
+    @staticmethod
+    def _patience_ns(turn: Turn) -> int:
+        return int(turn.config.fence_poll_period_s * NS_PER_S)
 
     def on_fenced(self, message: m.CallEnded, turn: Turn) -> None:
         _, seq, action, host = message.tag.split("/", 3)

@@ -299,6 +299,22 @@ def test_fence_port_answers_with_what_the_device_says(bench: HostBench) -> None:
     assert (read["status"].power, read["unknown"].ok) == ("on", False)
 
 
+@pytest.mark.parametrize(("late_ns", "is_on"), [(0, False), (1, True)])
+def test_order_to_switch_that_a_commit_has_kept_for_too_long_is_not_sent(
+    bench: HostBench, late_ns: int, is_on: bool
+) -> None:
+    until_ns = bench.time.now_ns()
+    bench.time.advance(late_ns / 1e9)
+
+    order = Fence({"type": "simulated"}, "H2", "off", not_after_ns=until_ns)
+    bench.silo.ports["fence"].submit("vm/v1", order, "off")
+    bench.run(1)
+
+    (answer,) = [one for one in bench.vm.heard if isinstance(one, m.CallEnded)]
+    assert answer.ok is not is_on
+    assert ("H2" not in bench.off) is is_on
+
+
 def test_host_fenced_through_a_proxy_loses_what_it_ran_and_its_agent_finds_out(bench: HostBench) -> None:
     bench.started(leased=False)
     proxy = next(one.record for one in bench.agents() if one.record.host == "H2")
