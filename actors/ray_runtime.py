@@ -388,10 +388,11 @@ def _process_token() -> str:
     return secrets.token_hex(32)
 
 
-def _start_ray(directory: Path) -> None:
-    """A Ray of our own on this machine, or the cluster that RAY_ADDRESS names; token authentication stays on."""
+def _start_ray(directory: Path, *, cpus: int = 2, address: str | None = None) -> None:
+    """A Ray of our own on this machine, or the cluster at `address` or RAY_ADDRESS; token authentication stays on."""
     token = directory / TOKEN_FILE
-    if "RAY_ADDRESS" not in os.environ:
+    is_own = address is None and "RAY_ADDRESS" not in os.environ
+    if is_own:
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, 0o600)
@@ -401,7 +402,7 @@ def _start_ray(directory: Path) -> None:
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
     # Ray warns of the coming default of this variable at every start unless it is set.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    cluster: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2}
+    cluster: dict[str, Any] = {"num_cpus": cpus} if is_own else {"address": address}
     ray.init(
         namespace=namespace_of(str(directory)),
         include_dashboard=False,
@@ -416,13 +417,16 @@ def _start_ray(directory: Path) -> None:
 
 
 class RayPool(Executor):
-    """Runs plain functions as Ray tasks, for campaigns of simulations. Ray's retries are off: a seed counts once."""
+    """Runs plain functions as Ray tasks, for campaigns and grids. Ray's retries are off: a seed counts once.
 
-    def __init__(self) -> None:
+    `cpus`: of a Ray of our own; `address`: of a cluster that is there.
+    """
+
+    def __init__(self, *, cpus: int = 2, address: str | None = None) -> None:
         self._owns_ray = not ray.is_initialized()
         self._directory = tempfile.TemporaryDirectory(prefix="olvm-ray-")
         if self._owns_ray:
-            _start_ray(Path(self._directory.name))
+            _start_ray(Path(self._directory.name), cpus=cpus, address=address)
         self._task: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

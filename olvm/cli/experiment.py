@@ -20,3 +20,13 @@ app.command(
     name="replay",
     help="A trace of VM requests, hosts and one policy: who goes where, and how many hosts it takes.",
 )
+app.command(
+    "olvm.cli.experiment_run:run",
+    name="run",
+    help="A grid of replays: topologies, traces, policies, parameters and seeds, on many workers.",
+)
+app.command(
+    "olvm.cli.experiment_report:report",
+    name="report",
+    help="The policies of a grid against each other, with confidence intervals, as tables and as one HTML file.",
+)

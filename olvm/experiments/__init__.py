@@ -1,6 +1,7 @@
 """Placement experiments: real traces, fleets to run them on, runs of them, and their results.
 
     olvm.experiments.replay("trace.parquet", hosts="1000x64c256g", policy="best_fit")   who goes where
+    olvm.experiments.run_grid("grid.toml", "results").compare()             which policy is better, and how sure that is
     olvm.experiments.planetlab(detector="lr", safety=1.2, selector="mmt")   one day of live migration and power
     olvm.experiments.import_trace("swf", "log.swf.gz", "log.parquet")       a published trace as the table for replays
 
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from olvm.experiments.consolidation.experiment import PlanetlabResult, planetlab
+    from olvm.experiments.grids.results import Results, load_results
+    from olvm.experiments.grids.running import run_grid
     from olvm.experiments.host_specs import HostFleet, parse_hosts
     from olvm.experiments.imports import IMPORTERS, ImportReport, import_trace
     from olvm.experiments.replays import replay
@@ -27,13 +30,16 @@ __all__ = [
     "ImportReport",
     "PlanetlabResult",
     "Result",
+    "Results",
     "Table",
     "Trace",
     "import_trace",
+    "load_results",
     "parse_hosts",
     "planetlab",
     "read_trace",
     "replay",
+    "run_grid",
 ]
 
 _MODULE_BY_NAME = {
@@ -42,13 +48,16 @@ _MODULE_BY_NAME = {
     "ImportReport": "olvm.experiments.imports",
     "PlanetlabResult": "olvm.experiments.consolidation.experiment",
     "Result": "olvm.experiments.result",
+    "Results": "olvm.experiments.grids.results",
     "Table": "olvm.experiments.table",
     "Trace": "olvm.experiments.trace",
     "import_trace": "olvm.experiments.imports",
+    "load_results": "olvm.experiments.grids.results",
     "parse_hosts": "olvm.experiments.host_specs",
     "planetlab": "olvm.experiments.consolidation.experiment",
     "read_trace": "olvm.experiments.trace",
     "replay": "olvm.experiments.replays",
+    "run_grid": "olvm.experiments.grids.running",
 }
 
 

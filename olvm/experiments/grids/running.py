@@ -1,0 +1,141 @@
+"""Runs a grid: which of its cells are still to be run, on which workers, and what is written when.
+
+The face is `run_grid`. Cells go to workers in chunks, small enough that little is lost with a worker and large enough
+that thousands of short runs are cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from olvm.experiments.grids.cells import Cell, cells_of
+from olvm.experiments.grids.definition import read_grid
+from olvm.experiments.grids.log import RUNS, GridLog
+from olvm.experiments.grids.progress import Listener, Progresses
+from olvm.experiments.grids.results import Results, load_results, write_runs
+from olvm.experiments.grids.worker import Outcome, run_cells
+from olvm.model.errors import BadInput
+
+CHUNK_S = 0.5  # how long a worker should be busy with what it is given at once
+CHUNK_CELLS_MAX = 500
+CHUNKS_AHEAD = 2  # of each worker
+
+
+def run_grid(
+    grid: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    on_progress: Listener | None = None,
+) -> Results:
+    """Run what of the grid is not there yet, and say what came out.
+
+    A grid that was killed goes on where it stood; what was run with other inputs is run anew. A run that fails is in
+    the results with its error, and is tried again at the next start.
+
+    Args:
+        grid: a TOML file, or the same as a mapping (docs/experiments.md).
+        out: the folder of results; made where it is not there.
+        workers: Ray tasks at a time; None: one for each CPU. 0: all runs in this process, without Ray.
+        address: of a Ray cluster; None: a Ray of its own on this machine, ended afterwards. There, traces, CSV files
+            of hosts and modules of one's own policies must be found under the same paths.
+        on_progress: told of each step, in this thread.
+
+    Raises:
+        BadInput, NotFound: the grid makes no sense, or an input of it is not there.
+        Conflict: `out` is something else's folder, or another process runs a grid there.
+
+    Cost: what its replays cost, and 1 ms each. With Ray 3 s more.
+    """
+    if not isinstance(grid, Mapping):
+        _look_in(Path(grid).parent)  # for policies of one's own
+    definition, folder = read_grid(grid)
+    if workers is not None and not 0 <= workers <= 10_000:
+        raise BadInput(f"a grid cannot have {workers} workers: give 1 or more, or 0 for this process alone")
+    if workers == 0 and address:
+        raise BadInput("a Ray cluster has workers: leave out the address, or give more than 0")
+    place = Path(out)
+    search_path = [os.path.abspath(path) for path in sys.path if not path or os.path.isdir(path)]
+    cells = cells_of(definition, folder)
+    with GridLog(place) as log:
+        kept = log.begin(definition, cells)
+        waiting = [cell for cell in cells if cell.id not in kept or kept[cell.id].error]
+        progress = Progresses(cells, kept, definition.metric, on_progress)
+        for outcomes in _outcomes(waiting, search_path, workers, address):
+            log.append(outcomes)
+            progress.add(outcomes)
+        results = load_results(place)
+        if results.is_whole:
+            write_runs(results, place / RUNS)
+    return results
+
+
+def _look_in(folder: Path) -> None:
+    path = str(folder.absolute())
+    if path not in sys.path:
+        sys.path.insert(0, path)
+
+
+def _outcomes(
+    waiting: list[Cell], search_path: list[str], workers: int | None, address: str | None
+) -> Iterator[list[Outcome]]:
+    if workers == 0 or not waiting:
+        for cell in waiting:
+            yield run_cells([cell], search_path)
+        return
+    count = workers or os.cpu_count() or 1
+    with _pool(count, address) as pool:
+        yield from _spread(waiting, search_path, pool, count)
+
+
+@contextmanager
+def _pool(workers: int, address: str | None) -> Iterator[Executor]:
+    from actors.ray_runtime import RayPool
+
+    pool = RayPool(cpus=workers, address=address)
+    try:
+        yield pool
+    finally:
+        pool.shutdown()
+
+
+def _spread(
+    waiting: list[Cell], search_path: list[str], pool: Executor, workers: int
+) -> Iterator[list[Outcome]]:
+    """Outcomes as they come. What ends a worker is the outcome of the cells that it had."""
+    size = 1
+    took_s, run_count = 0.0, 0
+    position = 0
+    running: dict[Future[list[Outcome]], list[Cell]] = {}
+    try:
+        while running or position < len(waiting):
+            while position < len(waiting) and len(running) < CHUNKS_AHEAD * workers:
+                left = len(waiting) - position
+                chunk = waiting[position : position + max(1, min(size, left // workers))]
+                running[pool.submit(run_cells, chunk, search_path)] = chunk
+                position += len(chunk)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes = _of(future, running.pop(future))
+                took_s += sum(outcome.took_s for outcome in outcomes)
+                run_count += len(outcomes)
+                size = max(1, min(CHUNK_CELLS_MAX, int(CHUNK_S * run_count / max(took_s, 1e-6))))
+                yield outcomes
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _of(future: Future[list[Outcome]], chunk: list[Cell]) -> list[Outcome]:
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - of whatever kind the pool has for a worker that died
+        words = f"its worker ended: {type(error).__name__}: {error}".strip()
+        return [Outcome(id=cell.id, error=words) for cell in chunk]
