@@ -87,6 +87,10 @@ class HostTable:
     def __contains__(self, host: str) -> bool:
         return host in self._slot_by_name
 
+    def capacity_bytes(self, slot: int) -> int:
+        """Memory that may be promised there when nothing is booked."""
+        return self._capacity_bytes[slot]
+
     def slots(self) -> list[int]:
         """Every host's slot, usable or not, in order of host name. Cost: O(n log n)."""
         return [self._slot_by_name[name] for name in sorted(self._slot_by_name)]

@@ -3,7 +3,8 @@
 Rules:
 1. Every policy runs `MANDATORY_FILTERS`, oVirt's eight, and `CAPACITY_FILTERS`, which oVirt lets one remove. What a
    host can hold is not a matter of policy here: the table refuses to book what these would have dropped.
-2. A policy of data alone, or one that leaves the choice to a class of the user's (`python`); never both.
+2. One thing chooses: weights that oVirt's selectors compare, or a selector that needs none (`host_selectors`), or a
+   class of the user's (`python`).
 
 The factors and defaults are oVirt's (InternalClusterPolicies). Balancers run in `balancing`: a policy names
 its balancer and holds that balancer's parameters.
@@ -29,6 +30,7 @@ from olvm.scheduling import preference_weights as _preference_weights  # noqa: F
 from olvm.scheduling import resource_filters as _resource_filters  # noqa: F401
 from olvm.scheduling import weights as _weights  # noqa: F401
 from olvm.scheduling.fast_placement import FastPlan, fast_plan
+from olvm.scheduling.host_selectors import HOST_SELECTORS
 from olvm.scheduling.units import (
     CPU_OVERCOMMIT_DURATION,
     FILTER_BY_NAME,
@@ -93,7 +95,8 @@ assert sorted(REQUIRED_FILTERS) == sorted((*MANDATORY_FILTERS, *CAPACITY_FILTERS
 assert sorted(FILTER_BY_NAME) == sorted((*DEFAULT_FILTERS, *CLUSTER_FILTERS))
 
 RANK_SELECTOR = "RankSelector"
-SELECTORS = (RANK_SELECTOR, "BasicWeighting")
+# oVirt's two, which compare weights, and those that need none.
+SELECTORS = (RANK_SELECTOR, "BasicWeighting", *HOST_SELECTORS)
 
 _MEMORY_PARAMETERS = (MAX_FREE_MEMORY_FOR_OVER_UTILIZED, MIN_FREE_MEMORY_FOR_UNDER_UTILIZED)
 PARAMETERS_BY_BALANCER: dict[str, tuple[Parameter, ...]] = {
@@ -134,6 +137,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
         if self.python and self.weights:
             raise BadInput(
                 f"policy {self.name} has weights and the class {self.python}: the class chooses, leave out weights"
+            )
+        if self.selector in HOST_SELECTORS and (self.weights or self.python):
+            what = "weights" if self.weights else f"the class {self.python}"
+            raise BadInput(
+                f"policy {self.name} has {what} and the selector {self.selector}, which needs none: leave one out"
             )
         missing = [name for name in REQUIRED_FILTERS if name not in self.filters]
         if missing:
@@ -223,6 +231,7 @@ BUILT_IN_POLICIES: tuple[Policy, ...] = (
             (HE_SPARES_COUNT.name, 0),
         ),
     ),
+    *(Policy(name=one.policy, selector=name) for name, one in HOST_SELECTORS.items()),
 )
 POLICY_BY_NAME: dict[str, Policy] = {policy.name: policy for policy in BUILT_IN_POLICIES}
 
@@ -264,11 +273,11 @@ def composed(definition: PolicyDefinition) -> Policy:
     twice = [filter_ for filter_ in dict.fromkeys(chosen) if list(chosen).count(filter_) > 1]
     if twice:
         raise BadInput(f"policy {name} names the filter {twice[0]} twice: name it once")
-    if not definition.weights and not definition.python:
+    if not definition.weights and not definition.python and definition.selector not in HOST_SELECTORS:
         raise BadInput(
             f"policy {name} has no weights: give a table [weights] with factors, as in "
             f"OptimalForCpuEvenDistribution = 2 (there are {', '.join(sorted(WEIGHT_BY_NAME))}), or python = "
-            '"module:Class"'
+            '"module:Class", or a selector that needs none: ' + ", ".join(HOST_SELECTORS)
         )
     policy = Policy(
         name=name,

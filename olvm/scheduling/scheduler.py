@@ -16,6 +16,7 @@ from olvm.model.errors import OlvmError
 from olvm.scheduling import fast_placement
 from olvm.scheduling.fast_placement import fast_choice, limits_for, named_slots
 from olvm.scheduling.filters import Excluded, Status
+from olvm.scheduling.host_selectors import HOST_SELECTORS
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.policy import RANK_SELECTOR, Policy, Units, units_of
 from olvm.scheduling.ranking import ranks_of, scores_of, sums_of
@@ -181,6 +182,8 @@ def _best(table: HostTable, request: VmRequest, policy: Policy, candidates: list
         except OlvmError:
             chosen = None
         return candidates[0] if chosen is None else chosen
+    if policy.selector in HOST_SELECTORS:
+        return HOST_SELECTORS[policy.selector].choose(table, request, candidates)
     if not units.weights:
         return candidates[0]
     weights = [unit.weigh(table, request, candidates) for _, unit in units.weights]

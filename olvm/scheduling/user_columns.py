@@ -94,14 +94,18 @@ def columns_of(table: HostTable, slots: list[int]) -> HostColumns:
     return _handed_out(table, slots, _cells_of(table, slots))
 
 
+def free_vcpus(table: HostTable, slot: int) -> int:
+    """What the cluster may still promise there, overcommit included; without a CPU limit one vCPU takes one thread."""
+    limit = table.cpus[slot] * (table.cpu_overcommit_percent or 100) // 100
+    return limit - table.reserved_cpus[slot] - len(table.taken[slot].exclusive_cpus)
+
+
 def row_of(table: HostTable, slot: int) -> tuple[float, float, float, float, int]:
     """One host's cells, in the order of COLUMNS."""
-    cpus = table.cpus[slot]
-    limit = cpus * (table.cpu_overcommit_percent or 100) // 100
     return (
-        float(cpus),
+        float(table.cpus[slot]),
         table.memory_bytes[slot] / GIB,
-        float(limit - table.reserved_cpus[slot] - len(table.taken[slot].exclusive_cpus)),
+        float(free_vcpus(table, slot)),
         table.memory_free_bytes[slot] / GIB,
         table.vm_count[slot],
     )

@@ -30,12 +30,6 @@ AT_ONCE = Config(simulated={"boot_time_s_min": 0.0, "boot_time_s_max": 0.0})
 SETTLED_S = 30.0
 
 
-class FirstFit:
-    def choose(self, vm: Any, hosts: Any) -> int | None:
-        fits = with_room(vm, hosts)
-        return int(fits[0]) if len(fits) else None
-
-
 class BestFit:
     def choose(self, vm: Any, hosts: Any) -> int | None:
         fits = with_room(vm, hosts)
@@ -116,7 +110,13 @@ class Simulated:
 @pytest.mark.parametrize("first_s", [0.0, 100_000.0])
 @pytest.mark.parametrize(
     ("policy", "own"),
-    [("first_fit", "tests.sim.test_fidelity:FirstFit"), ("best_fit", "tests.sim.test_fidelity:BestFit")],
+    [
+        *(
+            (name, name)
+            for name in ("first_fit", "best_fit", "worst_fit", "dot_product", "cosine", "norm_greedy")
+        ),
+        ("best_fit", "tests.sim.test_fidelity:BestFit"),
+    ],
 )
 def test_trace_is_placed_alike_by_a_replay_and_by_the_whole_control_plane(
     policy: str, own: str, first_s: float

@@ -127,9 +127,28 @@ def reference_place(table: HostTable, request: VmRequest, policy: Policy) -> str
     rows = [row for row in table.rows() if rejecting_filter(table, row, request, policy) is None]
     if not rows:
         return None
+    if policy.selector in ("FirstFit", "BestFit", "WorstFit"):
+        return fitting(table, rows, policy.selector)
     score_by_host = dict.fromkeys((row.name for row in rows), 0)
     for unit, factor in policy.weights:
         for host, rank in ranks(weights(unit, table, rows, request, policy)).items():
             score_by_host[host] += factor * rank
     best = max(score_by_host.values())
     return min(host for host, score in score_by_host.items() if score == best)
+
+
+def fitting(table: HostTable, rows: list[HostRow], selector: str) -> str:
+    """Rows are in order of name."""
+    best = rows[0]
+    for row in rows[1:]:
+        if selector == "FirstFit":
+            break
+        here, there = room(table, row), room(table, best)
+        if here < there if selector == "BestFit" else here > there:
+            best = row
+    return best.name
+
+
+def room(table: HostTable, row: HostRow) -> tuple[int, int]:
+    limit = row.cpus * (table.cpu_overcommit_percent or 100) // 100
+    return limit - row.reserved_cpus, free_bytes(table, row)

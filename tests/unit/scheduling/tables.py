@@ -93,12 +93,18 @@ def requests_strategy() -> st.SearchStrategy[VmRequest]:
     )
 
 
+UNCERTAIN = {"random", "two_choice", "dot_product", "cosine", "norm_greedy"}
+
+
 def policies_strategy() -> st.SearchStrategy[Policy]:
-    """Every built-in policy with its defaults, and with the parameters that its weights read."""
+    """Every built-in policy with its defaults, and with the parameters that its weights read.
+
+    But those that draw, or compare sums of shares: `test_host_selectors.py` has these.
+    """
     ratio = st.sampled_from([0, 0.5, 1, 2, 2.5])
     memory_mib = st.integers(1, 8192)
     return st.one_of(
-        st.sampled_from(sorted(POLICY_BY_NAME)).map(policy_named),
+        st.sampled_from(sorted(set(POLICY_BY_NAME) - UNCERTAIN)).map(policy_named),
         ratio.map(lambda value: policy_named("evenly_distributed", {"VCpuToPhysicalCpuRatio": value})),
         st.builds(
             lambda high, low_mib, high_mib: policy_named(

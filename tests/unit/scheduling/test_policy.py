@@ -82,7 +82,7 @@ def test_policy_survives_a_round_trip_through_json() -> None:
 def test_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         BadInput,
-        match="no scheduling policy fastest: choose one of cluster_maintenance, evenly_distributed, none, power_",
+        match="no scheduling policy fastest: choose one of best_fit, cluster_maintenance, cosine, dot_product, even",
     ):
         policy_named("fastest")
 

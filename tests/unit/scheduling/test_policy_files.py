@@ -83,7 +83,7 @@ def test_every_built_in_policy_can_be_written_down_and_composed_again(policy: Po
         ),
         (
             {"weights": {"PreferredHosts": 1}, "selector": "Best"},
-            "the selector Best: choose from BasicWeighting, Ran",
+            "the selector Best: choose from BasicWeighting, BestFit, Cosine",
         ),
         (
             {"weights": {"PreferredHosts": 1}, "parameters": {"LowUtilization": 1}},
@@ -92,6 +92,14 @@ def test_every_built_in_policy_can_be_written_down_and_composed_again(policy: Po
         (
             {"weights": {"PreferredHosts": 1}, "parameters": {"HighUtilization": 5}},
             "parameter HighUtilization cannot be 5.0: give a whole number from 50 to 99",
+        ),
+        (
+            {"weights": {"PreferredHosts": 1}, "selector": "BestFit"},
+            "has weights and the selector BestFit, which needs none",
+        ),
+        (
+            {"python": "a:B", "selector": "BestFit"},
+            "has the class a:B and the selector BestFit, which needs none",
         ),
         ({"weights": {"PreferredHosts": 1}, "python": "a:B"}, "the class chooses, leave out weights"),
         ({"name": "none", "weights": {"PreferredHosts": 1}}, "cannot be called 'none'"),

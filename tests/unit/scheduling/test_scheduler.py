@@ -71,7 +71,7 @@ def test_explain_on_any_table_agrees_with_place_and_names_the_first_filter(
 
 
 @settings(max_examples=300, deadline=None)
-@given(hosts_strategy(host_count_min=2), policies_strategy())
+@given(hosts_strategy(host_count_min=2), policies_strategy().filter(lambda policy: bool(policy.weights)))
 def test_every_weight_and_rank_on_any_table_equals_the_slow_reference(
     hosts: list[HostFacts], policy: Policy
 ) -> None:

@@ -1,0 +1,151 @@
+"""The classic packing algorithms as selectors: one of the hosts that passed all filters is taken, nothing is weighed.
+
+`olvm experiment replay` has the same algorithms by the same names in compiled loops; a test holds the two to the same
+choices. Hosts stand in order of name, which is the order that "first" and every tie mean. What a host has free is what
+the cluster may still promise there; where CPUs and memory are added or compared, both count as shares of the cluster's
+largest host.
+
+Not here: next fit (`round_robin`), which remembers its last choice; a placement depends on table, request and policy
+alone. Chance is drawn from the machine's id, so that a repeated question has the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from olvm.scheduling.host_table import HostTable
+from olvm.scheduling.request import VmRequest, memory_need_bytes
+from olvm.scheduling.user_columns import free_vcpus
+
+Choose = Callable[[HostTable, VmRequest, list[int]], int]
+_Free = tuple[int, int]  # vCPUs, bytes
+
+
+class HostSelector(msgspec.Struct, frozen=True, kw_only=True):
+    """`policy`: the built-in of it alone. `choose`: from slots in order of name, at least one, to one of them."""
+
+    policy: str
+    takes: str
+    source: str
+    choose: Choose
+
+
+def _free(table: HostTable, slot: int) -> _Free:
+    return free_vcpus(table, slot), table.memory_free_bytes[slot]
+
+
+def _first(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    del table, request
+    return slots[0]
+
+
+def _fullest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    del request
+    return min(slots, key=partial(_free, table))
+
+
+def _emptiest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    del request
+    return max(slots, key=partial(_free, table))
+
+
+def _any(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    del table
+    return slots[_draws(request)[0] % len(slots)]
+
+
+def _emptier_of_two(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    one, other = sorted(draw % len(slots) for draw in _draws(request))
+    return max(slots[one], slots[other], key=partial(_free, table))
+
+
+def _draws(request: VmRequest) -> tuple[int, int]:
+    digest = hashlib.blake2b(request.vm_id.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+
+
+_Score = Callable[[float, float, float, float], float]
+
+
+def _by_score(score: _Score, table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    """`score` of what is asked and what is free, vCPUs and memory each as shares; the largest wins."""
+    limit_percent = table.cpu_overcommit_percent or 100
+    cpu_share = 1 / max(1, *(table.cpus[slot] * limit_percent // 100 for slot in table.slots()))
+    memory_share = 1 / max(1, *(table.capacity_bytes(slot) for slot in table.slots()))
+    asked_cpu, asked_memory = request.vcpus * cpu_share, memory_need_bytes(request) * memory_share
+
+    def of(slot: int) -> float:
+        cpus, memory_bytes = _free(table, slot)
+        return score(asked_cpu, asked_memory, cpus * cpu_share, memory_bytes * memory_share)
+
+    return max(slots, key=of)
+
+
+def _dot(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
+    return asked_cpu * cpu + asked_memory * memory
+
+
+def _cosine(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
+    length = math.sqrt(asked_cpu * asked_cpu + asked_memory * asked_memory) * math.sqrt(
+        cpu * cpu + memory * memory
+    )
+    return _dot(asked_cpu, asked_memory, cpu, memory) / length if length else 0.0
+
+
+def _closest(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
+    left_cpu, left_memory = cpu - asked_cpu, memory - asked_memory
+    return -(left_cpu * left_cpu + left_memory * left_memory)
+
+
+_JOHNSON = "Johnson, Demers, Ullman, Garey, Graham, SIAM J. Comput. 3(4), 1974"
+_PANIGRAHY = "Panigrahy, Talwar, Uyeda, Wieder, Heuristics for vector bin packing, 2011"
+HOST_SELECTORS: dict[str, HostSelector] = {
+    "FirstFit": HostSelector(policy="first_fit", takes="the first host", source=_JOHNSON, choose=_first),
+    "BestFit": HostSelector(
+        policy="best_fit",
+        takes="the host with the least free vCPUs, then the least free memory",
+        source=_JOHNSON + "; with two resources in that order as in Protean, OSDI 2020",
+        choose=_fullest,
+    ),
+    "WorstFit": HostSelector(
+        policy="worst_fit",
+        takes="the host with the most free vCPUs, then the most free memory",
+        source=_JOHNSON,
+        choose=_emptiest,
+    ),
+    "Random": HostSelector(
+        policy="random",
+        takes="any host, drawn from the machine's id",
+        source="the usual null policy",
+        choose=_any,
+    ),
+    "TwoChoice": HostSelector(
+        policy="two_choice",
+        takes="of two hosts, drawn from the machine's id, the one that WorstFit would take",
+        source="Mitzenmacher, The power of two choices in randomized load balancing, IEEE TPDS 12(10), 2001",
+        choose=_emptier_of_two,
+    ),
+    "DotProduct": HostSelector(
+        policy="dot_product",
+        takes="the host with the largest dot product of what is asked and what is free",
+        source=_PANIGRAHY + ", without weights",
+        choose=partial(_by_score, _dot),
+    ),
+    "Cosine": HostSelector(
+        policy="cosine",
+        takes="the host with the smallest angle between what is asked and what is free",
+        source="the dot product of " + _PANIGRAHY + ", normalized; Tetris, Grandl et al., SIGCOMM 2014",
+        choose=partial(_by_score, _cosine),
+    ),
+    "NormGreedy": HostSelector(
+        policy="norm_greedy",
+        takes="the host on which the L2 norm of what stays free is least",
+        source=_PANIGRAHY + ", norm-based greedy with L2",
+        choose=partial(_by_score, _closest),
+    ),
+}

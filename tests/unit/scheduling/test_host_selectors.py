@@ -1,0 +1,119 @@
+"""The classic algorithms in a live cluster's table: the same choices as in a replay, and each within its rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from olvm.experiments import replay
+from olvm.experiments.policies import POLICIES
+from olvm.scheduling import HostTable, Placement, explain, place, policy_named
+from olvm.scheduling.host_selectors import HOST_SELECTORS
+from olvm.scheduling.host_table import HOST_MEMORY_RESERVE_BYTES
+from olvm.scheduling.request import GIB, MIB, VmRequest, memory_need_of
+
+from .tables import host, request, table_of
+
+CERTAIN = ("first_fit", "best_fit", "worst_fit", "dot_product", "cosine", "norm_greedy")
+Vm = tuple[int, int, int, int]  # arrival, lifetime, vCPUs, GiB
+VMS = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(1, 20), st.integers(1, 8), st.integers(1, 12)),
+    min_size=1,
+    max_size=40,
+).map(sorted)
+HOSTS = st.lists(st.tuples(st.integers(1, 16), st.integers(1, 32)), min_size=1, max_size=8)
+
+
+def live(vms: list[Vm], hosts: list[tuple[int, int]], policy: str) -> list[int | None]:
+    """Host of each VM by its number, as the table of a cluster says with a CPU overcommit of 100 %."""
+    table = HostTable(cpu_overcommit_percent=100)
+    for number, (cpus, memory_gib) in enumerate(hosts):
+        table.add_host(f"h{number}", cpus=cpus, memory_bytes=memory_gib * GIB)
+    chosen: list[int | None] = []
+    ends: list[tuple[int, int]] = []
+    for number, (arrival, lifetime, vcpus, memory_gib) in enumerate(vms):
+        for _, gone in [one for one in sorted(ends) if one[0] <= arrival]:
+            table.release(f"v{gone}")
+        ends = [one for one in ends if one[0] > arrival]
+        wanted = VmRequest(vm_id=f"v{number}", vcpus=vcpus, memory_bytes=memory_gib * GIB)
+        found = place(table, wanted, policy_named(policy))
+        if not isinstance(found, Placement):
+            chosen.append(None)
+            continue
+        table.reserve(wanted.vm_id, found.host, vcpus, wanted.memory_bytes)
+        ends.append((arrival + lifetime, number))
+        chosen.append(int(found.host.removeprefix("h")))
+    return chosen
+
+
+def replayed(vms: list[Vm], hosts: list[tuple[int, int]], policy: str) -> list[int | None]:
+    reserve_gib = HOST_MEMORY_RESERVE_BYTES / GIB
+    trace = {
+        "arrival_s": [vm[0] for vm in vms],
+        "lifetime_s": [vm[1] for vm in vms],
+        "vcpus": [vm[2] for vm in vms],
+        "memory_gib": [memory_need_of(vcpus=vm[2], memory_bytes=vm[3] * GIB) / GIB for vm in vms],
+    }
+    spec = ",".join(f"1x{cpus}c{memory_gib - reserve_gib:g}g" for cpus, memory_gib in hosts)
+    table = replay(trace, spec, policy=policy, queue="reject").vms
+    return [
+        int(number) if placed else None for number, placed in zip(table["host"], table["placed"], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("policy", CERTAIN)
+@settings(max_examples=60, deadline=None)
+@given(vms=VMS, hosts=HOSTS)
+def test_cluster_and_replay_choose_alike(policy: str, vms: list[Vm], hosts: list[tuple[int, int]]) -> None:
+    found = live(vms, hosts, policy)
+    event(f"{policy}: {'some' if None in found else 'none'} refused, {len(set(found))} hosts")
+
+    assert found == replayed(vms, hosts, policy)
+
+
+def test_names_are_those_of_replays() -> None:
+    names = {one.policy for one in HOST_SELECTORS.values()}
+
+    assert names == set(POLICIES) - {"round_robin"}
+    for selector in HOST_SELECTORS.values():
+        assert selector.source.split(",")[0] in POLICIES[selector.policy].source
+
+
+@pytest.mark.parametrize("policy", ["random", "two_choice"])
+def test_chance_is_of_the_machine_and_spreads(policy: str) -> None:
+    table = table_of([host(f"kvm{number:02}") for number in range(10)])
+    chosen = Counter()
+    for number in range(1000):
+        wanted = request(vm_id=f"web-{number}")
+        outcome = place(table, wanted, policy_named(policy))
+        assert outcome == place(table, wanted, policy_named(policy))
+        assert isinstance(outcome, Placement)
+        chosen[outcome.host] += 1
+
+    assert len(chosen) == 10
+    # Of equal hosts two choices take the first of the two.
+    assert max(chosen.values()) < (150 if policy == "random" else 260)
+
+
+def test_two_choices_take_the_emptier_host() -> None:
+    table = table_of([host("kvm01", vms=[(2, 4 * GIB, False)]), host("kvm02")])
+    counts = Counter(
+        outcome.host
+        for number in range(400)
+        if isinstance(
+            outcome := place(table, request(vm_id=f"web-{number}"), policy_named("two_choice")), Placement
+        )
+    )
+
+    assert 0.15 < counts["kvm01"] / 400 < 0.35  # both draws must hit it
+
+
+def test_explanation_names_the_selector_and_the_choice() -> None:
+    table = table_of([host("kvm01"), host("kvm02", vms=[(1, 512 * MIB, False)])])
+    told = explain(table, request(), policy_named("best_fit"))
+
+    assert told.selector == "BestFit"
+    assert [(one.host, one.chosen) for one in told.hosts] == [("kvm01", False), ("kvm02", True)]
