@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -162,7 +162,7 @@ class ObjectLoop:
         self._world = world
         self._policy = policy.loaded
         self._node_count = node_count
-        self._hosts = ReplayHosts(world, hosts)
+        self.hosts = ReplayHosts(world, hosts)
         self._ends: list[tuple[float, int]] = []
         self._is_sampled = bool(world.samples.period_s[0] < np.inf)
         self._vcpus = trace.milli_vcpus / MILLI
@@ -170,17 +170,37 @@ class ObjectLoop:
         self._ids, self._tenants, self._priorities = map(trace.column, ("vm_id", "tenant", "priority"))
 
     def steps(self, *, is_fifo: bool) -> Iterator[None]:
+        """The whole replay; each step ends where a signal may be seen."""
+        decisions = self.decisions(is_fifo=is_fifo)
+        host: int | None = None
+        while True:
+            try:
+                vm = decisions.send(host)
+            except StopIteration:
+                return
+            host = None
+            if vm is None:
+                yield
+            else:
+                host = self._chosen(vm)
+
+    def decisions(self, *, is_fifo: bool) -> Generator[int | None, int | None, None]:
+        """The replay turned inside out: it yields each VM that looks for a host, and is sent the host, or None.
+
+        It also yields None, now and then, and pays no heed to what it is sent then. The first is sent None.
+        """
         requests, counts = self._world.requests, self._world.progress.counts
         clock = self._world.progress.clock
         for vm in range(len(requests.status)):
             if vm % PIECE == PIECE - 1:
-                yield
+                yield None
             if requests.status[vm] != WAITING:
                 continue
             now_s = max(requests.arrival_s[vm], clock[NOW])
             while True:
-                yield from self._until(now_s)
-                host = self._chosen(vm)
+                for _ in self._until(now_s):
+                    yield None
+                host = yield vm
                 if host is not None or not is_fifo or not self._ends:
                     break
                 now_s = self._ends[0][0]
@@ -193,9 +213,11 @@ class ObjectLoop:
                 requests.status[vm] = NO_ROOM
                 counts[REFUSED] += 1
         last_s = max(requests.arrival_s[-1], clock[NOW])
-        yield from self._until(last_s)
-        yield from self._sampled(np.nextafter(last_s, np.inf))
-        yield
+        for _ in self._until(last_s):
+            yield None
+        for _ in self._sampled(np.nextafter(last_s, np.inf)):
+            yield None
+        yield None
 
     def _until(self, now_s: float) -> Iterator[None]:
         """Everything that ends by `now_s`, and the samples before it."""
@@ -262,7 +284,7 @@ class ObjectLoop:
             fleet.host_mem[host] += mem
         if self._is_sampled:
             mark_changed(self._world.samples, host)
-        self._hosts.changed(host)
+        self.hosts.changed(host)
 
     def _sampled(self, until_s: float) -> Iterator[None]:
         world = self._world
@@ -273,12 +295,17 @@ class ObjectLoop:
         ):
             yield
 
-    def _chosen(self, vm: int) -> int | None:
-        requests, policy, hosts = self._world.requests, self._policy, self._hosts
+    def ask_of(self, vm: int) -> Ask:
+        """What the VM asks of one node; `hosts.fits` is about it from now on."""
+        requests = self._world.requests
         ask = Ask(
             int(requests.cpu[vm]), int(requests.mem[vm]), bool(requests.is_spread[vm]), self._node_count
         )
-        hosts.ask = ask
+        self.hosts.ask = ask
+        return ask
+
+    def _chosen(self, vm: int) -> int | None:
+        policy, hosts, ask = self._policy, self.hosts, self.ask_of(vm)
         seen = self._vm(vm)
         if policy.chooses and not policy.filters:
             index = policy.choose(seen, cast(UserHosts, hosts))
@@ -319,7 +346,7 @@ class ObjectLoop:
         )
 
     def _lack(self, index: int, ask: Ask) -> str:
-        host = self._hosts.row(index)
+        host = self.hosts.row(index)
         where = ""
         if ask.node_count > 1:
             where = " in each of its NUMA nodes" if ask.is_spread else " in one NUMA node"

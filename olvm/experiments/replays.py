@@ -1,8 +1,8 @@
 """Replay a trace of VM requests against hosts and a policy.
 
 `olvm experiment replay` and `olvm.experiments.replay` are this. What happens at which time is decided in
-`kernels/events.py`; `running.py` gathers what that
-loop needs; this module is the face, and the order in which things are done.
+`kernels/events.py`; `running.py` gathers what that loop needs; this module is the face, and the order in which things
+are done.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def replay(
     with others; 150 bytes a VM and 300 a host. The first call in a process loads the compiled kernels (half a second;
     15 s once after an installation, when they are compiled).
     """
-    node_count, split_above = _checked(numa_nodes, split_above_gib, queue, series_period_s)
+    node_count, split_above = checked_nodes(numa_nodes, split_above_gib)
+    _check(queue, series_period_s)
     chosen = loaded_policy(policy) if is_object_policy(policy) else named_policy(policy)
     power_mw = power_milliwatts(power)
     loading = time.perf_counter()
@@ -139,16 +140,17 @@ def replay(
     )
 
 
-def _checked(
-    numa_nodes: int, split_above_gib: float | None, queue: str, series_period_s: float
-) -> tuple[int, int]:
-    """The nodes, and the memory in KiB above which a VM is spread."""
+def _check(queue: str, series_period_s: float) -> None:
     if queue not in QUEUES:
         raise BadInput(f"there is no queue {queue!r}{nearest(str(queue), QUEUES)}: choose fifo or reject")
-    if not 1 <= numa_nodes <= NUMA_NODES_MAX:
-        raise BadInput(f"hosts cannot have {numa_nodes} NUMA nodes: give 1 to {NUMA_NODES_MAX}")
     if not series_period_s > 0 or series_period_s == float("inf"):
         raise BadInput(f"a series cannot be sampled each {series_period_s} s: give more than 0")
+
+
+def checked_nodes(numa_nodes: int, split_above_gib: float | None) -> tuple[int, int]:
+    """The nodes, and the memory in KiB above which a VM is spread. Raises BadInput."""
+    if not 1 <= numa_nodes <= NUMA_NODES_MAX:
+        raise BadInput(f"hosts cannot have {numa_nodes} NUMA nodes: give 1 to {NUMA_NODES_MAX}")
     if split_above_gib is None:
         return numa_nodes, NEVER_SPLIT
     if not 0 <= split_above_gib <= MEMORY_GIB_MAX:
