@@ -1,5 +1,6 @@
 """Placement: which host a VM goes to, for the live cluster and for experiments. Pure: no I/O, no clock."""
 
+from olvm.scheduling.batch import BatchPlacement, place_batch
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.policy import POLICY_BY_NAME, Policy, composed, policy_named
 from olvm.scheduling.request import VmRequest, memory_need_bytes
@@ -16,6 +17,7 @@ from olvm.scheduling.user_policies import (
 
 __all__ = [
     "POLICY_BY_NAME",
+    "BatchPlacement",
     "Explanation",
     "HostRow",
     "HostTable",
@@ -35,5 +37,6 @@ __all__ = [
     "load_user_policy",
     "memory_need_bytes",
     "place",
+    "place_batch",
     "policy_named",
 ]
