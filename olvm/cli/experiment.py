@@ -30,3 +30,8 @@ app.command(
     name="report",
     help="The policies of a grid against each other, with confidence intervals, as tables and as one HTML file.",
 )
+app.command(
+    "olvm.cli.experiment_bound:bound",
+    name="bound",
+    help="The least peak of hosts that any policy could have on a small trace, by a solver.",
+)
