@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from olvm.experiments.compilation import IS_COMPILED
 from olvm.experiments.database import cursor
 from olvm.experiments.host_specs import HostFleet, parse_hosts
-from olvm.experiments.kernels.compilation import IS_COMPILED
 from olvm.experiments.kernels.samples import no_samples
 from olvm.experiments.kernels.state import GIB_KIB
 from olvm.experiments.object_policies import is_object_policy, loaded_policy

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from olvm.experiments.compilation import IS_COMPILED
 from olvm.experiments.host_specs import HostFleet
 from olvm.experiments.kernels.best_fit import new_best_fit
-from olvm.experiments.kernels.compilation import IS_COMPILED
 from olvm.experiments.kernels.events import Indexes, World, advance
 from olvm.experiments.kernels.first_fit import new_first_fit
 from olvm.experiments.kernels.requests import peaks, prepare

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from olvm.experiments.consolidation.compiling import inlined
+from olvm.experiments.compilation import allocating_inlined
 from olvm.experiments.consolidation.plant import Ledger, Plant, State
 
 MOVING_SHARE = 0.9
 ARRIVING_SHARE = 0.1
 
 
-@inlined
+@allocating_inlined
 def close_host(ledger: Ledger, host: int, now_s: float) -> None:
     """Count the open entry, which lasted until now."""
     since = ledger.host_since[host]
@@ -35,7 +35,7 @@ def close_host(ledger: Ledger, host: int, now_s: float) -> None:
     ledger.host_was_active[host] = ledger.host_active[host]
 
 
-@inlined
+@allocating_inlined
 def note_host(ledger: Ledger, host: int, now_s: float, given: float, asked: float) -> None:
     since = ledger.host_since[host]
     if since != now_s:
@@ -46,7 +46,7 @@ def note_host(ledger: Ledger, host: int, now_s: float, given: float, asked: floa
     ledger.host_active[host] = given > 0
 
 
-@inlined
+@allocating_inlined
 def note_vm(ledger: Ledger, vm: int, now_s: float, given: float, asked: float, moving: bool) -> None:
     since = ledger.vm_since[vm]
     if since != now_s:
@@ -61,7 +61,7 @@ def note_vm(ledger: Ledger, vm: int, now_s: float, given: float, asked: float, m
     ledger.vm_moving[vm] = moving
 
 
-@inlined
+@allocating_inlined
 def look_at(plant: Plant, state: State, ledger: Ledger, host: int, now_s: float) -> None:
     """Share the host out again, and write down what came of it."""
     count = state.guest_count[host]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olvm.experiments.consolidation.compiling import compiled
+from olvm.experiments.compilation import allocating
 from olvm.experiments.consolidation.placing import (
     NOWHERE,
     Draft,
@@ -56,7 +56,7 @@ class Room(NamedTuple):
     all_or_none: bool  # stop at the first machine that finds no host
 
 
-@compiled
+@allocating
 def consolidate(plant: Plant, state: State, policy: Policy) -> Moves:
     """The moves of this round."""
     host_count = len(plant.kind)
@@ -76,7 +76,7 @@ def consolidate(plant: Plant, state: State, policy: Policy) -> Moves:
     return moves
 
 
-@compiled
+@allocating
 def relieve(scene: Scene, overloaded: Flags) -> Ints:
     """Take machines from each overloaded host until it is not overloaded; the machines, in order."""
     plant, state, policy, draft, _ = scene
@@ -99,7 +99,7 @@ def relieve(scene: Scene, overloaded: Flags) -> Ints:
     return leaving[:count]
 
 
-@compiled
+@allocating
 def place_all(scene: Scene, vms: Ints, room: Room) -> bool:
     """Place machines on the draft, those that ask for most first; false when one found no host."""
     plant, state, policy, draft, moves = scene
@@ -119,7 +119,7 @@ def place_all(scene: Scene, vms: Ints, room: Room) -> bool:
     return all_placed
 
 
-@compiled
+@allocating
 def empty_underloaded(scene: Scene, overloaded: Flags) -> None:
     """Empty hosts, the least utilised first, onto others that have load and are not being emptied.
 
@@ -144,7 +144,7 @@ def empty_underloaded(scene: Scene, overloaded: Flags) -> None:
             settled[moves.host[move]] = True
 
 
-@compiled
+@allocating
 def by_demand(vms: Ints, demand: Floats) -> Ints:
     """The machines, those that ask for most first; equals keep their order."""
     lacking = np.empty(len(vms))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.consolidation.compiling import compiled
+from olvm.experiments.compilation import allocating
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,7 +26,7 @@ TREND_LENGTH = 10
 INTERVALS_AHEAD = 1.0
 
 
-@compiled
+@allocating
 def is_overloaded(detector: int, safety: float, utilisation: float, history: Floats, length: int) -> bool:
     """One host's verdict. `safety` is the bound of THR, the factor of the others.
 
@@ -44,7 +44,7 @@ def is_overloaded(detector: int, safety: float, utilisation: float, history: Flo
     return utilisation > 1 - safety * spread
 
 
-@compiled
+@allocating
 def forecast(history: Floats) -> float:
     """The line through the last ten samples, one interval after the newest: ordinary least squares.
 
@@ -71,7 +71,7 @@ def forecast(history: Floats) -> float:
     return float(intercept + slope * (TREND_LENGTH + INTERVALS_AHEAD))
 
 
-@compiled
+@allocating
 def interquartile_range(history: Floats, length: int) -> float:
     """Between the samples nearest to a quarter and to three quarters of the ranks 1 to n + 1, halves upwards."""
     ordered = _ordered(history, length)
@@ -80,7 +80,7 @@ def interquartile_range(history: Floats, length: int) -> float:
     return float(ordered[upper] - ordered[lower])
 
 
-@compiled
+@allocating
 def median_deviation(history: Floats, length: int) -> float:
     """The median distance from the median."""
     middle = _median(_ordered(history, length))
@@ -90,7 +90,7 @@ def median_deviation(history: Floats, length: int) -> float:
     return _median(_ordered(distances, length))
 
 
-@compiled
+@allocating
 def _ordered(values: Floats, length: int) -> Floats:
     """An insertion sort: for thirty values nothing is quicker."""
     ordered = np.empty(length)
@@ -104,7 +104,7 @@ def _ordered(values: Floats, length: int) -> Floats:
     return ordered
 
 
-@compiled
+@allocating
 def _median(ordered: Floats) -> float:
     count = len(ordered)
     if count == 1:

@@ -123,7 +123,7 @@ def planetlab(
         host_shutdowns=figures.host_shutdowns,
         cpu_s=time.process_time() - prepared,
         compile_cpu_s=prepared - began,
-        compiled=policies.COMPILED,
+        compiled=policies.IS_COMPILED,
     )
 
 

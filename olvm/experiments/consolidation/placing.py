@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.consolidation.compiling import compiled
+from olvm.experiments.compilation import allocating
 from olvm.experiments.consolidation.detectors import is_overloaded
+from olvm.experiments.consolidation.energy import utilisation_of, watts_at
 from olvm.experiments.consolidation.plant import (
     HISTORY_MAX,
     HOST_GUESTS_MAX,
@@ -24,7 +25,6 @@ from olvm.experiments.consolidation.plant import (
     Plant,
     State,
 )
-from olvm.experiments.consolidation.power import utilisation_of, watts_at
 
 NOWHERE = -1
 
@@ -61,7 +61,7 @@ class Candidate(NamedTuple):
     length: int  # samples of it that count
 
 
-@compiled
+@allocating
 def draft_of(plant: Plant, state: State) -> Draft:
     """The draft that stands for how things are."""
     host_count = len(plant.kind)
@@ -85,7 +85,7 @@ def draft_of(plant: Plant, state: State) -> Draft:
     return draft
 
 
-@compiled
+@allocating
 def sum_up(plant: Plant, state: State, draft: Draft, host: int) -> None:
     """What the guests ask for and asked for, added in the order of the list."""
     record_count = state.record_count[0]
@@ -104,7 +104,7 @@ def sum_up(plant: Plant, state: State, draft: Draft, host: int) -> None:
     draft.length[host] = length
 
 
-@compiled
+@allocating
 def samples_that_count(recorded: Floats, record_count: int) -> int:
     """How far back a machine's oldest sample that is not zero lies, of the last thirty."""
     length = min(record_count, HISTORY_MAX)
@@ -113,7 +113,7 @@ def samples_that_count(recorded: Floats, record_count: int) -> int:
     return length
 
 
-@compiled
+@allocating
 def candidate_of(state: State, vm: int) -> Candidate:
     record_count = state.record_count[0]
     past = np.zeros((2, HISTORY_MAX))
@@ -123,7 +123,7 @@ def candidate_of(state: State, vm: int) -> Candidate:
     return Candidate(vm, state.demand[vm], past, samples_that_count(state.recorded[vm], record_count))
 
 
-@compiled
+@allocating
 def is_host_overloaded(plant: Plant, draft: Draft, policy: Policy, host: int) -> bool:
     """As it stands in the draft."""
     return is_overloaded(
@@ -135,7 +135,7 @@ def is_host_overloaded(plant: Plant, draft: Draft, policy: Policy, host: int) ->
     )
 
 
-@compiled
+@allocating
 def would_be_overloaded(plant: Plant, draft: Draft, policy: Policy, host: int, new: Candidate) -> bool:
     """With one machine more, for which there is no place where the disk is full."""
     if draft.guest_count[host] >= HOST_GUESTS_MAX:
@@ -152,7 +152,7 @@ def would_be_overloaded(plant: Plant, draft: Draft, policy: Policy, host: int, n
     )
 
 
-@compiled
+@allocating
 def best_host(plant: Plant, draft: Draft, policy: Policy, new: Candidate, hosts: Ints, closed: Flags) -> int:
     """The host of `hosts` (ascending) whose power rises least and that is not overloaded then; NOWHERE: none.
 
@@ -182,7 +182,7 @@ def best_host(plant: Plant, draft: Draft, policy: Policy, new: Candidate, hosts:
     return best
 
 
-@compiled
+@allocating
 def add_guest(plant: Plant, draft: Draft, host: int, new: Candidate) -> None:
     """Put a machine on a host of the draft that has room for it."""
     draft.guests[host, draft.guest_count[host]] = new.vm
@@ -195,7 +195,7 @@ def add_guest(plant: Plant, draft: Draft, host: int, new: Candidate) -> None:
     draft.length[host] = max(draft.length[host], new.length)
 
 
-@compiled
+@allocating
 def take_off_newest(plant: Plant, state: State, draft: Draft, hosts: Ints) -> None:
     """Take back what `add_guest` put on each of `hosts` last, and add the sums of those hosts anew."""
     for index in range(len(hosts)):

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.consolidation.power import WATTS_BY_KIND, rises
+from olvm.experiments.consolidation.energy import rises
+from olvm.experiments.power import POWER_MODELS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -93,7 +94,7 @@ def build_plant(load: npt.NDArray[Any], host_count: int = HOST_COUNT) -> Plant:
     kind = np.arange(host_count, dtype=np.int64) % 2
     core_mips = np.asarray(CORE_MIPS_BY_KIND)[kind]
     quarter = np.arange(vm_count) // -(-vm_count // 4)
-    watts = np.asarray(WATTS_BY_KIND)
+    watts = np.asarray([POWER_MODELS["hp-ml110-g4"], POWER_MODELS["hp-ml110-g5"]])
     return Plant(
         kind=kind,
         core_mips=core_mips,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olvm.experiments.consolidation.compiling import COMPILED
+from olvm.experiments.compilation import IS_COMPILED
 from olvm.experiments.consolidation.detectors import DETECTOR_NUMBERS, THR
 from olvm.experiments.consolidation.placing import Policy
 from olvm.experiments.consolidation.plant import (
@@ -20,7 +20,7 @@ from olvm.experiments.consolidation.plant import (
 from olvm.experiments.consolidation.running import run_day
 from olvm.experiments.consolidation.selectors import SELECTOR_NUMBERS
 
-__all__ = ["COMPILED", "Figures", "prepare", "run"]
+__all__ = ["IS_COMPILED", "Figures", "prepare", "run"]
 
 
 class Figures(NamedTuple):
@@ -37,7 +37,7 @@ class Figures(NamedTuple):
 @cache
 def prepare() -> None:
     """Compile the simulation or load it, by a day so small that it takes no time."""
-    if COMPILED:
+    if IS_COMPILED:
         run(np.full((4, SAMPLE_COUNT), 0.5), "thr", 0.8, "mmt", 0, 2)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from olvm.experiments.consolidation.compiling import compiled
+from olvm.experiments.compilation import allocating
 from olvm.experiments.consolidation.plant import Floats, Ints
 
 
-@compiled
+@allocating
 def ranked(values: Floats) -> Ints:
     """The indices of `values`, the least value first.
 

@@ -6,13 +6,15 @@ because it asks whether a time is a whole number of intervals.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from olvm.experiments.compilation import allocating, allocating_entry
 from olvm.experiments.consolidation.accounting import close_host, look_at
-from olvm.experiments.consolidation.compiling import compiled
 from olvm.experiments.consolidation.consolidating import Moves, consolidate
+from olvm.experiments.consolidation.energy import energy_ws, utilisation_of
 from olvm.experiments.consolidation.placing import NOWHERE, Candidate, Policy, best_host, draft_of
 from olvm.experiments.consolidation.plant import (
     DAY_S,
@@ -28,7 +30,6 @@ from olvm.experiments.consolidation.plant import (
     Plant,
     State,
 )
-from olvm.experiments.consolidation.power import energy_ws, utilisation_of
 from olvm.experiments.consolidation.ranking import ranked
 
 START_S = 0.1  # when all machines have been acknowledged and their loads begin
@@ -42,48 +43,52 @@ class Day(NamedTuple):
     unplaced: int
 
 
-@compiled
-def run_day(
-    plant: Plant,
-    state: State,
-    ledger: Ledger,
-    policy: Policy,
-    migrates: bool,
-) -> Day:
-    """Run the whole day; `state` and `ledger` are filled in."""
-    unplaced = place_first(plant, state, policy, migrates)
-    energy = 0.0
-    migrations = 0
-    last_s = 0.0
-    now_s = START_S + INTERVAL_S
-    while now_s < DAY_S:
-        set_demand(plant, state, now_s)
-        if (now_s - START_S) % INTERVAL_S == 0:
-            record(plant, state, now_s)
-        energy += look_around(plant, state, ledger, last_s, now_s)
-        last_s = now_s
-        if migrates:
-            moves = consolidate(plant, state, policy)
-            migrations += moves.size[0]
-            if moves.size[0]:
-                begin_moves(plant, state, ledger, moves, now_s)
-                spent, last_s = end_moves(plant, state, ledger, moves, now_s)
-                energy += spent
-        now_s += INTERVAL_S
-    for host in range(len(plant.kind)):
-        # The last entry lasts no time, but it may be a shutdown.
-        close_host(ledger, host, ledger.host_since[host])
-    return Day(energy, migrations, unplaced)
+@allocating_entry
+def run_day(digest: int) -> Callable[..., Day]:
+    def run_day(
+        plant: Plant,
+        state: State,
+        ledger: Ledger,
+        policy: Policy,
+        migrates: bool,
+    ) -> Day:
+        """Run the whole day; `state` and `ledger` are filled in."""
+        assert digest >= 0
+        unplaced = place_first(plant, state, policy, migrates)
+        energy = 0.0
+        migrations = 0
+        last_s = 0.0
+        now_s = START_S + INTERVAL_S
+        while now_s < DAY_S:
+            set_demand(plant, state, now_s)
+            if (now_s - START_S) % INTERVAL_S == 0:
+                record(plant, state, now_s)
+            energy += look_around(plant, state, ledger, last_s, now_s)
+            last_s = now_s
+            if migrates:
+                moves = consolidate(plant, state, policy)
+                migrations += moves.size[0]
+                if moves.size[0]:
+                    begin_moves(plant, state, ledger, moves, now_s)
+                    spent, last_s = end_moves(plant, state, ledger, moves, now_s)
+                    energy += spent
+            now_s += INTERVAL_S
+        for host in range(len(plant.kind)):
+            # The last entry lasts no time, but it may be a shutdown.
+            close_host(ledger, host, ledger.host_since[host])
+        return Day(energy, migrations, unplaced)
+
+    return run_day
 
 
-@compiled
+@allocating
 def set_demand(plant: Plant, state: State, now_s: float) -> None:
     """What each machine asks for at this time, linear between two samples."""
     for vm in range(len(plant.vm_mips)):
         state.demand[vm] = load_at(plant.load, vm, now_s) * plant.vm_mips[vm]
 
 
-@compiled
+@allocating
 def load_at(load: Floats, vm: int, now_s: float) -> float:
     """A fraction. `now_s` lies between two samples, or on one."""
     before = int(np.floor(now_s / INTERVAL_S))
@@ -94,7 +99,7 @@ def load_at(load: Floats, vm: int, now_s: float) -> float:
     return float(load[vm, before] + slope * (now_s - before * INTERVAL_S))
 
 
-@compiled
+@allocating
 def record(plant: Plant, state: State, now_s: float) -> None:
     """Remember what each machine asks for now."""
     index = state.record_count[0]
@@ -106,7 +111,7 @@ def record(plant: Plant, state: State, now_s: float) -> None:
             state.share[host, vm, index] = load * plant.vm_mips[vm] / plant.host_mips[host]
 
 
-@compiled
+@allocating
 def look_around(plant: Plant, state: State, ledger: Ledger, last_s: float, now_s: float) -> float:
     """Look at every host; the watt-seconds since the last time. Machines that ask for nothing are gone then."""
     spent = 0.0
@@ -124,7 +129,7 @@ def look_around(plant: Plant, state: State, ledger: Ledger, last_s: float, now_s
     return spent
 
 
-@compiled
+@allocating
 def retire(state: State, host: int) -> None:
     kept = 0
     for place in range(state.guest_count[host]):
@@ -138,7 +143,7 @@ def retire(state: State, host: int) -> None:
     state.guest_count[host] = kept
 
 
-@compiled
+@allocating
 def begin_moves(plant: Plant, state: State, ledger: Ledger, moves: Moves, now_s: float) -> None:
     """Machines are on their way: a place is kept for each where it goes."""
     touched = np.zeros(len(plant.kind), dtype=np.bool_)
@@ -157,7 +162,7 @@ def begin_moves(plant: Plant, state: State, ledger: Ledger, moves: Moves, now_s:
             look_at(plant, state, ledger, host, now_s)
 
 
-@compiled
+@allocating
 def end_moves(
     plant: Plant, state: State, ledger: Ledger, moves: Moves, begun_s: float
 ) -> tuple[float, float]:
@@ -189,7 +194,7 @@ def end_moves(
     return spent, last_s
 
 
-@compiled
+@allocating
 def leave(state: State, host: int, vm: int) -> None:
     """Take a machine from a host's list; the others keep their order."""
     found = False
@@ -203,7 +208,7 @@ def leave(state: State, host: int, vm: int) -> None:
         state.guest_count[host] -= 1
 
 
-@compiled
+@allocating
 def place_first(plant: Plant, state: State, policy: Policy, migrates: bool) -> int:
     """Put each machine on its first host, as if it asked for all it may; how many found none.
 
@@ -241,7 +246,7 @@ def place_first(plant: Plant, state: State, policy: Policy, migrates: bool) -> i
     return unplaced
 
 
-@compiled
+@allocating
 def first_host(plant: Plant, free: Floats, mips: float, closed: Flags) -> int:
     for host in range(len(free)):
         if not closed[host] and plant.core_mips[host] >= mips and free[host] >= mips:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.consolidation.compiling import compiled
+from olvm.experiments.compilation import allocating
 from olvm.experiments.consolidation.plant import HISTORY_MAX, Floats, Ints, Plant, State
 
 MMT, MC, MU, RS = range(4)
@@ -20,7 +20,7 @@ SELECTOR_NUMBERS = {"mmt": MMT, "mc": MC, "mu": MU, "rs": RS}
 NOT_SOLVABLE = -1.0
 
 
-@compiled
+@allocating
 def least_memory(guests: npt.NDArray[np.int32], memory_mb: Ints) -> int:
     """The place in `guests` of the first one with the least memory."""
     best = 0
@@ -30,7 +30,7 @@ def least_memory(guests: npt.NDArray[np.int32], memory_mb: Ints) -> int:
     return best
 
 
-@compiled
+@allocating
 def least_utilised(guests: npt.NDArray[np.int32], demand: Floats, vm_mips: Floats) -> int:
     """The place in `guests` of the first one that uses the least part of itself."""
     best = 0
@@ -43,7 +43,7 @@ def least_utilised(guests: npt.NDArray[np.int32], demand: Floats, vm_mips: Float
     return best
 
 
-@compiled
+@allocating
 def most_correlated(past: Floats) -> int:
     """The row of `past` (machines × samples) that the other rows explain best; -1 where that cannot be said.
 
@@ -71,7 +71,7 @@ def most_correlated(past: Floats) -> int:
     return best
 
 
-@compiled
+@allocating
 def explained_share(columns: Floats, target: Floats) -> float:
     """R² of the least-squares fit of `target` by `columns` (k × m, the first of ones); changes `columns`.
 
@@ -110,7 +110,7 @@ def explained_share(columns: Floats, target: Floats) -> float:
     return float(1 - unexplained / _second_moment(target))
 
 
-@compiled
+@allocating
 def _solved(reflected: Floats, diagonal: Floats, target: Floats) -> Floats:
     """Coefficients by the reflections that `explained_share` has left in `reflected`."""
     column_count, sample_count = reflected.shape
@@ -132,7 +132,7 @@ def _solved(reflected: Floats, diagonal: Floats, target: Floats) -> Floats:
     return coefficients
 
 
-@compiled
+@allocating
 def _second_moment(values: Floats) -> float:
     """The sum of squared distances from the mean, in one pass (Welford)."""
     mean, moment = 0.0, 0.0
@@ -144,7 +144,7 @@ def _second_moment(values: Floats) -> float:
     return moment
 
 
-@compiled
+@allocating
 def chosen_guest(
     plant: Plant, state: State, selector: int, guests: npt.NDArray[np.int32], draw: np.random.Generator
 ) -> int:

@@ -2,7 +2,6 @@
 
 | module | what it decides |
 |---|---|
-| `compilation.py` | whether there is a compiler, and how a function is handed to it |
 | `state.py` | the arrays that all others read and write, and who may change which |
 | `first_fit.py` | the first host, or the first from a place on, with room: a tree of the largest free capacity |
 | `best_fit.py` | the fullest or emptiest host with room: classes of equal free capacity |

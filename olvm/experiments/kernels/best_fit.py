@@ -19,12 +19,13 @@ Source: classes of machines with equal free vectors as in Hadary et al., "Protea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.kernels.compilation import compiled
+from olvm.experiments.compilation import compiled, entry
 from olvm.experiments.kernels.state import Ask, Fleet, Ints, SmallInts
 
 LEFT, RIGHT = 0, 1
@@ -81,11 +82,15 @@ def _ranks(count: int) -> Ints:
     return (word >> np.uint64(33)).astype(np.int64)
 
 
-@compiled
-def _fill(index: BestFitIndex, fleet: Fleet, node_count: int) -> None:
-    # From the last to the first: each is the new lowest of its class, and the heaps are chains.
-    for host in range(len(fleet.host_cpu) - 1, -1, -1):
-        best_fit_insert(index, fleet, host, node_count)
+@entry
+def _fill(digest: int) -> Callable[..., None]:
+    def _fill(index: BestFitIndex, fleet: Fleet, node_count: int) -> None:
+        assert digest >= 0
+        # From the last to the first: each is the new lowest of its class, and the heaps are chains.
+        for host in range(len(fleet.host_cpu) - 1, -1, -1):
+            best_fit_insert(index, fleet, host, node_count)
+
+    return _fill
 
 
 # ---------------------------------------------------------------- decisions

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from olvm.experiments.compilation import compiled, entry
 from olvm.experiments.kernels.best_fit import (
     BestFitIndex,
     best_fit_insert,
     best_fit_remove,
     find_best,
 )
-from olvm.experiments.kernels.compilation import compiled, entry
 from olvm.experiments.kernels.first_fit import FirstFitIndex, first_fit_changed, first_fit_from
 from olvm.experiments.kernels.samples import Samples, mark_changed, sample_before
 from olvm.experiments.kernels.scan import find_by_chance, find_by_score

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olvm.experiments.kernels.compilation import compiled, entry
+from olvm.experiments.compilation import compiled, entry
 from olvm.experiments.kernels.state import Ask, Bytes, Demand, Fleet, Ints
 
 KIND_COUNT_MAX = 62  # bits of an int64 that is never negative

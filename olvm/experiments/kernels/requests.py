@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from olvm.experiments.kernels.compilation import entry
+from olvm.experiments.compilation import entry
 from olvm.experiments.kernels.state import (
     TOO_LARGE,
     TOO_MANY_VCPUS,

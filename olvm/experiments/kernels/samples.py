@@ -13,11 +13,12 @@ the loop goes on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from olvm.experiments.kernels.compilation import compiled
+from olvm.experiments.compilation import compiled, entry
 from olvm.experiments.kernels.state import (
     ACTIVE,
     ARRIVED,
@@ -117,32 +118,45 @@ def new_samples(
     )
 
 
-@compiled
-def mark_changed(samples: Samples, host: int) -> None:
-    if len(samples.is_changed) and samples.is_changed[host] == 0:
-        samples.is_changed[host] = 1
-        samples.changed[samples.marks[M_CHANGED]] = host
-        samples.marks[M_CHANGED] += 1
+@entry
+def mark_changed(digest: int) -> Callable[..., None]:
+    def mark_changed(samples: Samples, host: int) -> None:
+        assert digest >= 0
+        if len(samples.is_changed) and samples.is_changed[host] == 0:
+            samples.is_changed[host] = 1
+            samples.changed[samples.marks[M_CHANGED]] = host
+            samples.marks[M_CHANGED] += 1
+
+    return mark_changed
 
 
-@compiled
-def sample_before(
-    samples: Samples, requests: Requests, fleet: Fleet, progress: Progress, until_s: float, node_count: int
-) -> bool:
-    """Take the samples of all times before `until_s`; False when a buffer is full and some are left."""
-    if samples.period_s[0] == np.inf:
-        return True
-    while True:
-        at_s = samples.first_s[0] + samples.marks[M_NUMBER] * samples.period_s[0]
-        if not at_s < until_s:
+@entry
+def sample_before(digest: int) -> Callable[..., bool]:
+    def sample_before(
+        samples: Samples,
+        requests: Requests,
+        fleet: Fleet,
+        progress: Progress,
+        until_s: float,
+        node_count: int,
+    ) -> bool:
+        """Take the samples of all times before `until_s`; False when a buffer is full and some are left."""
+        assert digest >= 0
+        if samples.period_s[0] == np.inf:
             return True
-        marks = samples.marks
-        if marks[M_CLUSTER_ROWS] == len(samples.cluster_s):
-            return False
-        if marks[M_HOST_ROWS] + marks[M_CHANGED] > len(samples.host_s):
-            return False
-        _sample(samples, requests, fleet, progress, at_s, node_count)
-        marks[M_NUMBER] += 1
+        while True:
+            at_s = samples.first_s[0] + samples.marks[M_NUMBER] * samples.period_s[0]
+            if not at_s < until_s:
+                return True
+            marks = samples.marks
+            if marks[M_CLUSTER_ROWS] == len(samples.cluster_s):
+                return False
+            if marks[M_HOST_ROWS] + marks[M_CHANGED] > len(samples.host_s):
+                return False
+            _sample(samples, requests, fleet, progress, at_s, node_count)
+            marks[M_NUMBER] += 1
+
+    return sample_before
 
 
 @compiled

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from olvm.experiments.compilation import compiled
 from olvm.experiments.kernels.best_fit import has_room
-from olvm.experiments.kernels.compilation import compiled
 from olvm.experiments.kernels.state import (
     COSINE,
     DOT_PRODUCT,

@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olvm.experiments.consolidation.detectors import (
@@ -78,6 +78,7 @@ def test_lr_ignores_what_is_older_than_ten_samples() -> None:
     assert forecast(history(*[0.5] * 10, *[0.9] * 20)) == pytest.approx(0.5)
 
 
+@settings(deadline=None)  # the first example compiles
 @given(SAMPLES)
 def test_lrr_is_lr(samples: list[float]) -> None:
     past = history(*samples)
@@ -85,6 +86,7 @@ def test_lrr_is_lr(samples: list[float]) -> None:
     assert verdicts[0] == verdicts[1]
 
 
+@settings(deadline=None)  # the first example compiles
 @given(SAMPLES)
 def test_forecast_is_the_least_squares_line(samples: list[float]) -> None:
     oldest_first = samples[:10][::-1]
@@ -92,6 +94,7 @@ def test_forecast_is_the_least_squares_line(samples: list[float]) -> None:
     assert forecast(history(*samples)) == pytest.approx(intercept + 11 * slope, abs=1e-9)
 
 
+@settings(deadline=None)  # the first example compiles
 @given(SAMPLES)
 def test_interquartile_range_is_that_of_the_sorted_samples(samples: list[float]) -> None:
     ordered, count = sorted(samples), len(samples)
@@ -99,6 +102,7 @@ def test_interquartile_range_is_that_of_the_sorted_samples(samples: list[float])
     assert interquartile_range(history(*samples), count) == ordered[upper - 1] - ordered[lower - 1]
 
 
+@settings(deadline=None)  # the first example compiles
 @given(SAMPLES)
 def test_median_deviation_is_the_median_of_distances(samples: list[float]) -> None:
     middle = statistics.median(samples)
@@ -108,6 +112,7 @@ def test_median_deviation_is_the_median_of_distances(samples: list[float]) -> No
     )
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.lists(st.integers(0, 5).map(float), max_size=40))
 def test_ranked_is_a_stable_sort(values: list[float]) -> None:
     expected = sorted(range(len(values)), key=lambda index: values[index])

@@ -14,7 +14,6 @@ import pytest
 
 from olvm.cli.application import run
 from olvm.experiments import PlanetlabResult, planetlab
-from olvm.experiments.consolidation.compiling import forget_stale_code
 from olvm.model.errors import BadInput
 from tests.architecture.source import ROOT
 
@@ -170,16 +169,6 @@ def test_random_selector_follows_its_seed() -> None:
     first, again, other = (planetlab(selector="rs", seed=seed) for seed in (1, 1, 2))
     assert answers(first) == answers(again)
     assert first.migrations != other.migrations
-
-
-def test_machine_code_of_changed_sources_is_thrown_away(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("x = 1\n", encoding="ascii")
-    assert forget_stale_code(tmp_path)
-    (tmp_path / "__pycache__" / "a.f-1.py311.nbi").touch()
-    assert not forget_stale_code(tmp_path)
-    (tmp_path / "b.py").write_text("x = 2\n", encoding="ascii")
-    assert forget_stale_code(tmp_path)
-    assert list((tmp_path / "__pycache__").glob("*.nbi")) == []
 
 
 # ---------------------------------------------------------------- what is refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from olvm.experiments.consolidation.plant import SAMPLE_COUNT, build_plant, empty_state
@@ -62,6 +62,7 @@ def plain_r2(past: np.ndarray[tuple[int, int], np.dtype[np.float64]], vm: int) -
     return float(1 - rest @ rest / np.sum((past[vm] - past[vm].mean()) ** 2))
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.integers(2, 6), st.integers(0, 10_000))
 def test_explained_share_is_that_of_a_plain_solver(vm_count: int, seed: int) -> None:
     past = np.random.default_rng(seed).random((vm_count, 12))
@@ -69,6 +70,7 @@ def test_explained_share_is_that_of_a_plain_solver(vm_count: int, seed: int) -> 
     assert explained_share(columns, past[0]) == pytest.approx(plain_r2(past, 0), abs=1e-9)
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.integers(2, 6), st.integers(0, 10_000))
 def test_mc_takes_the_highest_of_a_plain_solver(vm_count: int, seed: int) -> None:
     past = np.random.default_rng(seed).integers(0, 100, (vm_count, 30)) / 100

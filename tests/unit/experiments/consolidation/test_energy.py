@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from olvm.experiments.consolidation.power import WATTS_BY_KIND, energy_ws, rises, utilisation_of, watts_at
+from olvm.experiments.consolidation.energy import energy_ws, rises, utilisation_of, watts_at
+from olvm.experiments.power import POWER_MODELS
 
-G4 = np.asarray(WATTS_BY_KIND)[0]
-RISE = rises(np.asarray(WATTS_BY_KIND))[0]
+G4 = np.asarray(POWER_MODELS["hp-ml110-g4"])
+RISE = rises(G4[np.newaxis])[0]
 
 
 @pytest.mark.parametrize("tenth", range(11))

@@ -1,4 +1,4 @@
-"""Watts of a host by its utilisation: published tables of SPECpower_ssj2008, linear between their points.
+"""Watts of a host by its utilisation, and the energy between two looks; the tables are `olvm.experiments.power`'s.
 
 Rule: the order of operations is fixed. Placement compares rises of power that are equal on paper on all hosts of one
 kind within one tenth of utilisation, so that the last bit of a float decides where a machine goes.
@@ -9,15 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from olvm.experiments.consolidation.compiling import compiled
+from olvm.experiments.compilation import allocating
 
 Floats = npt.NDArray[np.float64]
 
-# At 0, 10, … 100 %: HP ProLiant ML110 G4 (Xeon 3040) and G5 (Xeon 3075).
-WATTS_BY_KIND = (
-    (86.0, 89.4, 92.6, 96.0, 99.5, 102.0, 106.0, 108.0, 112.0, 114.0, 117.0),
-    (93.7, 97.0, 101.0, 105.0, 110.0, 116.0, 121.0, 125.0, 129.0, 133.0, 135.0),
-)
 TENTHS = np.arange(11) / 10
 
 
@@ -28,7 +23,7 @@ def rises(watts: Floats) -> Floats:
     return rise
 
 
-@compiled
+@allocating
 def watts_at(watts: Floats, rise: Floats, utilisation: float) -> float:
     """The power of a host whose table is `watts` (11 points); `utilisation` in 0..1."""
     place = utilisation * 10
@@ -38,7 +33,7 @@ def watts_at(watts: Floats, rise: Floats, utilisation: float) -> float:
     return float(watts[point] + rise[point] * (utilisation - TENTHS[point]) * 100)
 
 
-@compiled
+@allocating
 def utilisation_of(used_mips: float, host_mips: float) -> float:
     """A fraction; what a rounding error lifts over 1 is 1."""
     utilisation = used_mips / host_mips
@@ -47,7 +42,7 @@ def utilisation_of(used_mips: float, host_mips: float) -> float:
     return utilisation
 
 
-@compiled
+@allocating
 def energy_ws(watts: Floats, rise: Floats, before: float, now: float, span_s: float) -> float:
     """Watt-seconds of a host between two utilisations. A host that was off before counts nothing."""
     if before == 0:
