@@ -8,6 +8,7 @@ its own. Every draw comes from a stream named by its purpose.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Final
 
 from olvm.model.errors import BadInput
@@ -102,9 +103,7 @@ def draw_plan(
     """
     if profile not in FAULTS_PER_HOUR:
         raise BadInput(f"profile {profile} does not exist: choose from {', '.join(FAULTS_PER_HOUR)}")
-    unknown = sorted(set(favour) - FAULTS.keys() - COMMANDS.keys() - PLUGS.keys())
-    if unknown:
-        raise BadInput(f"{', '.join(unknown)} cannot be favoured: neither a fault nor a command")
+    check_favoured(favour)
     if (
         (hosts is not None and hosts < 1)
         or (vms is not None and vms < 0)
@@ -130,6 +129,16 @@ def draw_plan(
     return Plan(
         seed=seed, profile=profile, hours=plan.hours, shape=shape, knobs=plan.knobs, steps=tuple(steps)
     )
+
+
+def check_favoured(names: Iterable[str]) -> None:
+    """Refuse what is neither a fault nor a command; the error lists all that are."""
+    unknown = sorted(set(names) - FAULTS.keys() - COMMANDS.keys() - PLUGS.keys())
+    if unknown:
+        raise BadInput(
+            f"{', '.join(map(repr, unknown))} cannot be favoured: neither a fault nor a command; "
+            f"faults are {', '.join(sorted(FAULTS))}; commands are {', '.join(sorted(COMMANDS | PLUGS))}"
+        )
 
 
 def _stream(seed: int, purpose: str) -> random.Random:

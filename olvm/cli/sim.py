@@ -32,6 +32,14 @@ Hours = Annotated[float | None, Parameter(help="Simulated hours of faults; drawn
 Workers = Annotated[
     int | None, Parameter(help="Processes that run seeds; one for each CPU if not given.", metavar="K")
 ]
+Favour = Annotated[
+    list[str],
+    Parameter(
+        help="A fault or command that no seed leaves out, and ten times as likely; may be given several times.",
+        metavar="NAME",
+        negative=(),
+    ),
+]
 Minutes = Annotated[float | None, Parameter(help="Begin no more after this long.", metavar="M")]
 Verbose = Annotated[
     bool, Parameter(name=["--verbose", "-v"], negative=(), help="Show the traceback of a failure.")
@@ -59,6 +67,7 @@ def run(
     vms: Vms = None,
     hours: Hours = None,
     profile: Profile = "rough",
+    favour: Favour = [],  # noqa: B006 - cyclopts copies it
     twice: Annotated[
         bool, Parameter(negative=(), help="Run it a second time and compare every entry (determinism).")
     ] = False,
@@ -72,7 +81,7 @@ def run(
     from sim.swarm import draw_plan
     from sim.token import encode_plan
 
-    plan = draw_plan(seed, profile, hours=hours, hosts=hosts, vms=vms)
+    plan = draw_plan(seed, profile, hours=hours, hosts=hosts, vms=vms, favour=tuple(favour))
     outcome = run_twice(plan) if twice else run_plan(plan)
     if json:
         _print_json({**msgspec.to_builtins(outcome), "token": encode_plan(plan)})
@@ -94,6 +103,7 @@ def explore(
     vms: Vms = None,
     hours: Hours = None,
     profile: Profile = "rough",
+    favour: Favour = [],  # noqa: B006 - cyclopts copies it
     ray: Annotated[bool, Parameter(negative=(), help="Run the seeds as Ray tasks.")] = False,
     shrink: Annotated[bool, Parameter(help="Shrink the first failure of each kind.")] = True,
     must_reach_all: Annotated[
@@ -108,9 +118,11 @@ def explore(
     from sim.explore import process_pool, worker_count
     from sim.reports import campaign_lines
     from sim.runs import Outcome
+    from sim.swarm import check_favoured
 
     if seeds < 1:
         raise BadInput(f"--seeds must be at least 1, got {seeds}")
+    check_favoured(favour)
     make_pool = process_pool
     if ray:
         from actors.ray_runtime import ray_pool
@@ -129,6 +141,7 @@ def explore(
         hours=hours,
         hosts=hosts,
         vms=vms,
+        favour=tuple(favour),
         shrinks=shrink,
         make_pool=make_pool,
         told=told,

@@ -21,7 +21,7 @@ import msgspec
 
 from olvm.lab.commands import run
 from olvm.lab.guest import BUSYBOX, PASSWORD_HASH, build_guest_agent
-from olvm.lab.image_cache import WORK_PREFIX, directory_of, write_whole
+from olvm.lab.image_cache import WORK_PREFIX, alone, directory_of, write_whole
 from olvm.lab.initrd import Tree
 from olvm.lab.kernel import CMDLINE, add_kernel
 from olvm.lab.packages import fetch, kernel_package
@@ -87,7 +87,7 @@ def build_debian(cache: Path) -> DebianImage:
     kernel = kernel_package()
     package = fetch([kernel], cache / "packages")[kernel]
     base = directory_of(cache, "base", _digest(package.name.encode(), _versions()))
-    with _working_directory(cache) as work:
+    with alone(cache, "debian"), _working_directory(cache) as work:
         agent = _agent(work)
         home = directory_of(
             cache, "debian", _digest(base.name.encode(), *map(Path.read_bytes, sorted(agent.iterdir())))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KEPT_MIN = 3  # of each kind, however old
@@ -33,6 +36,14 @@ def _prune(cache: Path, kind: str) -> None:
     for path in [*sorted(cache.glob(f"{kind}-*"), key=used_s, reverse=True)[KEPT_MIN:], *abandoned]:
         if used_s(path) < old_s:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def alone(cache: Path, kind: str) -> Iterator[None]:
+    """One process at a time builds images of this kind; the next finds what it built."""
+    with (cache / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -158,7 +158,7 @@ VM: tuple[Mutant, ...] = (
         old='("handed_over", "lost"): W.ADOPT',
         new='("handed_over", "lost"): W.DOWN',
         says="a machine counts as down when it was handed over to a host that is silent",
-        favour=("migrate", "isolate_host"),
+        favour=("migrate", "isolate_fully"),
     ),
     Mutant(
         name="settle-gives-up-a-silent-target",

@@ -1,4 +1,7 @@
-"""The backends of `hypervisor_benches.py` as fixtures. Modules with a `bench` or `pair` of their own use that."""
+"""The backends of `hypervisor_benches.py`, and one running machine, as fixtures.
+
+Modules with a `bench`, `pair` or `tasks` of their own use that.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from hypervisor_backends.simulated_config import SimulatedConfig
 from tests.contracts.hypervisor_benches import BENCHES, PAIRS
 from tests.unit.hypervisor_backends.bench import (
     Bench,
     check_each_life_ends_once,
 )
+from tests.unit.hypervisor_backends.task_bench import TaskBench, simulated_task_bench
+
+TASK_CONFIGS = {"simulated": SimulatedConfig(), "simulated_instant": SimulatedConfig.instant()}
 
 
 @pytest.fixture(params=sorted(PAIRS))
@@ -28,3 +35,14 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     yield made
     check_each_life_ends_once(made.events)
     made.backend.close()
+
+
+@pytest.fixture(params=sorted(TASK_CONFIGS))
+def tasks(request: pytest.FixtureRequest) -> Iterator[TaskBench]:
+    """One running machine of a backend that declares tasks; real libvirt's is in `tests/libvirt/test_task_contract.py`.
+
+    Where booting one takes seconds the tests share it, so each leaves it as it found it, and takes names of its own.
+    """
+    made, hypervisor = simulated_task_bench(TASK_CONFIGS[request.param])
+    yield made
+    hypervisor.close()

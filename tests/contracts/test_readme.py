@@ -19,6 +19,7 @@ from tests.architecture.source import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WAIT_S_MAX = 60.0
+WIDTH_MAX = 120
 
 
 def blocks(language: str) -> list[str]:
@@ -26,8 +27,8 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(program: str) -> list[str]:
-    """The lines of shell blocks that call `program`."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    """The lines of shell blocks that call `program`, joined where a backslash goes on in the next one."""
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()]
     return [line for line in lines if line.split()[:1] == [program]]
 
 
@@ -57,6 +58,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[olvm.DataCen
         exec(code, {"print": lambda *values: printed.append(" ".join(map(str, values)))})  # our own page
     with olvm.DataCenter.open(directory / "lab", runtime="local") as dc:
         yield dc, "\n".join(printed)
+
+
+def test_readme_lines_fit_a_page() -> None:
+    assert [line for line in README.splitlines() if len(line) > WIDTH_MAX] == []
 
 
 def test_readme_script_run_prints_the_machine_as_up(lab: tuple[olvm.DataCenter, str]) -> None:
@@ -118,7 +123,7 @@ def test_readme_token_replays_the_story_that_is_told() -> None:
     from sim.runs import run_plan
     from sim.token import decode_plan
 
-    (token,) = re.findall(r"olvm sim replay (p-\S+)", README)
+    (token,) = [words[3] for words in map(str.split, commands("olvm")) if words[1:3] == ["sim", "replay"]]
     outcome = run_plan(decode_plan(token), keeps_story=True)
     assert outcome.verdict == "ok", outcome.sentence
     told = [

@@ -13,7 +13,11 @@ from hypervisor_backends.protocol import DestroyDomain, StartDomain
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
 from olvm.model.hardware import CloudInit
-from tests.contracts.test_hypervisor_tasks import *  # noqa: F403  (the suite itself)
+from tests.contracts.test_hypervisor_devices import *  # noqa: F403
+from tests.contracts.test_hypervisor_networks import *  # noqa: F403
+from tests.contracts.test_hypervisor_snapshots import *  # noqa: F403
+from tests.contracts.test_hypervisor_storage import *  # noqa: F403
+from tests.contracts.test_hypervisor_tasks import *  # noqa: F403
 from tests.unit.hypervisor_backends.bench import Bench, RealClock
 from tests.unit.hypervisor_backends.task_bench import VM, TaskBench, spec_of
 

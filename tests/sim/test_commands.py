@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sim.plan import Plan, Shape, Step
+from sim.swarm import draw_plan
 from sim.token import encode_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +141,24 @@ def test_explore_as_json_counts_seeds_twins_and_situations() -> None:
     assert 0 in campaign["situations"].values()
 
 
+def test_explore_with_favoured_faults_draws_other_plans_of_the_same_seeds() -> None:
+    asked = ("--seeds", "2", "--workers", "1", "--hosts", "3", "--vms", "3", "--hours", "0.1", "--json")
+    plain = parsed(olvm("explore", *asked))["fault_counts"]
+    result = olvm("explore", *asked, "--favour", "crash_host", "--favour", "plug_memory")
+    assert result.returncode == 0, result.stderr
+
+    favoured = parsed(result)["fault_counts"]
+    assert favoured["crash_host"] >= 3 * (plain.get("crash_host", 0) + 1)
+
+
+def test_run_with_favoured_faults_gives_the_token_of_the_favoured_plan() -> None:
+    outcome = parsed(olvm("run", "--seed", "5", *SMALL, "--favour", "reset", "--json"))
+
+    plan = draw_plan(5, "calm", hosts=2, vms=2, hours=0.02, favour=("reset",))
+    assert outcome["token"] == encode_plan(plan)
+    assert plan != draw_plan(5, "calm", hosts=2, vms=2, hours=0.02)
+
+
 def test_explore_that_must_reach_all_and_does_not_exits_1() -> None:
     result = olvm("explore", "--seeds", "1", "--workers", "1", *SMALL, "--must-reach-all")
     assert result.returncode == 1
@@ -175,6 +194,9 @@ BEYOND = encode_plan(Plan(seed=1, steps=(Step(0, "break_watchdog", "H1"),)))
         (("run", "--hosts", "0"), 2, "cannot be built"),
         (("run", "--profile", "wild"), 2, "wild"),
         (("explore", "--seeds", "0"), 2, "--seeds must be at least 1"),
+        (("explore", "--favour", "no-such-fault"), 2, "faults are call_fails, "),
+        (("explore", "--favour", "start", "--favour", ""), 2, "'' cannot be favoured"),
+        (("run", "--favour", "watchdog_ends_machines"), 2, "commands are activate, "),
         (("sweep", "--every", "0"), 2, "--every must be at least 1"),
         (("mutants", "no-such-bug"), 3, "no planted bug"),
     ],

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
+
 from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, ThreadWorkers
 from hypervisor_backends.real_time import RealTime
 from tests.unit.hypervisor_backends.bench import RealClock
