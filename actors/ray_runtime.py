@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import secrets
+import socket
 import tempfile
 import threading
 import time
@@ -38,7 +39,7 @@ from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
 from olvm.model.client_protocol import SiloStatus
 from olvm.model.config import Config
-from olvm.model.errors import BadInput, JournalLocked, NotFound, OlvmError, from_wire
+from olvm.model.errors import BadInput, EngineUnreachable, JournalLocked, NotFound, OlvmError, from_wire
 from olvm.model.record import Record
 from olvm.model.table import QueryResult
 
@@ -391,8 +392,8 @@ def _process_token() -> str:
 def _start_ray(directory: Path, *, cpus: int = 2, address: str | None = None) -> None:
     """A Ray of our own on this machine, or the cluster at `address` or RAY_ADDRESS; token authentication stays on."""
     token = directory / TOKEN_FILE
-    is_own = address is None and "RAY_ADDRESS" not in os.environ
-    if is_own:
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, 0o600)
@@ -402,7 +403,10 @@ def _start_ray(directory: Path, *, cpus: int = 2, address: str | None = None) ->
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
     # Ray warns of the coming default of this variable at every start unless it is set.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    cluster: dict[str, Any] = {"num_cpus": cpus} if is_own else {"address": address}
+    # "local": without it, Ray joins whatever cluster `ray start` has left a note of on this machine.
+    cluster: dict[str, Any] = {"address": address or "local"}
+    if address is None:
+        cluster["num_cpus"] = cpus
     ray.init(
         namespace=namespace_of(str(directory)),
         include_dashboard=False,
@@ -419,14 +423,23 @@ def _start_ray(directory: Path, *, cpus: int = 2, address: str | None = None) ->
 class RayPool(Executor):
     """Runs plain functions as Ray tasks, for campaigns and grids. Ray's retries are off: a seed counts once.
 
-    `cpus`: of a Ray of our own; `address`: of a cluster that is there.
+    `cpus`: of a Ray of our own; `address`: of a cluster that is there. Raises EngineUnreachable when there is none.
     """
 
     def __init__(self, *, cpus: int = 2, address: str | None = None) -> None:
         self._owns_ray = not ray.is_initialized()
         self._directory = tempfile.TemporaryDirectory(prefix="olvm-ray-")
         if self._owns_ray:
-            _start_ray(Path(self._directory.name), cpus=cpus, address=address)
+            try:
+                _check_listens(address)
+                _start_ray(Path(self._directory.name), cpus=cpus, address=address)
+            except (ray.exceptions.RayError, OSError, ValueError, RuntimeError) as error:
+                self._directory.cleanup()
+                why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                raise EngineUnreachable(
+                    f"Ray does not answer{'' if address is None else f' at {address}'}: {why}; give the address of "
+                    "its head as host:6379, and its token by RAY_AUTH_TOKEN_PATH"
+                ) from error
         self._task: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -438,6 +451,13 @@ class RayPool(Executor):
         if self._owns_ray:
             ray.shutdown()
         self._directory.cleanup()
+
+
+def _check_listens(address: str | None) -> None:
+    """Ray itself waits for minutes for a head that is not there. Raises an OSError."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=STATUS_TIMEOUT_S).close()
 
 
 def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ in memory. `first_call` is a new process from its start to the end of its first 
 `large` is 2,000,000 VMs on 100,000 hosts in a process of its own, with the most memory that it had. `scarce` is a mixed
 fleet that is too small.
 
-python benchmarks/bench_replay.py [--hosts 1000 10000 100000] [--repeats 5] [--only placements numpy_scan …]
+python benchmarks/bench_replay.py [--hosts 1000 10000 100000] [--repeats 5] [--only placements numpy_scan …] [--vms N]
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ INDEXED = ("first_fit", "best_fit")
 SHAPE = "64c256g"
 SCANNED_VMS = {1_000: 30_000, 10_000: 10_000, 100_000: 2_000}
 LARGE_VMS = 2_000_000
+TRACE_VMS = 259_159
 
 
-def azure_table(path: Path) -> None:
-    """The bundled trace as a trace's table; lifetimes as `olvm.experiments.azure_trace` has them."""
+def azure_table(path: Path, vm_count: int) -> None:
+    """The first VMs of the bundled trace as a trace's table; lifetimes as `olvm.experiments.azure_trace` has them."""
     import duckdb
 
     with duckdb.connect(config={"threads": 1}) as connection:
@@ -49,6 +50,7 @@ def azure_table(path: Path) -> None:
                        cast(vcpu as double) as vcpus, cast(mem_gb as double) as memory_gib,
                        'azure-' || lpad(cast(file_row_number as varchar), 6, '0') as vm_id
                 from read_parquet('{TRACE_PATH}', file_row_number = true) order by file_row_number
+                limit {vm_count}
             ) to '{path}' (format parquet)"""
         )
 
@@ -224,14 +226,15 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--vms", type=int, default=TRACE_VMS, help="of the trace, from its beginning")
     arguments = parser.parse_args()
-    teller = Teller("replay", {"hosts": arguments.hosts, "repeats": arguments.repeats})
+    teller = Teller("replay", {"hosts": arguments.hosts, "repeats": arguments.repeats, "vms": arguments.vms})
     if list(arguments.only) == ["large"]:
         tell_large(teller)
         return
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        azure_table(folder / "azure.parquet")
+        azure_table(folder / "azure.parquet", arguments.vms)
         trace = read_trace(folder / "azure.parquet")
         replay(first(trace, 300), "5x80c180g")  # loads the compiled code
         parts = {

@@ -1,4 +1,4 @@
-"""Every benchmark of a data center runs with tiny sizes and writes series that can be compared."""
+"""Benchmarks of data centers and of experiments run with tiny sizes and write series that can be compared."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ import pytest
 from tests.architecture.source import ROOT
 
 TIMEOUT_S = 120
+LOCAL = ["--runtime", "local"]
 TINY = {
     "bench_starts.py": ["--vms", "20", "--alone", "3", "--hosts", "2"],
     "bench_restart.py": ["--vms", "20", "--hosts", "2"],
     "bench_idle.py": ["--vms", "10", "--hosts", "2", "--seconds", "0.5"],
     "bench_telemetry_side.py": ["--starts", "3", "--samples-per-s", "3000"],
 }
+# Of experiments: they have no runtime.
+TINY_EXPERIMENTS = {
+    "bench_replay.py": [
+        *("--vms", "300", "--hosts", "10", "--repeats", "1"),
+        *("--only", "placements", "numpy_scan", "others", "own", "small", "scarce"),
+    ],
+}
 FIELDS = {"benchmark", "figure", "value", "unit", "machine", "parameters", "commit"}
 
 
 def run_benchmark(name: str, arguments: list[str]) -> list[dict[str, Any]]:
     result = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "benchmarks" / name), "--runtime", "local", *arguments],
+        [sys.executable, "-W", "error", str(ROOT / "benchmarks" / name), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -35,21 +43,31 @@ def run_benchmark(name: str, arguments: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_benchmark_with_tiny_sizes_writes_a_complete_series(name: str) -> None:
-    lines = run_benchmark(name, TINY[name])
+def check_series(name: str, lines: list[dict[str, Any]]) -> None:
     figures = [line["figure"] for line in lines]
     assert figures
     assert len(set(figures)) == len(figures)
     for line in lines:
-        assert set(line) == FIELDS
+        assert set(line) >= FIELDS
         assert line["benchmark"] == name.removeprefix("bench_").removesuffix(".py")
         assert line["machine"]["cpus"] >= 1
-        assert line["parameters"]["runtime"] == "local"
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_benchmark_with_tiny_sizes_writes_a_complete_series(name: str) -> None:
+    lines = run_benchmark(name, [*LOCAL, *TINY[name]])
+    check_series(name, lines)
+    assert all(set(line) == FIELDS for line in lines)
+    assert {line["parameters"]["runtime"] for line in lines} == {"local"}
+
+
+@pytest.mark.parametrize("name", TINY_EXPERIMENTS)
+def test_benchmark_of_experiments_with_tiny_sizes_writes_a_complete_series(name: str) -> None:
+    check_series(name, run_benchmark(name, TINY_EXPERIMENTS[name]))
 
 
 def test_telemetry_benchmark_floods_history_with_what_it_says_it_sends() -> None:
-    lines = run_benchmark("bench_telemetry_side.py", TINY["bench_telemetry_side.py"])
+    lines = run_benchmark("bench_telemetry_side.py", [*LOCAL, *TINY["bench_telemetry_side.py"]])
     value_by_figure = {line["figure"]: line["value"] for line in lines}
     assert value_by_figure["samples_sent"] == pytest.approx(3000, rel=0.3)
     assert value_by_figure["samples_stored"] == 100

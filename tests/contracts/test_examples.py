@@ -30,7 +30,12 @@ def run_example(name: str, *arguments: str) -> str:
 
 
 def test_examples_are_all_run_here() -> None:
-    assert [path.name for path in EXAMPLES] == ["burst.py", "first_steps.py", "rolling_restart.py"]
+    assert [path.name for path in EXAMPLES] == [
+        "burst.py",
+        "compare_policies.py",
+        "first_steps.py",
+        "rolling_restart.py",
+    ]
 
 
 @pytest.mark.slow
@@ -54,3 +59,12 @@ def test_burst_of_starts_all_succeed_and_another_process_sees_the_last_end(tmp_p
     said = run_example("burst.py", *arguments)
     assert "another process saw start_vm of web-0099 end: succeeded" in said
     assert re.search(r"^100 +succeeded +\d", said, re.MULTILINE)
+
+
+def test_comparison_of_policies_ranks_seven_on_two_fleets_and_draws_them(tmp_path: Path) -> None:
+    arguments = ("--vms", "400", "--seeds", "3", "--workers", "0", "--out", str(tmp_path / "results"))
+    said = run_example("compare_policies.py", *arguments)
+    ranked = re.findall(r"^  (\d)  (\S+) +[\d.]+ hosts  \+", said, re.MULTILINE)
+    assert len(ranked) == 14
+    assert {name for _, name in ranked} >= {"first_fit", "compare_policies:BalancedFit"}
+    assert "<svg" in (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
