@@ -15,13 +15,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from olvm.experiments.host_specs import HostFleet, parse_hosts
-from olvm.experiments.kernels.state import TOO_MANY_VCPUS, Fleet
+from olvm.experiments.kernels.state import TOO_MANY_VCPUS, Fleet, Floats
 from olvm.experiments.replays import replay
 from olvm.experiments.running import NEVER_SPLIT, Prepared
 from olvm.experiments.trace import read_trace
@@ -37,10 +37,9 @@ Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """What the solver's process is asked. VMs in order of arrival; times as numbers of instants."""
+    """What the solver's process is asked. VM number n comes at instant n; hosts are by number too."""
 
-    start: list[int]
-    end: list[int]  # the VM is gone at this instant
+    end: list[int]  # for each VM the instant at which it is gone
     cpu: list[int]
     memory: list[int]
     host_cpu: list[int]
@@ -118,10 +117,8 @@ def bound(
         kept = _worth_having(prepared.fleet, found.hosts_peak)
         number_by_host = {host: number for number, host in enumerate(kept)}
         hint = [number_by_host[host] for host in found.requests.host[fits].tolist()]
-    start, end = _instants(read.arrival_s[fits], prepared.lifetime_s[fits])
     instance = Instance(
-        start=start,
-        end=end,
+        end=_ends(read.arrival_s[fits], prepared.lifetime_s[fits]),
         cpu=prepared.demand.cpu[fits].tolist(),
         memory=prepared.demand.mem[fits].tolist(),
         host_cpu=prepared.fleet.cpu_capacity[kept].tolist(),
@@ -163,21 +160,16 @@ def _worth_having(fleet: Fleet, peak: int) -> list[int]:
     return kept
 
 
-def _instants(arrival_s: Any, lifetime_s: Any) -> tuple[list[int], list[int]]:
-    """Times as whole numbers in their order. A VM of no lifetime has its host to itself at its own instant.
+def _ends(arrival_s: Floats, lifetime_s: Floats) -> list[int]:
+    """The instant at which each VM is gone. Every arrival is an instant of its own, and these are all there are.
 
-    At one time those who leave go first, and then VMs come one after the other; one that lives for no time is gone
-    before the next comes. So each arrival is an instant of its own.
+    At one time those who leave go first, and then VMs come one after the other; one of no lifetime is gone before the
+    next comes.
     """
-    count = len(arrival_s)
     end_s = np.minimum(arrival_s + lifetime_s, NEVER_S)
-    start = list(range(count))
-    end = []
-    for vm in range(count):
-        # The first arrival that comes when the VM has gone.
-        at = int(np.searchsorted(arrival_s, end_s[vm], side="left"))
-        end.append(max(at, vm + 1))
-    return start, end
+    first_later = np.searchsorted(arrival_s, end_s, side="left")
+    ends: list[int] = np.maximum(first_later, np.arange(1, len(arrival_s) + 1)).tolist()
+    return ends
 
 
 def _solved(instance: Instance) -> Said:

@@ -21,9 +21,10 @@ from olvm.experiments.kernels.state import (
 )
 from olvm.model.errors import BadInput
 from olvm.model.search import nearest
+from olvm.scheduling.host_selectors import HOST_SELECTORS
 
-_PANIGRAHY = "Panigrahy, Talwar, Uyeda, Wieder, Heuristics for vector bin packing, 2011"
-_JOHNSON = "Johnson, Demers, Ullman, Garey, Graham, SIAM J. Comput. 3(4), 1974"
+# Of those that live clusters have too.
+_SOURCE = {selector.policy: selector.source for selector in HOST_SELECTORS.values()}
 
 
 class NamedPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,42 +42,42 @@ POLICIES: dict[str, NamedPolicy] = {
             name="first_fit",
             kernel=FIRST_FIT,
             takes="the host of the lowest index",
-            source=_JOHNSON,
+            source=_SOURCE["first_fit"],
             cost="O(log hosts), mostly",
         ),
         NamedPolicy(
             name="best_fit",
             kernel=BEST_FIT,
             takes="the host with the least free vCPUs, then the least free memory",
-            source=_JOHNSON + "; with two resources in that order as in Protean, OSDI 2020",
+            source=_SOURCE["best_fit"],
             cost="O(log classes of equal free capacity)",
         ),
         NamedPolicy(
             name="worst_fit",
             kernel=WORST_FIT,
             takes="the host with the most free vCPUs, then the most free memory",
-            source=_JOHNSON,
+            source=_SOURCE["worst_fit"],
             cost="O(hosts)",
         ),
         NamedPolicy(
             name="round_robin",
             kernel=ROUND_ROBIN,
             takes="the next host after the one that was taken last, around the end (next fit over a circle)",
-            source=_JOHNSON + ", as next fit",
+            source=_SOURCE["first_fit"] + ", as next fit",
             cost="O(log hosts), mostly",
         ),
         NamedPolicy(
             name="random",
             kernel=RANDOM,
             takes="any host, each as likely (splitmix64 from the seed)",
-            source="the usual null policy",
+            source=_SOURCE["random"],
             cost="O(hosts)",
         ),
         NamedPolicy(
             name="two_choice",
             kernel=TWO_CHOICE,
             takes="of two hosts that are drawn, with replacement, the one that worst_fit would take",
-            source="Mitzenmacher, The power of two choices in randomized load balancing, IEEE TPDS 12(10), 2001",
+            source=_SOURCE["two_choice"],
             cost="O(hosts)",
         ),
         NamedPolicy(
@@ -84,7 +85,7 @@ POLICIES: dict[str, NamedPolicy] = {
             kernel=DOT_PRODUCT,
             takes="the host with the largest dot product of what is asked and what is free, as shares of the "
             "fleet's largest host",
-            source=_PANIGRAHY + ", without weights",
+            source=_SOURCE["dot_product"],
             cost="O(hosts)",
         ),
         NamedPolicy(
@@ -92,14 +93,14 @@ POLICIES: dict[str, NamedPolicy] = {
             kernel=COSINE,
             takes="the host with the smallest angle between what is asked and what is free, as shares of the "
             "fleet's largest host",
-            source="the dot product of " + _PANIGRAHY + ", normalized; Tetris, Grandl et al., SIGCOMM 2014",
+            source=_SOURCE["cosine"],
             cost="O(hosts)",
         ),
         NamedPolicy(
             name="norm_greedy",
             kernel=NORM_GREEDY,
             takes="the host on which the L2 norm of what stays free is least, as shares of the fleet's largest host",
-            source=_PANIGRAHY + ", norm-based greedy with L2",
+            source=_SOURCE["norm_greedy"],
             cost="O(hosts)",
         ),
     )

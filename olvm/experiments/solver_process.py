@@ -86,8 +86,8 @@ def _crowded(instance: Instance) -> list[int]:
     ends = set(instance.end)
     return [
         instant
-        for instant in range(len(instance.start))
-        if instant + 1 in ends or instant + 1 == len(instance.start)
+        for instant in range(len(instance.end))
+        if instant + 1 in ends or instant + 1 == len(instance.end)
     ]
 
 

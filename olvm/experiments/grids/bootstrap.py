@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 def mean_interval(values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
     """Of 95 %. None of fewer than two values, which say nothing of chance. Of equal values: that value, twice.
 
-    Equal values, equal interval. Cost: 1 ms for each ten values.
+    Equal values, equal interval. Cost: 5 to 10 ms for up to a hundred values, 50 ms for a thousand.
     """
     count = len(values)
     if count < 2:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from olvm.experiments.grids.definition import CELLS_MAX, Grid, hosts_spec, trace_path
+from olvm.experiments.grids.definition import CELLS_MAX, PARAMETERS, Grid, hosts_spec, trace_path
 from olvm.experiments.host_specs import parse_hosts
 from olvm.experiments.manifest import file_digest
 from olvm.experiments.object_policies import is_object_policy
@@ -62,7 +62,7 @@ def cells_of(grid: Grid, folder: Path) -> list[Cell]:
     """
     parameters = grid.parameters
     count = len(grid.topologies) * len(grid.traces) * len(grid.policies) * len(grid.seed_list)
-    for name in ("queue", "numa_nodes", "split_above_gib"):
+    for name in PARAMETERS:
         count *= max(1, len(getattr(parameters, name)))
     if count > CELLS_MAX:
         raise BadInput(

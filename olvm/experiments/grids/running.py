@@ -52,7 +52,8 @@ def run_grid(
         BadInput, NotFound: the grid makes no sense, or an input of it is not there.
         Conflict: `out` is something else's folder, or another process runs a grid there.
 
-    Cost: what its replays cost, and 1 ms each. With Ray 3 s more.
+    Cost: what its replays cost; 2,000 of 300 VMs take 1.5 s in one process. Ray takes 4.6 s to start and to end, and
+    these runs 9.4 s in all: it is for longer ones.
     """
     if not isinstance(grid, Mapping):
         _look_in(Path(grid).parent)  # for policies of one's own
