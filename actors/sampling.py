@@ -63,7 +63,7 @@ class Sampler:
     def encode(
         self, at_ns: int, host_epoch: int, of_host: HostStatistics, domains: list[DomainStatistics]
     ) -> tuple[list[bytes], bytes]:
-        """Rows of the host, its machines and the devices of both; and facts of guests that changed since they were told.
+        """Rows of the host, its machines and the devices of both; and guests' facts that changed since they were told.
 
         `at_ns` is the time of history, which the hypervisor's own clock need not be (it may be accelerated).
         """
