@@ -1,6 +1,6 @@
 """What a view of history is; and those with the shape and the names of oVirt's data warehouse.
 
-Decides names, columns and what each means: DDL, comments in the file, docs/history-schema.md and `olvm sql --schema`
+Decides names, columns and what each means: DDL, comments in the file and docs/history-schema.md (`catalog`)
 are made from this. The other views are in `own_views`. Knows no connection.
 """
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from olvm.history.catalog import markdown
 from olvm.history.own_views import OWN_VIEWS
 from olvm.history.rows import ConfigurationChange
 from olvm.history.samples import VmDiskSample, encode_vm_disk_samples
 from olvm.history.store import HistoryStore
 from olvm.history.views import STATISTICS_VIEWS, HistoryView
 from olvm.model.records import EventRecord
+from tests.architecture.source import ROOT
 from tests.unit.history.building import NOW_NS, vm_report, vm_sample
 
 S = 10**9
@@ -172,3 +174,7 @@ def test_value_that_cannot_be_is_clipped_and_counted(store: HistoryStore) -> Non
     )
     assert answer.rows == [(100.0, 0.0, 2**33, None)]
     assert store.counters.clipped_value_count == 4
+
+
+def test_page_of_the_views_is_what_they_say() -> None:
+    assert (ROOT / "docs" / "history-schema.md").read_text(encoding="utf-8") == markdown()
