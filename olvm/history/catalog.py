@@ -1,4 +1,4 @@
-"""The page that describes every view: `python -m olvm.history.catalog > docs/history-schema.md`."""
+"""What describes every view: `olvm sql --schema`, and the page that `python -m olvm.history.catalog > docs/history-schema.md` writes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import sys
 
 from olvm.history.own_views import OWN_VIEWS
 from olvm.history.views import STATISTICS_VIEWS
+
+
+def schema_rows() -> list[dict[str, str]]:
+    """A row for each view (with an empty column), and for each of its columns, with what it means."""
+    rows = []
+    for view in (*STATISTICS_VIEWS, *OWN_VIEWS):
+        rows.append({"view": view.name, "column": "", "meaning": view.comment})
+        rows += [{"view": view.name, "column": one.name, "meaning": one.comment} for one in view.columns]
+    return rows
 
 
 def markdown() -> str:

@@ -30,6 +30,13 @@ NAME_BY_KIND: Final[dict[str, str]] = {
     VM_INTERFACE_KIND.name: "statistics_vms_interfaces_resources_usage",
     HOST_INTERFACE_KIND.name: "statistics_hosts_interfaces_resources_usage",
 }
+_WHAT_BY_KIND: Final[dict[str, str]] = {
+    HOST_KIND.name: "host",
+    VM_KIND.name: "VM",
+    VM_DISK_KIND.name: "disk",
+    VM_INTERFACE_KIND.name: "interface",
+    HOST_INTERFACE_KIND.name: "interface",
+}
 
 
 class ViewColumn(NamedTuple):
@@ -72,17 +79,9 @@ def statistics_view(kind: SampleKind, period: Period) -> HistoryView:
     of = {"samples": "One row per sample", "hourly": "One row per hour", "daily": "One row per day of UTC"}[
         period
     ]
-    what = (
-        "host"
-        if kind is HOST_KIND
-        else "VM"
-        if kind is VM_KIND
-        else "disk"
-        if kind is VM_DISK_KIND
-        else "interface"
-    )
-    by = ", host and status" if kind.status else " and host"
-    comment = f"{of} and {what}." if period == "samples" else f"{of}, {what}{by}."
+    what = _WHAT_BY_KIND[kind.name]
+    by = [what, *(["host"] if kind is not HOST_KIND else []), *(["status"] if kind.status else [])]
+    comment = f"{of} and {what}." if period == "samples" else f"{of}, {' and '.join(by)}."
     return HistoryView(
         f"{NAME_BY_KIND[kind.name]}_{period}", comment, tuple(columns), f"from {table} s {joins}"
     )
