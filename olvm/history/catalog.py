@@ -1,4 +1,7 @@
-"""What describes every view: `olvm sql --schema`, and the page that `python -m olvm.history.catalog > docs/history-schema.md` writes."""
+"""What describes every view: `olvm sql --schema`, and docs/history-schema.md.
+
+`python -m olvm.history.catalog > docs/history-schema.md` writes that page.
+"""
 
 from __future__ import annotations
 
