@@ -4,7 +4,7 @@ Rules:
 1. At one time everything that ends ends first; then the line is served; then VMs arrive, in the trace's order.
 2. `fifo`: the head of the line waits until it fits, and all behind it wait. A lifetime begins when the VM is placed.
 3. `reject`: a VM that no host has room for when it arrives is refused.
-4. Where several nodes of the chosen host have room, the VM goes to the lowest.
+4. Where more nodes of the chosen host have room than the VM asks for, it goes to the lowest.
 5. The loop may return anywhere between two events and be called again: everything it knows stands in the arrays.
 """
 
@@ -31,6 +31,7 @@ from olvm.experiments.kernels.state import (
     END_COUNT,
     FIRST_FIT,
     HANDLED,
+    LAST_END,
     NEXT,
     NO_ROOM,
     NOW,
@@ -40,6 +41,7 @@ from olvm.experiments.kernels.state import (
     REFUSED,
     ROUND_ROBIN,
     RUNNING,
+    SOME_NODES,
     SPREAD,
     TURN,
     TWO_CHOICE,
@@ -132,16 +134,17 @@ def _finish(policy: int, world: World, node_count: int) -> bool:
 @compiled
 def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
     requests, fleet, progress, indexes = world.requests, world.fleet, world.progress, world.indexes
-    ask = Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
+    group = requests.group[vm] if len(requests.group) else 0
+    ask = Ask(requests.cpu[vm], requests.mem[vm], requests.parts[vm], node_count, group)
     if policy == FIRST_FIT:
-        return first_fit_from(indexes.first_fit, 0, vm, ask)
+        return first_fit_from(indexes.first_fit, fleet, 0, vm, ask)
     if policy == BEST_FIT:
         return find_best(indexes.best_fit, fleet, ask)
     if policy == ROUND_ROBIN:
         turn = progress.counts[TURN]
-        host = first_fit_from(indexes.first_fit, turn, vm, ask)
+        host = first_fit_from(indexes.first_fit, fleet, turn, vm, ask)
         if host < 0 and turn > 0:
-            host = first_fit_from(indexes.first_fit, 0, vm, ask)
+            host = first_fit_from(indexes.first_fit, fleet, 0, vm, ask)
         return host
     if policy in (RANDOM, TWO_CHOICE):
         return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)
@@ -154,12 +157,15 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
     requests, fleet = world.requests, world.fleet
     counts, clock = world.progress.counts, world.progress.clock
     node = SPREAD
-    if requests.is_spread[vm] == 0:
+    if requests.parts[vm] == 1:
         node = 0
         at = host * node_count
         while fleet.node_cpu[at] < requests.cpu[vm] or fleet.node_mem[at] < requests.mem[vm]:
             node += 1
             at += 1
+    elif requests.parts[vm] < node_count:
+        node = SOME_NODES
+        requests.nodes[vm] = _lowest_nodes(requests, fleet, vm, host, node_count)
     requests.status[vm] = PLACED
     requests.host[vm] = host
     requests.node[vm] = node
@@ -173,6 +179,7 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
         if fleet.was_used[host] == 0:
             fleet.was_used[host] = 1
             counts[USED] += 1
+        fleet.since_s[host] = clock[NOW]
     fleet.vm_count[host] += 1
     if policy == ROUND_ROBIN:
         counts[TURN] = host + 1 if host + 1 < len(fleet.host_cpu) else 0
@@ -186,10 +193,24 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
 
 
 @compiled
+def _lowest_nodes(requests: Requests, fleet: Fleet, vm: int, host: int, node_count: int) -> int:
+    """A bit for each of the nodes that a VM of several parts gets."""
+    nodes, missing = np.int64(0), requests.parts[vm]
+    for node in range(node_count):
+        at = host * node_count + node
+        if missing > 0 and fleet.node_cpu[at] >= requests.cpu[vm] and fleet.node_mem[at] >= requests.mem[vm]:
+            nodes |= np.int64(1) << np.int64(node)
+            missing -= 1
+    return int(nodes)
+
+
+@compiled
 def take_end(policy: int, world: World, node_count: int) -> int:
     """The next VM leaves; returns the host that it had."""
     fleet, counts = world.fleet, world.progress.counts
     counts[END_COUNT] -= 1
+    end_s = world.ends.at_s[0]
+    world.progress.clock[LAST_END] = end_s
     vm = _pop_end(world.ends, counts[END_COUNT])
     _change(policy, world, vm, 1, node_count)
     host = world.requests.host[vm]
@@ -197,6 +218,7 @@ def take_end(policy: int, world: World, node_count: int) -> int:
     counts[RUNNING] -= 1
     if fleet.vm_count[host] == 0:
         counts[ACTIVE] -= 1
+        fleet.held_s[host] += end_s - fleet.since_s[host]
     return int(host)
 
 
@@ -214,11 +236,13 @@ def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> N
         fleet.host_cpu[host] += cpu
         fleet.host_mem[host] += mem
     else:
-        for at in range(host * node_count, (host + 1) * node_count):
-            fleet.node_cpu[at] += cpu
-            fleet.node_mem[at] += mem
-        fleet.host_cpu[host] += cpu * node_count
-        fleet.host_mem[host] += mem * node_count
+        nodes = requests.nodes[vm] if node == SOME_NODES else -1
+        for k in range(node_count):
+            if nodes >> k & 1:
+                fleet.node_cpu[host * node_count + k] += cpu
+                fleet.node_mem[host * node_count + k] += mem
+        fleet.host_cpu[host] += cpu * requests.parts[vm]
+        fleet.host_mem[host] += mem * requests.parts[vm]
     if policy == BEST_FIT:
         best_fit_insert(indexes.best_fit, fleet, host, node_count)
     elif policy in (FIRST_FIT, ROUND_ROBIN):

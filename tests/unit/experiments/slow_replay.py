@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 class Host:
     index: int
     nodes: list[list[int]]  # free (vCPUs, memory) of each
+    groups: frozenset[str] = frozenset()
     vms: set[int] = field(default_factory=set)
 
     def free(self) -> tuple[int, int]:
@@ -20,10 +21,10 @@ class Host:
 
     def room(self, vm: Vm) -> list[int]:
         """The nodes that the VM would take; empty: no room."""
+        if vm.group is not None and vm.group not in self.groups:
+            return []
         fitting = [k for k, (cpu, mem) in enumerate(self.nodes) if cpu >= vm.cpu and mem >= vm.mem]
-        if vm.is_spread:
-            return fitting if len(fitting) == len(self.nodes) else []
-        return fitting[:1]
+        return fitting[: vm.parts] if len(fitting) >= vm.parts else []
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Vm:
     lifetime: float | None
     cpu: int  # of each node that it takes
     mem: int
-    is_spread: bool
+    parts: int  # how many nodes it takes that of
+    group: str | None = None
 
 
 class Chance:
@@ -53,32 +55,45 @@ class Chance:
 class Answer:
     host: list[int | None]
     node: list[int | None]  # None: spread, or not placed
+    nodes: list[list[int]]  # all that it has; empty: not placed
     start: list[float | None]
     refused: list[bool]
     used: int = 0
     peak: int = 0
+    host_seconds: list[float] = field(default_factory=list)  # with VMs, of each host
 
 
 def replay_slowly(
-    vms: list[Vm], capacities: list[tuple[int, int]], node_count: int, policy: str, queue: str, seed: int
+    vms: list[Vm],
+    capacities: list[tuple[int, int]],
+    node_count: int,
+    *,
+    policy: str,
+    queue: str,
+    seed: int,
+    groups: list[frozenset[str]] | None = None,
 ) -> Answer:
+    groups = groups or [frozenset()] * len(capacities)
     hosts = [
-        Host(index, [[cpu // node_count, mem // node_count] for _ in range(node_count)])
+        Host(index, [[cpu // node_count, mem // node_count] for _ in range(node_count)], groups[index])
         for index, (cpu, mem) in enumerate(capacities)
     ]
-    empty = [Host(host.index, [list(node) for node in host.nodes]) for host in hosts]
+    empty = [Host(host.index, [list(node) for node in host.nodes], host.groups) for host in hosts]
     chance = Chance(seed)
     largest = (max(host.free()[0] for host in hosts), max(host.free()[1] for host in hosts))
-    answer = Answer([None] * len(vms), [None] * len(vms), [None] * len(vms), [False] * len(vms))
+    count = len(vms)
+    answer = Answer([None] * count, [None] * count, [[] for _ in vms], [None] * count, [False] * count)
     ends: list[tuple[float, int]] = []
     taken: dict[int, list[int]] = {}
     ever: set[int] = set()
-    last, now = -1, -math.inf
+    last, now, last_end = -1, -math.inf, -math.inf
     line_stands = False
 
     def leave_until(time: float) -> None:
+        nonlocal last_end
         for end, vm in sorted(ends):
             if end <= time:
+                last_end = end
                 ends.remove((end, vm))
                 host = hosts[answer.host[vm] or 0]
                 for k in taken.pop(vm):
@@ -111,13 +126,31 @@ def replay_slowly(
         host.vms.add(number)
         ever.add(host.index)
         answer.host[number] = host.index
-        answer.node[number] = None if vm.is_spread else taken[number][0]
+        answer.node[number] = None if vm.parts > 1 else taken[number][0]
+        answer.nodes[number] = taken[number]
         answer.start[number] = now
         answer.peak = max(answer.peak, sum(bool(each.vms) for each in hosts))
         if vm.lifetime is not None:
             ends.append((now + vm.lifetime, number))
     answer.used = len(ever)
+    answer.host_seconds = [
+        seconds_held(vms, answer, host.index, max(now, last_end, vms[-1].arrival)) for host in hosts
+    ]
     return answer
+
+
+def seconds_held(vms: list[Vm], answer: Answer, host: int, last: float) -> float:
+    """How long a host held VMs until `last`: the length of the union of their times."""
+    times = sorted(
+        (start, last if vm.lifetime is None else min(last, start + vm.lifetime))
+        for vm, start, place in zip(vms, answer.start, answer.host, strict=True)
+        if place == host and start is not None
+    )
+    total, until = 0.0, -math.inf
+    for start, end in times:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def choose(
@@ -126,9 +159,8 @@ def choose(
     fitting = [host for host in hosts if host.room(vm)]
     if not fitting:
         return None
-    parts = len(hosts[0].nodes) if vm.is_spread else 1
     share = (1.0 / largest[0], 1.0 / largest[1])
-    asked = (vm.cpu * parts * share[0], vm.mem * parts * share[1])
+    asked = (vm.cpu * vm.parts * share[0], vm.mem * vm.parts * share[1])
 
     def scaled(host: Host) -> tuple[float, float]:
         return host.free()[0] * share[0], host.free()[1] * share[1]
