@@ -22,6 +22,7 @@ import msgspec
 from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
 from actors.pam_accounts import PamAccounts
+from actors.questions import Questions, checked_question
 from actors.silo import Silo
 from actors.silo_ports import Records
 from actors.verifiers import Verifiers
@@ -34,6 +35,7 @@ from olvm.model.errors import BadInput, Denied, OlvmError
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.names import check_name
 from olvm.model.records import EventRecord, OperationRecord
+from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
 
 log = logging.getLogger("olvm.gateway")
@@ -73,9 +75,7 @@ class Infrastructure(Protocol):
 
     def statuses(self) -> list[p.SiloStatus]: ...
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult: ...
+    def query_history(self, ask: p.Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult: ...
 
     def inject(self, host: str, fault: bytes) -> None: ...
 
@@ -84,7 +84,12 @@ class Gateway:
     """Observer of the engine's silo. `handle` is called from the clients' threads."""
 
     def __init__(
-        self, silo: Silo, infrastructure: Infrastructure, *, version: str, run_sql: Callable[..., QueryResult]
+        self,
+        silo: Silo,
+        infrastructure: Infrastructure,
+        *,
+        version: str,
+        run_sql: Callable[[p.Sql, Stop], QueryResult],
     ) -> None:
         self._silo = silo
         self._infrastructure = infrastructure
@@ -95,6 +100,8 @@ class Gateway:
         self._lock = threading.Lock()
         self._watchers: dict[str, set[int]] = {}
         self._event_waiters: list[Callable[[], None]] = []
+        # SQL has threads of its own: long questions must not keep a status or an event from anybody.
+        self._questions = Questions()
         self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="reader")
         self._touched: set[int] = set()
         self._ended: list[OperationRecord] = []
@@ -108,6 +115,7 @@ class Gateway:
 
     def close(self) -> None:
         self._authentication.close()
+        self._questions.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------ connections
@@ -122,6 +130,7 @@ class Gateway:
     def disconnect(self, connection: Connection) -> None:
         with self._lock:
             self._connections.pop(connection.number, None)
+        self._questions.forget(connection.number)
 
     def handle(self, connection: Connection, request: p.Request) -> None:
         ask, number = request.ask, request.number
@@ -144,7 +153,9 @@ class Gateway:
             case p.Hello():
                 self._answer(connection, number, lambda: self._welcome(ask))
             case p.Sql():
-                self._read(connection, number, lambda: self._sql(ask))
+                self._ask_sql(connection, number, ask)
+            case p.Cancel():
+                self._questions.stop((connection.number, ask.number), "its client asked for that")
             case p.Events():
                 self._read(connection, number, lambda: self._events(connection, number, ask))
             case p.Status():
@@ -299,9 +310,15 @@ class Gateway:
         rows = self._silo.journal.query("select epoch from engine", ()).rows
         return int(str(rows[0][0])) if rows else 0
 
-    def _sql(self, ask: p.Sql) -> p.Rows:
-        row_count_max = min(ask.row_count_max, SQL_ROWS_MAX)
-        return p.Rows(self._run_sql(ask.sql, ask.params, row_count_max, ask.timeout_s))
+    def _ask_sql(self, connection: Connection, number: int, ask: p.Sql) -> None:
+        def answer(stop: Stop) -> None:
+            self._answer(connection, number, lambda: p.Rows(self._run_sql(bounded, stop)))
+
+        try:
+            bounded = checked_question(ask)
+            self._questions.submit((connection.number, number), bounded.timeout_s, answer)
+        except OlvmError as error:
+            _refuse(connection, number, error)
 
     def _event_page(self, after: int, row_count_max: int) -> p.EventPage:
         table = self._silo.journal.query(

@@ -14,9 +14,10 @@ from actors.engine_process import EngineProcess, SiloNames, check_private, silos
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus
+from olvm.model.client_protocol import SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import NotFound, OlvmError
+from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
 
 
@@ -93,13 +94,11 @@ class LocalRuntime:
     def statuses(self) -> list[SiloStatus]:
         return [node.status() for _, node in sorted(self._nodes.items())]
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult:
+    def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
         node = self._nodes.get(TELEMETRY_SILO)
         if node is None:
             raise OlvmError("history is not available: the telemetry silo does not run")
-        return node.query_history(sql, params, snapshots, row_count_max, timeout_s)
+        return node.query_history(ask, snapshots, stop)
 
     def inject(self, host: str, fault: bytes) -> None:
         for node in list(self._nodes.values()):

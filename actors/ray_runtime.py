@@ -36,10 +36,11 @@ from actors.engine_process import EngineProcess, SiloNames, check_private, dead_
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus
+from olvm.model.client_protocol import SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, JournalLocked, NotFound, OlvmError, from_wire
 from olvm.model.record import Record
+from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
 
 log = logging.getLogger("olvm.ray")
@@ -51,6 +52,7 @@ Handle: TypeAlias = Any
 HOST_LABEL = "olvm-host"
 PINNED = "-node"  # ends the name of a silo that is bound to the node with the label of its host
 
+STOP_REPEAT_S = 0.5
 STATUS_TIMEOUT_S = 3.0
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -78,6 +80,7 @@ class SiloProcess:
         self._name = name
         self._started = time.monotonic()
         self._stopped = False
+        self._stop_by_question: dict[str, Stop] = {}
         settings = msgspec.json.decode(config, type=Config)
         self._peers = _Peers(directory, config)
         self._node = _open_node(name, directory, settings, self._peers.transmit)
@@ -106,12 +109,21 @@ class SiloProcess:
 
     def query_history(self, request: bytes) -> bytes:
         """Answers (ok, QueryResult) or (code, message): errors cross as values."""
-        sql, params, snapshots, row_count_max, timeout_s = msgspec.msgpack.decode(request)
+        question_id, ask, snapshots = msgspec.msgpack.decode(request, type=tuple[str, Sql, dict[str, str]])
+        stop = self._stop_by_question[question_id] = Stop()
         try:
-            table = self._node.query_history(sql, params, snapshots, row_count_max, timeout_s)
+            table = self._node.query_history(ask, snapshots, stop)
         except OlvmError as error:
             return msgspec.msgpack.encode(("error", error.to_wire()))
+        finally:
+            del self._stop_by_question[question_id]
         return msgspec.msgpack.encode(("ok", table))
+
+    def stop_question(self, question_id: str, reason: str) -> None:
+        """One that has ended, or has not begun, is unknown: whoever stops it asks again until it is answered."""
+        stop = self._stop_by_question.get(question_id)
+        if stop is not None:
+            stop.stop(reason)
 
     def inject(self, host: str, fault: bytes) -> bool:
         try:
@@ -157,7 +169,7 @@ _SiloActor: Any = ray.remote(  # type: ignore[call-overload]
     num_cpus=0,
     max_restarts=-1,
     max_task_retries=0,
-    concurrency_groups={"frames": 1, "questions": 4},
+    concurrency_groups={"frames": 1, "questions": 4, "stops": 1},
 )(SiloProcess)
 
 
@@ -288,16 +300,20 @@ class _RayInfrastructure:
             found.setdefault(name, dead_status(name, f"no answer in {STATUS_TIMEOUT_S:g} s"))
         return [found[name] for name in sorted(found)]
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult:
+    def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
         handle = self._peers.find(TELEMETRY_SILO)
         if handle is None:
             raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
-        request = msgspec.msgpack.encode((sql, params, snapshots, row_count_max, timeout_s))
+        question_id = secrets.token_hex(8)
+        request = msgspec.msgpack.encode((question_id, ask, snapshots))
+
+        def stop_there() -> None:
+            handle.stop_question.options(concurrency_group="stops").remote(question_id, stop.reason)
+
         try:
             reference = handle.query_history.options(concurrency_group="questions").remote(request)
-            answer: Any = ray.get(reference, timeout=timeout_s + 5)
+            with stop.watching(stop_there, ask.timeout_s, repeat_s=STOP_REPEAT_S):
+                answer: Any = ray.get(reference, timeout=ask.timeout_s + 5)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise OlvmError(
                 f"history did not answer ({type(error).__name__}); the telemetry silo may be restarting, try again"

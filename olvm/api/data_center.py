@@ -203,10 +203,19 @@ class DataCenter:
     ) -> Result:
         """Run one reading statement over the engine's tables and history.
 
+        Ctrl-C, or leaving the data center, ends it there too. Its bounds are in `olvm.model.limits`: SQL_…
+
         Raises:
-            BadQuery: malformed, or not a reading statement; nothing was changed.
+            BadQuery: malformed, not a reading statement, slower than `timeout` seconds, or too large an answer;
+                nothing was changed.
+            Conflict: too many questions wait already.
         """
-        rows: p.Rows = self.ask(p.Sql(sql, list(params), limit, timeout), "sql", timeout + SQL_MARGIN_S)
+        asked = self._link.ask(p.Sql(sql, list(params), limit, timeout))
+        try:
+            rows: p.Rows = result_of(asked, timeout + SQL_MARGIN_S, "sql")
+        except BaseException:  # Ctrl-C too: nobody waits for it, so it must not run on
+            self._link.cancel(asked)
+            raise
         return Result(rows.table)
 
     def events(

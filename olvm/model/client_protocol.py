@@ -13,7 +13,7 @@ import msgspec
 from olvm.model import messages as m
 from olvm.model.table import QueryResult
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -43,6 +43,12 @@ class Sql(Ask, frozen=True):
     params: list[Any] = []
     row_count_max: int = 100_000
     timeout_s: float = 60.0
+
+
+class Cancel(Ask, frozen=True):
+    """Stop a question of this client that has not been answered. Not answered itself; the question is, by a refusal."""
+
+    number: int
 
 
 class Explain(Ask, frozen=True):
@@ -111,7 +117,9 @@ class Inject(Ask, frozen=True):
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
     number: int
-    ask: Hello | Do | Watch | Sql | Explain | Console | SetPassword | LogOn | Events | Status | Inject
+    ask: (
+        Hello | Do | Watch | Sql | Cancel | Explain | Console | SetPassword | LogOn | Events | Status | Inject
+    )
 
 
 class SiloStatus(msgspec.Struct, frozen=True, array_like=True):
