@@ -19,7 +19,7 @@ from actors.gateway import Gateway, Infrastructure
 from actors.node import SNAPSHOTS, Node
 from olvm.journal.snapshot import SqlParser, write_parquet
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus, Sql
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable
 from olvm.model.socket_path import SOCKET_NAME
@@ -41,7 +41,13 @@ class EngineProcess:
     def __init__(self, node: Node, infrastructure: Infrastructure) -> None:
         self.node = node
         self._infrastructure = infrastructure
-        self.gateway = Gateway(node.runner.silo, infrastructure, version=VERSION, run_sql=self.run_sql)
+        self.gateway = Gateway(
+            node.runner.silo,
+            infrastructure,
+            version=VERSION,
+            run_sql=self.run_sql,
+            export=self.export_history,
+        )
         self._socket: SocketServer | None = None
         self._parser = SqlParser()
 
@@ -75,6 +81,15 @@ class EngineProcess:
         mine = names - to_history
         with self._snapshots(mine, stop) as snapshots:
             return self._infrastructure.query_history(ask, snapshots, stop)
+
+    def export_history(self, ask: ExportHistory, stop: Stop) -> Exported:
+        """A copy of history in a new directory, which is the caller's to remove."""
+        directory = Path(tempfile.mkdtemp(prefix="export-", dir=self.node.directory / SNAPSHOTS))
+        try:
+            return self._infrastructure.export_history(ask, directory, stop)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
 
     @contextlib.contextmanager
     def _snapshots(self, tables: set[str], stop: Stop) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import msgspec
 from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
 from actors.pam_accounts import PamAccounts
-from actors.questions import Questions, checked_question
+from actors.questions import Questions, checked_question, checked_times
 from actors.silo import Silo
 from actors.silo_ports import Records
 from actors.verifiers import Verifiers
@@ -77,6 +78,8 @@ class Infrastructure(Protocol):
 
     def query_history(self, ask: p.Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult: ...
 
+    def export_history(self, ask: p.ExportHistory, directory: Path, stop: Stop) -> p.Exported: ...
+
     def inject(self, host: str, fault: bytes) -> None: ...
 
 
@@ -90,11 +93,14 @@ class Gateway:
         *,
         version: str,
         run_sql: Callable[[p.Sql, Stop], QueryResult],
+        export: Callable[[p.ExportHistory, Stop], p.Exported],
     ) -> None:
         self._silo = silo
         self._infrastructure = infrastructure
         self._version = version
         self._run_sql = run_sql
+        self._export = export
+        self._exported: dict[int, list[str]] = {}  # directories of copies, by the number of the connection
         self._connections: dict[int, Connection] = {}
         self._connection_count = 0
         self._lock = threading.Lock()
@@ -130,7 +136,10 @@ class Gateway:
     def disconnect(self, connection: Connection) -> None:
         with self._lock:
             self._connections.pop(connection.number, None)
+            exported = self._exported.pop(connection.number, [])
         self._questions.forget(connection.number)
+        for directory in exported:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def handle(self, connection: Connection, request: p.Request) -> None:
         ask, number = request.ask, request.number
@@ -154,6 +163,8 @@ class Gateway:
                 self._answer(connection, number, lambda: self._welcome(ask))
             case p.Sql():
                 self._ask_sql(connection, number, ask)
+            case p.ExportHistory():
+                self._ask_export(connection, number, ask)
             case p.Cancel():
                 self._questions.stop((connection.number, ask.number), "its client asked for that")
             case p.Events():
@@ -311,12 +322,35 @@ class Gateway:
         return int(str(rows[0][0])) if rows else 0
 
     def _ask_sql(self, connection: Connection, number: int, ask: p.Sql) -> None:
-        def answer(stop: Stop) -> None:
-            self._answer(connection, number, lambda: p.Rows(self._run_sql(bounded, stop)))
-
         try:
             bounded = checked_question(ask)
-            self._questions.submit((connection.number, number), bounded.timeout_s, answer)
+        except OlvmError as error:
+            _refuse(connection, number, error)
+            return
+        self._question(connection, number, ask.timeout_s, lambda stop: p.Rows(self._run_sql(bounded, stop)))
+
+    def _ask_export(self, connection: Connection, number: int, ask: p.ExportHistory) -> None:
+        def produce(stop: Stop) -> p.Exported:
+            checked_times(ask)
+            exported = self._export(ask, stop)
+            with self._lock:
+                is_there = connection.number in self._connections
+                if is_there:
+                    self._exported.setdefault(connection.number, []).append(exported.directory)
+            if not is_there:
+                shutil.rmtree(exported.directory, ignore_errors=True)
+            return exported
+
+        self._question(connection, number, ask.timeout_s, produce)
+
+    def _question(
+        self, connection: Connection, number: int, timeout_s: float, produce: Callable[[Stop], Any]
+    ) -> None:
+        def answer(stop: Stop) -> None:
+            self._answer(connection, number, lambda: produce(stop))
+
+        try:
+            self._questions.submit((connection.number, number), timeout_s, answer)
         except OlvmError as error:
             _refuse(connection, number, error)
 

@@ -14,7 +14,7 @@ from actors.engine_process import EngineProcess, SiloNames, check_private, silos
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus, Sql
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import NotFound, OlvmError
 from olvm.model.stopping import Stop
@@ -95,10 +95,16 @@ class LocalRuntime:
         return [node.status() for _, node in sorted(self._nodes.items())]
 
     def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
+        return self._telemetry().query_history(ask, snapshots, stop)
+
+    def export_history(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        return self._telemetry().export_history(ask, directory, stop)
+
+    def _telemetry(self) -> Node:
         node = self._nodes.get(TELEMETRY_SILO)
         if node is None:
             raise OlvmError("history is not available: the telemetry silo does not run")
-        return node.query_history(ask, snapshots, stop)
+        return node
 
     def inject(self, host: str, fault: bytes) -> None:
         for node in list(self._nodes.values()):

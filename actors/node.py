@@ -30,7 +30,7 @@ from olvm.journal.duckdb_journal import DuckDbJournal
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.port import Journal
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus, Sql
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, NotFound
 from olvm.model.stopping import Stop
@@ -167,6 +167,10 @@ class Node:
             timeout_s=ask.timeout_s,
             stop=stop,
         )
+
+    def export_history(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        assert self.history is not None, f"{self.name} keeps no history"
+        return self.history.export(ask, directory, stop)
 
     def inject(self, host: str, fault: bytes) -> None:
         """Plant a fault (JSON of Fault) in a simulated host of this silo."""

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from olvm.model.client_protocol import Sql
+from olvm.model.client_protocol import ExportHistory, Sql
 from olvm.model.errors import BadInput, Conflict
 from olvm.model.limits import SQL_AT_ONCE_MAX, SQL_ROWS_MAX, SQL_SHORT_S, SQL_TIMEOUT_S_MAX, SQL_WAITING_MAX
 from olvm.model.stopping import Stop
@@ -32,6 +32,16 @@ def checked_question(ask: Sql) -> Sql:
     if ask.row_count_max < 1:
         raise BadInput(f"sql: limit must be at least 1 row, got {ask.row_count_max}")
     return msgspec.structs.replace(ask, row_count_max=min(ask.row_count_max, SQL_ROWS_MAX))
+
+
+def checked_times(ask: ExportHistory) -> None:
+    """Raises BadInput for times that hold nothing, or a time-out that is none."""
+    if not 0 < ask.timeout_s <= SQL_TIMEOUT_S_MAX:
+        raise BadInput(
+            f"export: timeout must be above 0 and at most {SQL_TIMEOUT_S_MAX:g} s, got {ask.timeout_s:g}"
+        )
+    if ask.from_ns is not None and ask.to_ns is not None and ask.from_ns >= ask.to_ns:
+        raise BadInput("export: it ends before it begins; exchange --from and --to")
 
 
 class Questions:

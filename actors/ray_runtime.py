@@ -36,7 +36,7 @@ from actors.engine_process import EngineProcess, SiloNames, check_private, dead_
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus, Sql
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, JournalLocked, NotFound, OlvmError, from_wire
 from olvm.model.record import Record
@@ -108,16 +108,22 @@ class SiloProcess:
         return msgspec.msgpack.encode(self._node.status())
 
     def query_history(self, request: bytes) -> bytes:
-        """Answers (ok, QueryResult) or (code, message): errors cross as values."""
+        """Answers (ok, QueryResult) or (error, …): errors cross as values."""
         question_id, ask, snapshots = msgspec.msgpack.decode(request, type=tuple[str, Sql, dict[str, str]])
+        return self._stoppable(question_id, lambda stop: self._node.query_history(ask, snapshots, stop))
+
+    def export_history(self, request: bytes) -> bytes:
+        question_id, ask, path = msgspec.msgpack.decode(request, type=tuple[str, ExportHistory, str])
+        return self._stoppable(question_id, lambda stop: self._node.export_history(ask, Path(path), stop))
+
+    def _stoppable(self, question_id: str, answer: Callable[[Stop], object]) -> bytes:
         stop = self._stop_by_question[question_id] = Stop()
         try:
-            table = self._node.query_history(ask, snapshots, stop)
+            return msgspec.msgpack.encode(("ok", answer(stop)))
         except OlvmError as error:
             return msgspec.msgpack.encode(("error", error.to_wire()))
         finally:
             del self._stop_by_question[question_id]
-        return msgspec.msgpack.encode(("ok", table))
 
     def stop_question(self, question_id: str, reason: str) -> None:
         """One that has ended, or has not begun, is unknown: whoever stops it asks again until it is answered."""
@@ -301,17 +307,24 @@ class _RayInfrastructure:
         return [found[name] for name in sorted(found)]
 
     def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
+        answer = self._ask_telemetry("query_history", ask, snapshots, stop)
+        return msgspec.convert(answer, QueryResult)
+
+    def export_history(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        return msgspec.convert(self._ask_telemetry("export_history", ask, str(directory), stop), Exported)
+
+    def _ask_telemetry(self, method: str, ask: Sql | ExportHistory, more: object, stop: Stop) -> Any:
         handle = self._peers.find(TELEMETRY_SILO)
         if handle is None:
             raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
         question_id = secrets.token_hex(8)
-        request = msgspec.msgpack.encode((question_id, ask, snapshots))
+        request = msgspec.msgpack.encode((question_id, ask, more))
 
         def stop_there() -> None:
             handle.stop_question.options(concurrency_group="stops").remote(question_id, stop.reason)
 
         try:
-            reference = handle.query_history.options(concurrency_group="questions").remote(request)
+            reference = getattr(handle, method).options(concurrency_group="questions").remote(request)
             with stop.watching(stop_there, ask.timeout_s, repeat_s=STOP_REPEAT_S):
                 answer: Any = ray.get(reference, timeout=ask.timeout_s + 5)
         except (ray.exceptions.RayError, TimeoutError) as error:
@@ -321,7 +334,7 @@ class _RayInfrastructure:
         kind, value = msgspec.msgpack.decode(answer)
         if kind == "error":
             raise from_wire(*value)
-        return msgspec.convert(value, QueryResult)
+        return value
 
     def inject(self, host: str, fault: bytes) -> None:
         for name in self._peers.names():

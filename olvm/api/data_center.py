@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from olvm.api.affinity_groups import AffinityGroups
 from olvm.api.clusters import Clusters
+from olvm.api.history import History
 from olvm.api.hosts import Hosts
 from olvm.api.link import Link, LocalLink, SocketLink, result_of
 from olvm.api.operation import ACCEPT_TIMEOUT_S, Operation, OperationClient
@@ -59,6 +60,7 @@ class DataCenter:
         self.affinity_groups = AffinityGroups(self)
         self.users = Users(self)
         self.operations = Operations(self)
+        self.history = History(self)
 
     @classmethod
     def open(

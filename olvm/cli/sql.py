@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from olvm.api.result import Result, distinct
+from olvm.api.whole_files import whole_file
 from olvm.cli.connection import data_center
 from olvm.cli.listing import ROWS_MAX, checked_limit
 from olvm.cli.options import CONNECTING, Connecting, Duration
 from olvm.cli.output import write_rows
-from olvm.cli.whole_files import whole_file
 from olvm.model.errors import BadInput
 
 STATEMENT_BYTES_MAX = 1024 * 1024

@@ -51,7 +51,7 @@ def connect(path: Path, snapshot_directory: Path, *, thread_count: int) -> duckd
     return con
 
 
-def typed_error(error: duckdb.Error, path: Path, verb: str) -> JournalError:
+def typed_error(error: duckdb.Error | OSError, path: Path, verb: str) -> JournalError:
     """The `JournalError` that says what DuckDB's error means for the history file at `path`."""
     text = " ".join(str(error).split())
     lower = text.lower()

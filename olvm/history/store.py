@@ -39,6 +39,7 @@ from olvm.history.bounds import (
 )
 from olvm.history.columns import KeyedBatch
 from olvm.history.dictionary import TextKeys, VmKeys
+from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.opening import bound_question, connect, typed_error
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
@@ -55,7 +56,8 @@ from olvm.history.rows import (
     operation_row,
 )
 from olvm.history.samples import KIND_BY_NAME, SampleBatch, decode_batch, split_rows
-from olvm.model.errors import JournalLocked, JournalUnwritable
+from olvm.model.client_protocol import Exported, ExportHistory
+from olvm.model.errors import BadQuery, JournalLocked, JournalUnwritable
 from olvm.model.records import EventRecord, OperationRecord
 from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
@@ -281,6 +283,20 @@ class HistoryStore:
             return run_query(
                 cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s, stop=stop
             )
+
+    def export(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        """A copy of what is committed, into an empty directory below the snapshot directory.
+
+        Raises `BadQuery` when it was stopped, `JournalUnwritable` for a full disk.
+        """
+        try:
+            with self._asking(stop) as cursor, stop.watching(cursor.interrupt, ask.timeout_s):
+                rows = export(cursor, ask, directory, stop)
+            return Exported(str(directory), rows, sync_tree(directory))
+        except (duckdb.Error, OSError) as error:
+            if stop.reason:
+                raise BadQuery(f"the export of history was stopped: {stop.reason}") from error
+            raise typed_error(error, directory, "written") from error
 
     def close(self) -> None:
         """Commit and close; closed even if the commit fails, with what it raised."""

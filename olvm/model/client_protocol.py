@@ -6,7 +6,7 @@ carries the number, a push carries 0. The same structs serve a client in the eng
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -43,6 +43,18 @@ class Sql(Ask, frozen=True):
     params: list[Any] = []
     row_count_max: int = 100_000
     timeout_s: float = 60.0
+
+
+class ExportHistory(Ask, frozen=True):
+    """A copy of history as of one moment; answered with Exported. The client takes it away before it leaves.
+
+    `from_ns` and `to_ns` bound samples, roll-ups and events: from the first on, before the second. `Cancel` ends it.
+    """
+
+    format: Literal["duckdb", "parquet"] = "duckdb"
+    from_ns: int | None = None
+    to_ns: int | None = None
+    timeout_s: float = 3600.0
 
 
 class Cancel(Ask, frozen=True):
@@ -118,7 +130,19 @@ class Inject(Ask, frozen=True):
 class Request(msgspec.Struct, frozen=True, array_like=True):
     number: int
     ask: (
-        Hello | Do | Watch | Sql | Cancel | Explain | Console | SetPassword | LogOn | Events | Status | Inject
+        Hello
+        | Do
+        | Watch
+        | Sql
+        | ExportHistory
+        | Cancel
+        | Explain
+        | Console
+        | SetPassword
+        | LogOn
+        | Events
+        | Status
+        | Inject
     )
 
 
@@ -167,6 +191,14 @@ class Rows(msgspec.Struct, frozen=True, array_like=True, tag=True):
     table: QueryResult
 
 
+class Exported(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """`directory` is on this machine, and removed when the client leaves."""
+
+    directory: str
+    rows_by_table: dict[str, int]
+    byte_count: int
+
+
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
     pass
 
@@ -182,5 +214,6 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         | Welcome
         | EventPage
         | Rows
+        | Exported
         | Done
     )

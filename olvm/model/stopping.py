@@ -9,6 +9,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+from olvm.model.errors import BadQuery
+
 REPEAT_S = 0.05
 
 
@@ -24,6 +26,11 @@ class Stop:
         with self._changed:
             self.reason = self.reason or reason
             self._changed.notify_all()
+
+    def check(self, what: str) -> None:
+        """Between two steps, where no interrupt arrives: raises BadQuery if the end was asked for."""
+        if self.reason:
+            raise BadQuery(f"{what} was stopped: {self.reason}")
 
     @contextlib.contextmanager
     def watching(
