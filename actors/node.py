@@ -155,6 +155,7 @@ class Node:
             started_ns=self.started_ns,
             rss_bytes=_rss_bytes(),
             note=note,
+            counters=msgspec.structs.asdict(self.history.counters) if self.history is not None else {},
         )
 
     def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:

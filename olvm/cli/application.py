@@ -57,6 +57,8 @@ _COMMANDS = (
     ("user", "user:app", "Users: whom the engine authenticates, to be logged on inside machines."),
     ("operation", "operation:app", "Operations: the durable record of every command."),
     ("event", "event:app", "Events: what happened, in order."),
+    ("top", "top:top", "Hosts and machines as they are now, the busiest first."),
+    ("metrics", "metrics:metrics", "Serve Prometheus metrics on a local endpoint."),
     ("history", "history:app", "History: a copy of what was measured and what happened."),
     ("sql", "sql:sql", "Run a reading SQL statement over engine and history."),
     ("sim", "sim:app", "The simulator: seeds, faults, oracles, and a token for each failure."),

@@ -164,6 +164,9 @@ class SiloStatus(msgspec.Struct, frozen=True, array_like=True):
     started_ns: int = 0
     rss_bytes: int = 0
     note: str = ""
+    counters: dict[
+        str, int
+    ] = {}  # of the telemetry silo: what its history took, refused and lost since it started
 
 
 class DataCenterStatus(msgspec.Struct, frozen=True, array_like=True, tag=True):
