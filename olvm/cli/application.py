@@ -58,6 +58,7 @@ _COMMANDS = (
     ("operation", "operation:app", "Operations: the durable record of every command."),
     ("event", "event:app", "Events: what happened, in order."),
     ("top", "top:top", "Hosts and machines as they are now, the busiest first."),
+    ("report", "report:report", "What the last hours were like, as text and as one HTML file."),
     ("metrics", "metrics:metrics", "Serve Prometheus metrics on a local endpoint."),
     ("history", "history:app", "History: a copy of what was measured and what happened."),
     ("sql", "sql:sql", "Run a reading SQL statement over engine and history."),

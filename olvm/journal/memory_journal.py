@@ -23,11 +23,11 @@ from olvm.journal.replay import final_images
 from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.record import Record
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
 
 if TYPE_CHECKING:
     from olvm.journal.read_only import ReadOnlyQueries
+    from olvm.model.stopping import Stop
 
 JOURNAL_ROWS_MAX: Final = 20_000
 

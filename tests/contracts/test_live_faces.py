@@ -1,4 +1,4 @@
-"""What is shown of a running data center: `olvm top`, `olvm metrics`, `olvm event follow`."""
+"""What is shown of a running data center: `olvm top`, `olvm metrics`, `olvm event follow`, `olvm report`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -163,3 +164,29 @@ def test_cursor_that_is_none_or_of_another_data_center_is_refused(dc: DataCenter
     done = olvm(dc, "event", "follow", "--after", "999999999")
     assert (done.returncode, done.stdout) == (2, "")
     assert "another data center" in done.stderr
+
+
+def test_report_is_a_summary_and_one_page_that_needs_nothing_else(dc: DataCenter, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = olvm(dc, "report", "--last", "1h", "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    assert "hosts: 1 observed" in done.stdout
+    assert re.search(r"^busiest: web-1 \(\d+\.\d vCPUs\)$", done.stdout, re.MULTILINE)
+    text = page.read_text()
+    assert not re.search(r"(?:src|href)=|@import|url\(|<script", text)
+    for words in (
+        "average of hosts, %",
+        "prefers-color-scheme: dark",
+        "width=device-width",
+        "<td>web-1</td>",
+    ):
+        assert words in text
+    charts = re.findall(r"<svg.*?</svg>", text)
+    assert [ET.fromstring(chart).tag for chart in charts] == ["svg"]
+    assert re.search(r'<path class="s0" d="M[\d.]+ [\d.]+', charts[0])
+
+
+def test_report_of_no_span_or_to_no_place_is_refused(dc: DataCenter, tmp_path: Path) -> None:
+    assert olvm(dc, "report", "--last", "0").returncode == 2
+    assert olvm(dc, "report", "--html", str(tmp_path / "no" / "report.html")).returncode == 1
+    assert list(tmp_path.iterdir()) == []
