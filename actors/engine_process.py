@@ -23,9 +23,9 @@ from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable
 from olvm.model.socket_path import SOCKET_NAME
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
 from olvm.model.user_records import HIDDEN_TABLES
+from olvm.stopping import Stop
 from olvm.version import VERSION
 
 ENGINE_TABLES = frozenset(

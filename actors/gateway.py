@@ -36,8 +36,8 @@ from olvm.model.errors import BadInput, Denied, OlvmError
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.names import check_name
 from olvm.model.records import EventRecord, OperationRecord
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 log = logging.getLogger("olvm.gateway")
 

@@ -17,8 +17,8 @@ from olvm.model import messages as m
 from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import NotFound, OlvmError
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 
 class LocalRuntime:

@@ -33,8 +33,8 @@ from olvm.model import messages as m
 from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, NotFound
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 TICKET_BYTES = 12
 TICKET_CHARS = 8  # a VNC password has no more

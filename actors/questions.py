@@ -14,7 +14,7 @@ import msgspec
 from olvm.model.client_protocol import ExportHistory, Sql
 from olvm.model.errors import BadInput, Conflict
 from olvm.model.limits import SQL_AT_ONCE_MAX, SQL_ROWS_MAX, SQL_SHORT_S, SQL_TIMEOUT_S_MAX, SQL_WAITING_MAX
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 
 QuestionKey = tuple[int, int]  # a connection's number, and its number for the request
 

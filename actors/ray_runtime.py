@@ -40,8 +40,8 @@ from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, JournalLocked, NotFound, OlvmError, from_wire
 from olvm.model.record import Record
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 log = logging.getLogger("olvm.ray")
 

@@ -21,7 +21,7 @@ import duckdb
 
 from olvm.model.client_protocol import ExportHistory
 from olvm.model.limits import NS_PER_S
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 
 # A table or view with one of these columns is cut to the time that was asked for; all others are copied whole.
 TIME_COLUMNS: Final = ("history_datetime", "log_time")

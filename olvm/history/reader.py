@@ -22,8 +22,8 @@ import duckdb
 from olvm.history.bounds import QUERY_END_S, QUERY_ROWS_MAX, QUERY_TIMEOUT_S
 from olvm.model.answers import collect
 from olvm.model.errors import BadInput, BadQuery
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 _EXPLAIN: Final = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")

@@ -59,8 +59,8 @@ from olvm.history.samples import KIND_BY_NAME, SampleBatch, decode_batch, split_
 from olvm.model.client_protocol import Exported, ExportHistory
 from olvm.model.errors import BadQuery, JournalLocked, JournalUnwritable
 from olvm.model.records import EventRecord, OperationRecord
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 # DuckDB shares one instance between connections of a process, so its lock does not tell two stores apart.
 _paths_open: set[Path] = set()

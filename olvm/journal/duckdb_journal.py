@@ -27,8 +27,8 @@ from olvm.journal.record_table import RecordTable, Row, delete_parameters, quote
 from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.record import Record
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 JOURNAL_ROWS_MAX: Final = 1_000_000
 

@@ -27,7 +27,7 @@ from olvm.model.table import QueryResult
 
 if TYPE_CHECKING:
     from olvm.journal.read_only import ReadOnlyQueries
-    from olvm.model.stopping import Stop
+    from olvm.stopping import Stop
 
 JOURNAL_ROWS_MAX: Final = 20_000
 

@@ -20,7 +20,7 @@ from olvm.model.record import Record, key_of
 from olvm.model.table import QueryResult
 
 if TYPE_CHECKING:
-    from olvm.model.stopping import Stop  # which knows threads, as no behaviour may
+    from olvm.stopping import Stop  # which knows threads, as no behaviour may
 
 # One element of the list in `Turn.changes`: table, key, the record as a mapping, or None where it was erased.
 Change = tuple[str, str, dict[str, object] | None]

@@ -19,8 +19,8 @@ import msgspec
 from olvm.model.answers import collect
 from olvm.model.errors import BadQuery, JournalError
 from olvm.model.limits import SQL_ROWS_MAX
-from olvm.model.stopping import Stop
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 TIMEOUT_S: Final = 60.0
 

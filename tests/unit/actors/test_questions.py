@@ -11,7 +11,7 @@ from actors.questions import Questions, checked_question
 from olvm.model.client_protocol import Sql
 from olvm.model.errors import BadInput, Conflict
 from olvm.model.limits import SQL_AT_ONCE_MAX, SQL_ROWS_MAX, SQL_SHORT_S, SQL_WAITING_MAX
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 from tests.contracts.fault_driver import poll
 
 LONG_S = 60.0

@@ -16,7 +16,7 @@ import pytest
 from olvm.history.store import HistoryStore
 from olvm.model.client_protocol import ExportHistory
 from olvm.model.errors import BadQuery, JournalUnwritable
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
 
 S = 10**9
@@ -138,7 +138,7 @@ import sys, threading, time
 from pathlib import Path
 from olvm.history.store import HistoryStore
 from olvm.model.client_protocol import ExportHistory
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 store = HistoryStore.open(sys.argv[1])
 print("ready", flush=True)
 while True:

@@ -11,7 +11,7 @@ import pytest
 
 from olvm.history.store import HistoryStore
 from olvm.model.errors import BadInput, BadQuery, JournalUnwritable
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 from tests.contracts.fault_driver import poll
 from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from olvm.model.stopping import Stop
+from olvm.stopping import Stop
 
 LONG_S = 60.0
 
