@@ -32,6 +32,7 @@ class HistoryPort:
         self._silo = silo
         self._store = store
         self._maintained_ns = clock_ns()
+        self._clipped_count_told = 0
 
     def submit(self, caller: str, request: object, tag: str) -> None:
         try:
@@ -58,12 +59,24 @@ class HistoryPort:
                 return msgspec.msgpack.encode(store.event_cursor(request.source))
             case Flush():
                 store.commit()
-                if clock_ns() - self._maintained_ns > MAINTAIN_PERIOD_NS:
+                self._report_clipped()
+                if store.is_behind or clock_ns() - self._maintained_ns > MAINTAIN_PERIOD_NS:
                     self._maintained_ns = clock_ns()
                     store.maintain(self._maintained_ns)
             case _:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
+
+    def _report_clipped(self) -> None:
+        """What a guest or an agent said and cannot be is not believed silently."""
+        count = self._store.counters.clipped_value_count
+        if count > self._clipped_count_told:
+            log.warning(
+                "history: %d values beyond what is possible were clipped, %d since the start",
+                count - self._clipped_count_told,
+                count,
+            )
+            self._clipped_count_told = count
 
     def _store_events(self, request: StoreEvents) -> bytes:
         events = EVENTS.decode(request.payload)

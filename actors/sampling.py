@@ -1,17 +1,46 @@
 """From what a hypervisor measures to what history stores: names and units only, no decision.
 
-A rate is the difference of two counters of the same life of a machine; without a predecessor it is unknown.
+A rate is the difference of two counters of the same life of a machine; without a predecessor it is unknown. So it is
+when a counter has gone back: it began anew, and what was counted before is not known.
 """
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import msgspec
 
+from actors.device_sampling import (
+    CounterRates,
+    host_interface_sample,
+    total_rate,
+    vm_disk_sample,
+    vm_interface_sample,
+)
 from hypervisor_backends.measurements import DomainStatistics, GuestFacts, HostStatistics
-from olvm.history.samples import HostSample, VmSample, encode_host_sample, encode_vm_samples
+from olvm.history.samples import (
+    HostInterfaceSample,
+    HostSample,
+    VmInterfaceSample,
+    VmSample,
+    encode_host_interface_samples,
+    encode_host_sample,
+    encode_vm_disk_samples,
+    encode_vm_interface_samples,
+    encode_vm_samples,
+)
 
 MB = 1024 * 1024
 SAMPLINGS_PER_RETELLING = 40
+
+
+class _Report(TypedDict):
+    """What names a report, beside its kind."""
+
+    host: str
+    at_ns: int
+    host_epoch: int
+    seq: int
 
 
 class GuestFactsBatch(msgspec.Struct, frozen=True):
@@ -29,24 +58,19 @@ class Sampler:
         self._host = host
         self._seq = 0
         self._told: dict[str, tuple[object, ...]] = {}
+        self._rates = CounterRates()
 
     def encode(
         self, at_ns: int, host_epoch: int, of_host: HostStatistics, domains: list[DomainStatistics]
     ) -> tuple[list[bytes], bytes]:
-        """The host's own row and its machines' rows; and the facts of guests that changed since they were told.
+        """Rows of the host, its machines and the devices of both; and guests' facts that changed since they were told.
 
         `at_ns` is the time of history, which the hypervisor's own clock need not be (it may be accelerated).
         """
         self._seq += 1
         name, seq = self._host, self._seq
-        batches = [
-            encode_host_sample(
-                _host_sample(of_host, domains), host=name, at_ns=at_ns, host_epoch=host_epoch, seq=seq
-            )
-        ]
-        if domains:
-            samples = [_vm_sample(domain, of_host.sampled_ns) for domain in domains]
-            batches.append(encode_vm_samples(samples, host=name, at_ns=at_ns, host_epoch=host_epoch, seq=seq))
+        report = _Report(host=name, at_ns=at_ns, host_epoch=host_epoch, seq=seq)
+        batches = self._batches(report, of_host, domains)
         if seq % SAMPLINGS_PER_RETELLING == 0:
             self._told.clear()  # what was lost on the way is told again
         guests = [_facts(domain, at_ns) for domain in domains if self._is_news(domain)]
@@ -55,6 +79,30 @@ class Sampler:
             del self._told[vm_id]
         facts = msgspec.msgpack.encode(GuestFactsBatch(name, at_ns, guests)) if guests else b""
         return batches, facts
+
+    def _batches(
+        self, report: _Report, of_host: HostStatistics, domains: list[DomainStatistics]
+    ) -> list[bytes]:
+        rates = self._rates
+        host_nics = [host_interface_sample(nic, of_host, rates) for nic in of_host.nics]
+        batches = [encode_host_sample(_host_sample(of_host, domains, host_nics), **report)]
+        if host_nics:
+            batches.append(encode_host_interface_samples(host_nics, **report))
+        vms: list[VmSample] = []
+        nics: list[VmInterfaceSample] = []
+        for domain in domains:
+            of_domain = [vm_interface_sample(nic, domain, rates) for nic in domain.nics]
+            vms.append(_vm_sample(domain, of_host.sampled_ns, of_domain))
+            nics += of_domain
+        rates.end_sampling()
+        disks = [vm_disk_sample(disk, domain) for domain in domains for disk in domain.disks]
+        if vms:
+            batches.append(encode_vm_samples(vms, **report))
+        if disks:
+            batches.append(encode_vm_disk_samples(disks, **report))
+        if nics:
+            batches.append(encode_vm_interface_samples(nics, **report))
+        return batches
 
     def _is_news(self, domain: DomainStatistics) -> bool:
         guest = domain.guest
@@ -100,7 +148,9 @@ def _steady(guest: GuestFacts) -> tuple[object, ...]:
     )
 
 
-def _host_sample(host: HostStatistics, domains: list[DomainStatistics]) -> HostSample:
+def _host_sample(
+    host: HostStatistics, domains: list[DomainStatistics], nics: list[HostInterfaceSample]
+) -> HostSample:
     used = host.cpu_user_percent + host.cpu_sys_percent
     free_mb = host.mem_free_mb
     share = host.mem_used_percent / 100
@@ -114,6 +164,8 @@ def _host_sample(host: HostStatistics, domains: list[DomainStatistics]) -> HostS
         memory_used_mb=int(total_mb - free_mb) if share < 1 else -1,
         received_total_byte=sum(nic.rx_bytes for nic in host.nics),
         transmitted_total_byte=sum(nic.tx_bytes for nic in host.nics),
+        receive_rate_bytes_per_second=total_rate([nic.receive_rate_bytes_per_second for nic in nics]),
+        transmit_rate_bytes_per_second=total_rate([nic.transmit_rate_bytes_per_second for nic in nics]),
         uptime_seconds=host.elapsed_time_s,
         cpu_load=host.cpu_load,
         ksm_cpu_percent=host.ksm_cpu_percent,
@@ -121,10 +173,16 @@ def _host_sample(host: HostStatistics, domains: list[DomainStatistics]) -> HostS
         active_vms=host.vm_active,
         total_vms=host.vm_count,
         total_vms_vcpus=sum(domain.vcpu_count for domain in domains),
+        memory_shared_mb=host.mem_shared_bytes // MB,
+        anon_huge_pages_mb=host.anon_huge_pages_mb,
+        ksm_pages=host.ksm_pages,
+        swap_total_mb=host.swap_total_mb,
+        incoming_vm_migrations=host.incoming_vm_migrations,
+        outgoing_vm_migrations=host.outgoing_vm_migrations,
     )
 
 
-def _vm_sample(domain: DomainStatistics, sampled_ns: int) -> VmSample:
+def _vm_sample(domain: DomainStatistics, sampled_ns: int, nics: list[VmInterfaceSample]) -> VmSample:
     guest = domain.guest
     threads = max(domain.vcpu_count, 1)
     used_kib = domain.mem_total_kib - domain.mem_unused_kib
@@ -141,12 +199,20 @@ def _vm_sample(domain: DomainStatistics, sampled_ns: int) -> VmSample:
         memory_used_mb=used_kib // 1024,
         received_total_byte=sum(nic.rx_bytes for nic in domain.nics),
         transmitted_total_byte=sum(nic.tx_bytes for nic in domain.nics),
+        receive_rate_bytes_per_second=total_rate([nic.receive_rate_bytes_per_second for nic in nics]),
+        transmit_rate_bytes_per_second=total_rate([nic.transmit_rate_bytes_per_second for nic in nics]),
         uptime_seconds=domain.elapsed_time_s,
         read_rate_bytes_per_second=int(sum(disk.read_rate_bytes_per_s for disk in domain.disks)),
         write_rate_bytes_per_second=int(sum(disk.write_rate_bytes_per_s for disk in domain.disks)),
         guest_heartbeat_age_seconds=-1
         if guest is None
         else (sampled_ns - guest.heartbeat_ns) // 1_000_000_000,
+        vcpus=domain.vcpu_count,
+        balloon_mb=domain.balloon_cur_kib // 1024,
+        swap_in_pages_per_second=domain.swap_in_pages_per_s,
+        swap_out_pages_per_second=domain.swap_out_pages_per_s,
+        major_faults_per_second=domain.major_faults_pages_per_s,
+        minor_faults_per_second=domain.minor_faults_pages_per_s,
     )
 
 

@@ -71,12 +71,12 @@ class Fleet:
             if vms and self.draw.random() < churn:
                 vms[randrange(len(vms))].current_user_name = f"user{randrange(1000)}"
 
-    def encoded(self, round_number: int) -> list[bytes]:
+    def encoded(self, round_number: int, start_ns: int = START_NS) -> list[bytes]:
         return [
             encode_vm_samples(
                 vms,
                 host=f"kvm{host:04}",
-                at_ns=START_NS + round_number * PERIOD_NS,
+                at_ns=start_ns + round_number * PERIOD_NS,
                 host_epoch=1,
                 seq=round_number + 1,
             )
@@ -129,6 +129,39 @@ def bench_samples(arguments: argparse.Namespace, churn: float) -> None:
     )
 
 
+def bench_rollup(arguments: argparse.Namespace) -> None:
+    """One hour at oVirt's sampling interval of 60 s: stored, rolled up, folded into the file."""
+    fleet = Fleet(arguments.rollup_hosts, arguments.vms_per_host, seed=1)
+    rounds_per_minute = 60 * 10**9 // PERIOD_NS
+    hour_start_ns = START_NS - START_NS % (3600 * 10**9)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        HistoryStore.open(Path(directory) / "history.duckdb") as store,
+    ):
+        ingest_s = 0.0
+        for minute in range(60):
+            fleet.step(0.0)
+            payloads = fleet.encoded(minute * rounds_per_minute, hour_start_ns)
+            began_s = time.perf_counter()
+            for payload in payloads:
+                store.add_samples(payload)
+            store.commit()
+            ingest_s += time.perf_counter() - began_s
+        began_s = time.perf_counter()
+        store.maintain(hour_start_ns + 2 * 3600 * 10**9)
+        maintain_s = time.perf_counter() - began_s
+        row_count = store.counters.sample_count
+    tell(
+        "history.rollup",
+        hosts=arguments.rollup_hosts,
+        vms=arguments.rollup_hosts * arguments.vms_per_host,
+        rows=row_count,
+        rows_per_s=round(row_count / ingest_s),
+        rollup_and_checkpoint_s=round(maintain_s, 3),
+        rows_per_s_with_rollup=round(row_count / (ingest_s + maintain_s)),
+    )
+
+
 def bench_events(event_count: int) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -160,9 +193,11 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--vms-per-host", type=int, default=75)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rollup-hosts", type=int, default=100)
     arguments = parser.parse_args()
     for churn in (0.0, 0.05, 1.0):
         bench_samples(arguments, churn)
+    bench_rollup(arguments)
     bench_events(20_000)
 
 

@@ -41,3 +41,25 @@ QUERY_END_S = 5.0
 assert ROWS_PER_BATCH_MAX <= SAMPLES_PER_COMMIT <= SAMPLES_BUFFERED_MAX
 assert ROWS_PER_COMMIT <= ROWS_BUFFERED_MAX
 assert 1 < REPORT_WINDOW <= 64  # the window is one mask of 64 bits
+
+# Of oVirt's data warehouse: hourly rows 60 days, daily rows 5 years (of 365 days).
+HOURLY_KEPT_S = 60 * 24 * 3600
+DAILY_KEPT_S = 5 * 365 * 24 * 3600
+
+# What a sample says holds until the next of the same object, and no longer than this: three of oVirt's sampling
+# periods. After it, the status is unknown, and no second is counted.
+SAMPLE_HOLDS_S = 180
+
+# An hour is rolled up this long after its end; a report that comes later has its hour rolled up again.
+ROLLUP_GRACE_S = 120
+
+# One pass of `maintain`: hours and days of one kind rolled up, hours of samples erased, days moved to Parquet.
+ROLLUPS_PER_PASS = 60
+ERASED_HOURS_PER_PASS = 6
+ARCHIVED_DAYS_PER_PASS = 10
+
+# Hourly rows stay in the file for this long, and then move to Parquet beside it.
+HOURLY_IN_FILE_S = 7 * 24 * 3600
+
+assert SAMPLE_HOLDS_S < 3600  # so that an hour needs samples of the hour before it and of no other
+assert SAMPLES_KEPT_S + 3600 < HOURLY_IN_FILE_S < HOURLY_KEPT_S < DAILY_KEPT_S

@@ -15,7 +15,8 @@ from struct import pack
 from typing import Any, NamedTuple
 
 from olvm.history.dictionary import NO_KEY
-from olvm.history.samples import UNKNOWN_FLOAT, SampleBatch, SampleKind
+from olvm.history.kinds import SampleColumn, SampleKind
+from olvm.history.samples import UNKNOWN_FLOAT, SampleBatch
 
 
 class KeyedBatch(NamedTuple):
@@ -27,8 +28,8 @@ class KeyedBatch(NamedTuple):
     text_keys: tuple[bytes, ...]
 
 
-def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> dict[str, Any]:
-    """The columns of `kind.table` for all rows of these reports, by name."""
+def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dict[str, Any], int]:
+    """The columns of `kind.table` for all rows of these reports, by name; and how many values were clipped."""
     import numpy as np
 
     row_counts = np.array([keyed.batch.row_count for keyed in batches], dtype=np.int64)
@@ -38,11 +39,12 @@ def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> dict[str,
         "history_datetime": np.repeat(at_us, row_counts).view("datetime64[us]"),
         "host_key": np.repeat(host_keys, row_counts),
     }
-    if kind.name == "vm":
+    if kind.has_vm:
         columns["vm_key"] = np.frombuffer(b"".join([keyed.vm_keys for keyed in batches]), dtype=np.int32)
     for position, (name, _) in enumerate(kind.texts):
         joined = b"".join([keyed.text_keys[position] for keyed in batches])
         columns[f"{name}_key"] = np.frombuffer(joined, dtype=np.int32)
+    clipped_count = 0
     for column in kind.columns:
         joined = b"".join(
             [
@@ -51,10 +53,11 @@ def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> dict[str,
             ]
         )
         values = np.frombuffer(joined, dtype="<f4" if column.code == "f" else "<i8")
-        columns[column.name] = (
-            values if sys.byteorder == "little" else values.astype(values.dtype.newbyteorder("="))
-        )
-    return columns
+        if sys.byteorder != "little":
+            values = values.astype(values.dtype.newbyteorder("="))
+        columns[column.name], count = _clipped(column, values)
+        clipped_count += count
+    return columns, clipped_count
 
 
 def report_columns(batches: Sequence[KeyedBatch]) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def report_columns(batches: Sequence[KeyedBatch]) -> dict[str, Any]:
 
 def insert_samples_sql(kind: SampleKind, source: str) -> str:
     """Insert `sample_columns` registered as `source`; what is unknown becomes NULL here."""
-    names = ["history_datetime", *(["vm_key"] if kind.name == "vm" else []), "host_key"]
+    names = ["history_datetime", *(["vm_key"] if kind.has_vm else []), "host_key"]
     values = list(names)
     for name, _ in kind.texts:
         names.append(f"{name}_key")
@@ -89,6 +92,15 @@ def insert_samples_sql(kind: SampleKind, source: str) -> str:
 def insert_reports_sql(kind: SampleKind, source: str) -> str:
     names = "host_key, host_epoch, seq, history_datetime, row_count"
     return f"insert into sample_reports (kind, {names}) select '{kind.name}', {names} from {source}"
+
+
+def _clipped(column: SampleColumn, values: Any) -> tuple[Any, int]:
+    """What cannot be: too large becomes the maximum; negative is 0 of a share, and unknown of a number."""
+    import numpy as np
+
+    lowest = 0.0 if column.code == "f" else -1
+    count = int(np.count_nonzero((values > column.maximum) | (values < lowest)))  # NaN is neither
+    return (np.clip(values, lowest, column.maximum), count) if count else (values, 0)
 
 
 def _unknown(code: str, row_count: int) -> bytes:

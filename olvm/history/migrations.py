@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Final
 
 from olvm.history.guest_rows import GUEST_FACTS, SINCE_VERSION_2, VIEWS
-from olvm.history.schema import SCHEMA_VERSION, comment_statement
+from olvm.history.kinds import KINDS
+from olvm.history.schema import (
+    SCHEMA_VERSION,
+    comment_statement,
+    rollup_statements,
+    sample_table_columns,
+    sample_table_comment,
+    table_statements,
+    view_statements,
+)
 
 
 def migration_statements(version: int) -> list[str]:
@@ -31,5 +40,18 @@ def _guests_in_columns() -> list[str]:
     return statements
 
 
-_STEPS: Final[dict[int, Callable[[], list[str]]]] = {1: _guests_in_columns}
+def _rollups() -> list[str]:
+    """Before, there were samples of hosts and VMs, and no hours or days. What is held of samples is rolled up."""
+    statements = []
+    for kind in KINDS:
+        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
+    statements += rollup_statements()
+    statements.append(
+        "insert into rollups_due select distinct 'hourly', kind, date_trunc('hour', history_datetime)"
+        " from sample_reports on conflict do nothing"
+    )
+    return statements + view_statements()
+
+
+_STEPS: Final[dict[int, Callable[[], list[str]]]] = {1: _guests_in_columns, 2: _rollups}
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"

@@ -2,20 +2,21 @@
 
 Decides how the connection is configured and which `JournalError` a fault is. One process owns the file, and
 one store in it. Nothing that a question says can change the configuration: file access is off except for
-the directory of snapshots, and the configuration is locked.
+the directories of snapshots and of old rows, and the configuration is locked.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
 from olvm.history.migrations import migration_statements
-from olvm.history.schema import SCHEMA_VERSION, creation_statements
+from olvm.history.schema import SCHEMA_VERSION, creation_statements, quoted
 from olvm.model.errors import JournalCorrupt, JournalError, JournalLocked, JournalUnwritable
 
 # The default of 16 MB would write a checkpoint inside a commit every few seconds of a large data center.
@@ -33,15 +34,18 @@ _CORRUPT_WORDS: Final = ("not a valid duckdb", "corrupt", "checksum", "deseriali
 _NEWER_WORDS: Final = ("newer version of duckdb", "can only read version", "storage version")
 
 
-def connect(path: Path, snapshot_directory: Path, *, thread_count: int) -> duckdb.DuckDBPyConnection:
-    """A connection to an existing or new file of our schema version, or a `JournalError`."""
+def connect(path: Path, directories: Sequence[Path], *, thread_count: int) -> duckdb.DuckDBPyConnection:
+    """A connection to an existing or new file of our schema version, or a `JournalError`.
+
+    `directories` are the only ones whose files it may touch, but for its own file.
+    """
     try:
         con = duckdb.connect(str(path), config={"threads": thread_count})
     except duckdb.Error as error:
         raise typed_error(error, path, "opened") from error
     try:
         _create_or_migrate(con, path)
-        _configure(con, snapshot_directory)
+        _configure(con, directories)
     except duckdb.Error as error:
         con.close()
         raise typed_error(error, path, "opened") from error
@@ -100,8 +104,8 @@ def _execute_all(con: duckdb.DuckDBPyConnection, statements: list[str]) -> None:
         con.execute("commit")
 
 
-def _configure(con: duckdb.DuckDBPyConnection, snapshot_directory: Path) -> None:
-    allowed = os.fspath(snapshot_directory).replace("'", "''")
+def _configure(con: duckdb.DuckDBPyConnection, directories: Sequence[Path]) -> None:
+    allowed = ", ".join(quoted(os.fspath(one)) for one in directories)
     con.execute(f"set checkpoint_threshold = '{_CHECKPOINT_THRESHOLD}'")
     con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     con.execute(f"set max_temp_directory_size = '{SPILL_MAX}'")
@@ -110,7 +114,7 @@ def _configure(con: duckdb.DuckDBPyConnection, snapshot_directory: Path) -> None
     con.execute("set python_enable_replacements = false")
     # The one setting that stays open: for `bound_question`; a question itself cannot say `set`.
     con.execute("set allowed_configs = ['operator_memory_limit']")
-    con.execute(f"set allowed_directories = ['{allowed}']")
+    con.execute(f"set allowed_directories = [{allowed}]")
     con.execute("set enable_external_access = false")
     con.execute("set lock_configuration = true")
 

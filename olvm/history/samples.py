@@ -1,7 +1,7 @@
 """Samples on the wire: one report of one host as columns of raw numbers.
 
-Decides which statistics there are, their names (the data warehouse's of oVirt), units and encoding. Runs in
-host agents, so it knows only the standard library and msgspec: no numpy, no DuckDB.
+Decides the encoding of what `kinds` names. Runs in host agents, so it knows only the standard library and
+msgspec: no numpy, no DuckDB.
 
 Rules:
 1. A column is little-endian 32-bit floats or 64-bit integers, one for each row. The writer joins such columns
@@ -17,11 +17,22 @@ import sys
 from array import array
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from olvm.history.bounds import ROWS_PER_BATCH_MAX, TEXT_CHARS_MAX
+from olvm.history.kinds import (
+    HOST_INTERFACE_KIND,
+    HOST_KIND,
+    KIND_BY_NAME,
+    KINDS,
+    VM_DISK_KIND,
+    VM_INTERFACE_KIND,
+    VM_KIND,
+    SampleKind,
+    SampleKindName,
+)
 from olvm.model.errors import BadInput
 
 UNKNOWN_FLOAT: Final = float("nan")
@@ -30,76 +41,6 @@ UNKNOWN_INT: Final = -1
 ROW_SEPARATOR: Final = "\x1e"
 FIELD_SEPARATOR: Final = "\x1f"
 _SEPARATORS_TO_SPACE: Final = {0x1E: " ", 0x1F: " "}
-
-SampleKindName = Literal["vm", "host"]
-
-
-class SampleColumn(NamedTuple):
-    """`code` is the array type of the wire: "f" or "q"."""
-
-    name: str
-    code: str
-    comment: str
-
-
-class SampleKind(NamedTuple):
-    """`texts` are the columns stored as keys of the dictionary `texts`, in the order of the wire."""
-
-    name: SampleKindName
-    table: str
-    texts: tuple[tuple[str, str], ...]
-    columns: tuple[SampleColumn, ...]
-
-
-_SHARED_COLUMNS: Final = (
-    SampleColumn("cpu_usage_percent", "f", "Share of the CPUs used since the last sample, 0 to 100."),
-    SampleColumn("user_cpu_usage_percent", "f", "Part of cpu_usage_percent spent in user mode."),
-    SampleColumn("system_cpu_usage_percent", "f", "Part of cpu_usage_percent spent in the kernel."),
-    SampleColumn("memory_usage_percent", "f", "Share of the memory in use, 0 to 100."),
-    SampleColumn("memory_used_mb", "q", "Memory in use, MiB."),
-    SampleColumn(
-        "received_total_byte", "q", "Bytes received by all network interfaces since start: a counter."
-    ),
-    SampleColumn(
-        "transmitted_total_byte", "q", "Bytes sent by all network interfaces since start: a counter."
-    ),
-    SampleColumn("receive_rate_bytes_per_second", "q", "Bytes received per second since the last sample."),
-    SampleColumn("transmit_rate_bytes_per_second", "q", "Bytes sent per second since the last sample."),
-    SampleColumn("uptime_seconds", "q", "Seconds since power-on; a VM's goes on over a migration."),
-)
-
-VM_KIND: Final = SampleKind(
-    "vm",
-    "vm_samples",
-    (
-        ("vm_status", "Status at the time of the sample."),
-        ("vm_ip", "First address that the guest agent told; chosen by the guest, not to be trusted."),
-        ("current_user_name", "User on the guest's console; chosen by the guest, not to be trusted."),
-    ),
-    (
-        *_SHARED_COLUMNS,
-        SampleColumn("read_rate_bytes_per_second", "q", "Bytes read from all disks per second."),
-        SampleColumn("write_rate_bytes_per_second", "q", "Bytes written to all disks per second."),
-        SampleColumn("guest_heartbeat_age_seconds", "q", "Seconds since the guest agent last spoke."),
-    ),
-)
-
-HOST_KIND: Final = SampleKind(
-    "host",
-    "host_samples",
-    (("host_status", "Status as the agent sees it at the time of the sample."),),
-    (
-        *_SHARED_COLUMNS,
-        SampleColumn("cpu_load", "f", "Load average of five minutes."),
-        SampleColumn("ksm_cpu_percent", "f", "Share of one core used by kernel same-page merging."),
-        SampleColumn("swap_used_mb", "q", "Swap in use, MiB."),
-        SampleColumn("active_vms", "q", "VMs that run."),
-        SampleColumn("total_vms", "q", "VMs defined."),
-        SampleColumn("total_vms_vcpus", "q", "Virtual CPUs of all VMs."),
-    ),
-)
-
-KIND_BY_NAME: Final[dict[str, SampleKind]] = {kind.name: kind for kind in (VM_KIND, HOST_KIND)}
 
 
 class _Sample(msgspec.Struct, kw_only=True, gc=False):
@@ -126,6 +67,12 @@ class VmSample(_Sample, kw_only=True, gc=False):
     read_rate_bytes_per_second: int = UNKNOWN_INT
     write_rate_bytes_per_second: int = UNKNOWN_INT
     guest_heartbeat_age_seconds: int = UNKNOWN_INT
+    vcpus: int = UNKNOWN_INT
+    balloon_mb: int = UNKNOWN_INT
+    swap_in_pages_per_second: int = UNKNOWN_INT
+    swap_out_pages_per_second: int = UNKNOWN_INT
+    major_faults_per_second: int = UNKNOWN_INT
+    minor_faults_per_second: int = UNKNOWN_INT
 
 
 class HostSample(_Sample, kw_only=True, gc=False):
@@ -138,6 +85,61 @@ class HostSample(_Sample, kw_only=True, gc=False):
     active_vms: int = UNKNOWN_INT
     total_vms: int = UNKNOWN_INT
     total_vms_vcpus: int = UNKNOWN_INT
+    memory_shared_mb: int = UNKNOWN_INT
+    anon_huge_pages_mb: int = UNKNOWN_INT
+    ksm_pages: int = UNKNOWN_INT
+    swap_total_mb: int = UNKNOWN_INT
+    incoming_vm_migrations: int = UNKNOWN_INT
+    outgoing_vm_migrations: int = UNKNOWN_INT
+
+
+class VmDiskSample(msgspec.Struct, kw_only=True, gc=False):
+    """One disk of a VM at one instant; units as in `VM_DISK_KIND`."""
+
+    vm_id: str
+    vm_name: str = ""
+    vm_disk_name: str
+    vm_disk_actual_size_mb: int = UNKNOWN_INT
+    vm_disk_size_mb: int = UNKNOWN_INT
+    read_rate_bytes_per_second: int = UNKNOWN_INT
+    write_rate_bytes_per_second: int = UNKNOWN_INT
+    read_latency_seconds: float = UNKNOWN_FLOAT
+    write_latency_seconds: float = UNKNOWN_FLOAT
+    flush_latency_seconds: float = UNKNOWN_FLOAT
+    read_ops_total: int = UNKNOWN_INT
+    write_ops_total: int = UNKNOWN_INT
+    read_total_byte: int = UNKNOWN_INT
+    written_total_byte: int = UNKNOWN_INT
+
+
+class _InterfaceSample(msgspec.Struct, kw_only=True, gc=False):
+    receive_rate_percent: float = UNKNOWN_FLOAT
+    transmit_rate_percent: float = UNKNOWN_FLOAT
+    receive_rate_bytes_per_second: int = UNKNOWN_INT
+    transmit_rate_bytes_per_second: int = UNKNOWN_INT
+    received_total_byte: int = UNKNOWN_INT
+    transmitted_total_byte: int = UNKNOWN_INT
+    receive_errors_total: int = UNKNOWN_INT
+    transmit_errors_total: int = UNKNOWN_INT
+    receive_dropped_total: int = UNKNOWN_INT
+    transmit_dropped_total: int = UNKNOWN_INT
+    speed_mbps: int = UNKNOWN_INT
+
+
+class VmInterfaceSample(_InterfaceSample, kw_only=True, gc=False):
+    """One network interface of a VM at one instant; units as in `VM_INTERFACE_KIND`."""
+
+    vm_id: str
+    vm_name: str = ""
+    vm_interface_name: str
+    vm_interface_state: str = ""
+
+
+class HostInterfaceSample(_InterfaceSample, kw_only=True, gc=False):
+    """One network interface of the host at one instant; units as in `HOST_INTERFACE_KIND`."""
+
+    host_interface_name: str
+    host_interface_state: str = ""
 
 
 class SampleBatch(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -160,8 +162,7 @@ class SampleBatch(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SampleBatch)
-_values_of_vm = attrgetter(*(column.name for column in VM_KIND.columns))
-_values_of_host = attrgetter(*(column.name for column in HOST_KIND.columns))
+_values_of: Final = {kind.name: attrgetter(*(column.name for column in kind.columns)) for kind in KINDS}
 
 
 def encode_vm_samples(
@@ -169,36 +170,52 @@ def encode_vm_samples(
 ) -> bytes:
     """One report of all VMs of a host; `BadInput` if a number does not fit 64 bits.
 
-    Cost: 1.5 to 2 us a VM (benchmarks/bench_history.py).
+    Cost: about 2 us a VM (benchmarks/bench_history.py).
     """
-    ids = [(sample.vm_id, sample.vm_name) for sample in samples]
-    texts = [(sample.vm_status, sample.vm_ip, sample.current_user_name) for sample in samples]
+    return _encoded(VM_KIND, samples, host, at_ns, host_epoch, seq)
+
+
+def encode_host_sample(sample: HostSample, *, host: str, at_ns: int, host_epoch: int, seq: int) -> bytes:
+    """One report of the host itself."""
+    return _encoded(HOST_KIND, (sample,), host, at_ns, host_epoch, seq)
+
+
+def encode_vm_disk_samples(
+    samples: Sequence[VmDiskSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all disks of all VMs of a host."""
+    return _encoded(VM_DISK_KIND, samples, host, at_ns, host_epoch, seq)
+
+
+def encode_vm_interface_samples(
+    samples: Sequence[VmInterfaceSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all network interfaces of all VMs of a host."""
+    return _encoded(VM_INTERFACE_KIND, samples, host, at_ns, host_epoch, seq)
+
+
+def encode_host_interface_samples(
+    samples: Sequence[HostInterfaceSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all network interfaces of the host itself."""
+    return _encoded(HOST_INTERFACE_KIND, samples, host, at_ns, host_epoch, seq)
+
+
+def _encoded(
+    kind: SampleKind, samples: Sequence[Any], host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    values_of = _values_of[kind.name]
+    names = [name for name, _ in kind.texts]
     batch = SampleBatch(
-        kind="vm",
+        kind=kind.name,
         host=host,
         at_ns=at_ns,
         host_epoch=host_epoch,
         seq=seq,
         row_count=len(samples),
-        ids=_joined(ids),
-        texts=_joined(texts),
-        columns=_packed(VM_KIND, [_values_of_vm(sample) for sample in samples], host),
-    )
-    return _encoder.encode(batch)
-
-
-def encode_host_sample(sample: HostSample, *, host: str, at_ns: int, host_epoch: int, seq: int) -> bytes:
-    """One report of the host itself."""
-    batch = SampleBatch(
-        kind="host",
-        host=host,
-        at_ns=at_ns,
-        host_epoch=host_epoch,
-        seq=seq,
-        row_count=1,
-        ids="",
-        texts=_joined([(sample.host_status,)]),
-        columns=_packed(HOST_KIND, [_values_of_host(sample)], host),
+        ids=_joined([(sample.vm_id, sample.vm_name) for sample in samples]) if kind.has_vm else "",
+        texts=_joined([tuple([getattr(sample, name) for name in names]) for sample in samples]),
+        columns=_packed(kind, [values_of(sample) for sample in samples], host),
     )
     return _encoder.encode(batch)
 

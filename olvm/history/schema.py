@@ -10,14 +10,18 @@ face that does not change; they carry the names of oVirt's data warehouse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from olvm.history.guest_rows import VIEWS
-from olvm.history.row_table import RowTable
+from olvm.history.kinds import KINDS, SampleKind
+from olvm.history.own_views import OWN_VIEWS
+from olvm.history.rollups import ROLLUP_TABLES, rollup_columns, rollup_table
+from olvm.history.row_table import Column, RowTable
 from olvm.history.rows import ROW_TABLES
-from olvm.history.samples import HOST_KIND, VM_KIND, SampleKind
+from olvm.history.views import STATISTICS_VIEWS, HistoryView
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _TIME_COMMENT: Final = "When the sample was taken by the host's clock, UTC."
 
@@ -36,19 +40,77 @@ _FIXED_STATEMENTS: Final = (
     "comment on table event_sources is 'How far the log of each source has been read.'",
 )
 
+# Of version 3, with the hourly and daily tables.
+_BOOKKEEPING_STATEMENTS: Final = (
+    "create table if not exists rollups_due (grain VARCHAR, kind VARCHAR, bucket TIMESTAMP,"
+    " primary key (grain, kind, bucket))",
+    "comment on table rollups_due is 'Hours and days whose roll-up is to be made, or made again.'",
+    "create table if not exists devices (kind VARCHAR, object_key INTEGER, device_key INTEGER, size BIGINT,"
+    " first_seen TIMESTAMP, last_seen TIMESTAMP, primary key (kind, object_key, device_key))",
+    "comment on table devices is 'Disks and interfaces that were ever reported, of VMs and hosts.'",
+    "create table if not exists archive_files (kind VARCHAR, bucket TIMESTAMP, file VARCHAR NOT NULL,"
+    " row_count BIGINT NOT NULL, primary key (kind, bucket))",
+    "comment on table archive_files is 'Days of hourly rows that moved to Parquet, in the directory beside this file.'",
+)
+
 
 def creation_statements() -> list[str]:
     """Everything that an empty file needs, in order."""
     statements = list(_FIXED_STATEMENTS)
     for table in ROW_TABLES:
         statements += _row_table(table)
-    for kind in (HOST_KIND, VM_KIND):
-        statements += _sample_table(kind)
-    statements += [_host_view(), _vm_view(), _configuration_view()]
+    for kind in KINDS:
+        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
+    statements += rollup_statements()
+    statements.append(_configuration_view())
     for view in VIEWS:
         statements += view.creation_statements
+    statements += view_statements()
     statements.append(f"insert into meta values ('schema_version', '{SCHEMA_VERSION}')")
     return statements
+
+
+def rollup_statements() -> list[str]:
+    """Tables of hours and days, and what keeps account of them; those that exist are left alone."""
+    statements = list(_BOOKKEEPING_STATEMENTS)
+    for kind, grain in ROLLUP_TABLES:
+        comment = f"{grain} roll-up of {kind.table}; read it through its view."
+        statements += table_statements(rollup_table(kind, grain), comment, rollup_columns(kind, grain))
+    return statements
+
+
+def view_statements() -> list[str]:
+    """All documented views, over tables alone; what has moved to Parquet is shown by `archive`."""
+    statements = []
+    for view in (*STATISTICS_VIEWS, *OWN_VIEWS):
+        statements += one_view_statements(view)
+    return statements
+
+
+def one_view_statements(view: HistoryView, moved: str | None = None) -> list[str]:
+    """The view with its comments; `moved` is a SELECT of rows that belong to it and are not in its tables."""
+    select = view.select if moved is None else f"{view.select} union all by name {moved}"
+    return [
+        f"create or replace view {view.name} as {select}",
+        f"comment on view {view.name} is {quoted(view.comment)}",
+        *(comment_statement(view.name, column.name, column.comment) for column in view.columns),
+    ]
+
+
+def table_statements(name: str, comment: str, columns: Sequence[Column]) -> list[str]:
+    """The table with these columns, made or completed."""
+    definitions = ", ".join(f"{column.name} {column.sql_type}" for column in columns)
+    added = [
+        f"alter table {name} add column if not exists {column.name} {column.sql_type}"
+        for column in columns
+        if "NOT NULL" not in column.sql_type
+    ]
+    return [
+        f"create table if not exists {name} ({definitions})",
+        *added,
+        f"comment on table {name} is {quoted(comment)}",
+        *(comment_statement(name, column.name, column.comment) for column in columns),
+    ]
 
 
 def _row_table(table: RowTable) -> list[str]:
@@ -56,43 +118,26 @@ def _row_table(table: RowTable) -> list[str]:
     key = ", ".join(table.key)
     return [
         f"create table {table.name} ({columns}, primary key ({key}))",
-        f"comment on table {table.name} is {_quoted(table.comment)}",
+        f"comment on table {table.name} is {quoted(table.comment)}",
         *(comment_statement(table.name, column.name, column.comment) for column in table.columns),
     ]
 
 
-def _sample_table(kind: SampleKind) -> list[str]:
-    columns = [("history_datetime", "TIMESTAMP NOT NULL", _TIME_COMMENT)]
-    if kind is VM_KIND:
-        columns.append(("vm_key", "INTEGER NOT NULL", "The VM, see vm_names."))
-    columns.append(("host_key", "INTEGER NOT NULL", "The host that took the sample, see texts."))
-    columns += [(f"{name}_key", "INTEGER", f"{comment} See texts.") for name, comment in kind.texts]
+def sample_table_columns(kind: SampleKind) -> list[Column]:
+    columns = [Column("history_datetime", "TIMESTAMP NOT NULL", _TIME_COMMENT)]
+    if kind.has_vm:
+        columns.append(Column("vm_key", "INTEGER NOT NULL", "The VM, see vm_names."))
+    columns.append(Column("host_key", "INTEGER NOT NULL", "The host that took the sample, see texts."))
+    columns += [Column(f"{name}_key", "INTEGER", f"{comment} See texts.") for name, comment in kind.texts]
     columns += [
-        (column.name, "FLOAT" if column.code == "f" else "BIGINT", column.comment) for column in kind.columns
+        Column(column.name, "FLOAT" if column.code == "f" else "BIGINT", column.comment)
+        for column in kind.columns
     ]
-    return [
-        f"create table {kind.table} ({', '.join(f'{name} {sql_type}' for name, sql_type, _ in columns)})",
-        f"comment on table {kind.table} is 'One row per {kind.name} and sample; read it through its view.'",
-        *(comment_statement(kind.table, name, comment) for name, _, comment in columns),
-    ]
+    return columns
 
 
-def _vm_view() -> str:
-    texts, joins = _texts_of(VM_KIND)
-    return (
-        "create view statistics_vms_resources_usage_samples as select s.history_datetime, v.vm_id, v.vm_name,"
-        f" h.text as currently_running_on_host, {texts}, {_numbers_of(VM_KIND)} from vm_samples s"
-        f" left join vm_names v on v.vm_key = s.vm_key left join texts h on h.text_key = s.host_key {joins}"
-    )
-
-
-def _host_view() -> str:
-    texts, joins = _texts_of(HOST_KIND)
-    return (
-        "create view statistics_hosts_resources_usage_samples as select s.history_datetime,"
-        f" h.text as host_name, {texts}, {_numbers_of(HOST_KIND)} from host_samples s"
-        f" left join texts h on h.text_key = s.host_key {joins}"
-    )
+def sample_table_comment(kind: SampleKind) -> str:
+    return f"One row per {kind.name} and sample; read it through its view."
 
 
 def _configuration_view() -> str:
@@ -102,21 +147,9 @@ def _configuration_view() -> str:
     )
 
 
-def _texts_of(kind: SampleKind) -> tuple[str, str]:
-    names = ", ".join(f"t_{name}.text as {name}" for name, _ in kind.texts)
-    joins = " ".join(
-        f"left join texts t_{name} on t_{name}.text_key = s.{name}_key" for name, _ in kind.texts
-    )
-    return names, joins
-
-
-def _numbers_of(kind: SampleKind) -> str:
-    return ", ".join(f"s.{column.name}" for column in kind.columns)
-
-
 def comment_statement(table: str, column: str, comment: str) -> str:
-    return f"comment on column {table}.{column} is {_quoted(comment)}"
+    return f"comment on column {table}.{column} is {quoted(comment)}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"

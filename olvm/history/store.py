@@ -24,9 +24,8 @@ from typing import Any, Literal, Self
 import duckdb
 import msgspec
 
-from olvm.history import transaction
+from olvm.history import archive, transaction, upkeep
 from olvm.history.bounds import (
-    EVENTS_KEPT_S,
     NS_PER_S,
     QUERY_ROWS_MAX,
     QUERY_TIMEOUT_S,
@@ -41,9 +40,11 @@ from olvm.history.columns import KeyedBatch
 from olvm.history.dictionary import TextKeys, VmKeys
 from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
+from olvm.history.kinds import KIND_BY_NAME
 from olvm.history.opening import bound_question, connect, typed_error
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
 from olvm.history.reports import ReportWindows, Verdict
+from olvm.history.rollups import Due, hours_touched, read_due, write_due
 from olvm.history.row_table import Row, RowTable, storable
 from olvm.history.rows import (
     CONFIGURATION,
@@ -55,7 +56,7 @@ from olvm.history.rows import (
     event_row,
     operation_row,
 )
-from olvm.history.samples import KIND_BY_NAME, SampleBatch, decode_batch, split_rows
+from olvm.history.samples import SampleBatch, decode_batch, split_rows
 from olvm.model.client_protocol import Exported, ExportHistory
 from olvm.model.errors import BadQuery, JournalLocked, JournalUnwritable
 from olvm.model.records import EventRecord, OperationRecord
@@ -78,6 +79,9 @@ class HistoryCounters(msgspec.Struct, kw_only=True):
     refused_text_count: int = 0  # texts stored as NULL because the dictionary was full
     commit_count: int = 0
     failed_commit_count: int = 0
+    clipped_value_count: int = 0  # beyond what is possible, stored as the nearest that is
+    rolled_up_count: int = 0  # hours and days, of one kind each
+    missing_file_count: int = 0  # Parquet files that history lists and that are not there
 
 
 class HistoryStore:
@@ -91,18 +95,22 @@ class HistoryStore:
         self._snapshot_directory = snapshot_directory
         self._thread_count = thread_count
         self._samples_kept_ns = int(samples_kept_s * NS_PER_S)
+        self._archive_directory = archive.archive_directory(path)
         self._con: duckdb.DuckDBPyConnection | None = None
         self._questions = RunningQuestions()
+        self.is_behind = False  # the last pass of `maintain` has left work that can be done now
+        self._due: set[Due] = set()  # hours to be rolled up, as the file has them
         self._horizon_ns = 0  # samples older than this were erased; a report from before it is not judged
         self._windows = ReportWindows()
         self._texts = TextKeys()
         self._vms = VmKeys()
         # (kind, host) -> the last identities and texts of that host, and their keys.
-        self._vm_keys_by_host: dict[str, tuple[str, bytes]] = {}
+        self._vm_keys_by_host: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._text_keys_by_host: dict[tuple[str, str], tuple[str, tuple[bytes, ...]]] = {}
         # `_sample_count` is the number of rows in `_batches`.
         self._batches: deque[KeyedBatch] = deque()
         self._sample_count = 0
+        self._clipped_count = 0  # in the commit under way
         self._next_try_sample_count = SAMPLES_PER_COMMIT
         # Keyed by primary key: within one commit each row of a table occurs once.
         self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table.name: {} for table in ROW_TABLES}
@@ -147,7 +155,7 @@ class HistoryStore:
         commit failed (the report is buffered).
         """
         batch = decode_batch(payload)
-        if batch.at_ns < self._horizon_ns:
+        if batch.at_ns < upkeep.first_open_ns(self._horizon_ns):
             self.counters.expired_report_count += 1
             return "expired"
         keyed = self._keyed(batch)
@@ -236,26 +244,29 @@ class HistoryStore:
         self._forget_written()
 
     def maintain(self, now_ns: int) -> int:
-        """Commit, erase what is past its time, fold the log into the file. Run it every few minutes.
+        """Commit, roll up, move and erase what is past its time, fold the log into the file.
+
+        One bounded pass (`olvm.history.upkeep`): run it every few minutes, and sooner while `is_behind`.
 
         Returns the number of sample rows erased.
         """
         self.commit()
         con = self._con or self._connect()
-        horizon_ns = max(self._horizon_ns, now_ns - self._samples_kept_ns, 0)
         try:
-            con.execute("begin")
-            erased_count = transaction.erase_expired(con, horizon_ns, now_ns - EVENTS_KEPT_S * NS_PER_S)
-            con.execute("commit")
-            self._horizon_ns = horizon_ns
+            done = upkeep.run_pass(
+                con, self._archive_directory, now_ns, self._samples_kept_ns, self._horizon_ns
+            )
+            self._horizon_ns, self.is_behind = done.horizon_ns, done.is_behind
+            self.counters.rolled_up_count += done.rolled_up_count
+            self._due = set(read_due(con, "hourly"))
             if len(self._texts) > TEXTS_MAX // 2:
                 self._texts.forget_all_but(transaction.erase_unused_texts(con))
                 self._text_keys_by_host.clear()
             con.execute("checkpoint")
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             self._give_up_connection()
             raise typed_error(error, self.path, "maintained") from error
-        return erased_count
+        return done.erased_count
 
     # ------------------------------------------------------------ reading
 
@@ -335,8 +346,12 @@ class HistoryStore:
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file, learn what it holds, and forget what of our buffers it holds already."""
-        con = connect(self.path, self._snapshot_directory, thread_count=self._thread_count)
+        directories = (self._snapshot_directory, self._archive_directory)
+        con = connect(self.path, directories, thread_count=self._thread_count)
         try:
+            archive.remove_leavings(con, self._archive_directory)
+            self.counters.missing_file_count = archive.show_archive(con, self._archive_directory)
+            self._due = set(read_due(con, "hourly"))
             transaction.read_dictionaries(con, self._texts, self._vms)
             self._event_seq_committed = transaction.read_event_cursors(con)
             self._horizon_ns = transaction.read_horizon_ns(con)
@@ -345,7 +360,7 @@ class HistoryStore:
                     self._windows.judge(kind, host, epoch, seq)
             if self._batches:
                 self._forget_stored_batches(con)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             con.close()
             raise typed_error(error, self.path, "read") from error
         for source, seq in self._event_seq_committed.items():
@@ -377,16 +392,16 @@ class HistoryStore:
                 self._texts.packed(row[field] for row in rows) for field in range(len(kind.texts))
             )
             self._text_keys_by_host[batch.kind, batch.host] = (batch.texts, text_keys)
-        vm_keys = self._vm_keys(batch) if batch.kind == "vm" else b""
+        vm_keys = self._vm_keys(batch) if kind.has_vm else b""
         self.counters.refused_text_count = self._texts.refused_count
         return KeyedBatch(batch, self._texts.key_of(batch.host, always=True), vm_keys, text_keys)
 
     def _vm_keys(self, batch: SampleBatch) -> bytes:
-        known = self._vm_keys_by_host.get(batch.host)
+        known = self._vm_keys_by_host.get((batch.kind, batch.host))
         if known is not None and known[0] == batch.ids:
             return known[1]
         vm_keys = self._vms.packed(split_rows(batch.ids, batch.row_count, 2))
-        self._vm_keys_by_host[batch.host] = (batch.ids, vm_keys)
+        self._vm_keys_by_host[batch.kind, batch.host] = (batch.ids, vm_keys)
         return vm_keys
 
     def _drop_oldest_samples(self) -> None:
@@ -413,12 +428,21 @@ class HistoryStore:
 
     def _write(self, con: duckdb.DuckDBPyConnection) -> None:
         transaction.write_dictionaries(con, self._texts, self._vms)
-        transaction.write_samples(con, self._batches)
+        self._clipped_count = transaction.write_samples(con, self._batches)
+        write_due(con, self._due_of_batches() - self._due)
         for table in ROW_TABLES:
             transaction.write_rows(con, table, list(self._rows[table.name].values()))
         transaction.write_event_cursors(con, self._event_seq_taken)
 
+    def _due_of_batches(self) -> set[Due]:
+        """The hours that the buffered reports change."""
+        times = {(keyed.batch.kind, keyed.batch.at_ns) for keyed in self._batches}
+        return {due for kind, at_ns in times for due in hours_touched(kind, at_ns)}
+
     def _forget_written(self) -> None:
+        self._due |= self._due_of_batches()
+        self.counters.clipped_value_count += self._clipped_count
+        self._clipped_count = 0
         self._batches.clear()
         self._sample_count = 0
         self._next_try_sample_count = SAMPLES_PER_COMMIT

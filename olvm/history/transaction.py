@@ -22,8 +22,9 @@ from olvm.history.columns import (
     sample_columns,
 )
 from olvm.history.dictionary import TextKeys, VmKeys
+from olvm.history.kinds import KINDS
+from olvm.history.rollups import ROLLUP_TABLES, rollup_table
 from olvm.history.row_table import Row, RowTable
-from olvm.history.samples import HOST_KIND, VM_KIND, SampleKind
 
 ReportName = tuple[str, int, int, int]  # kind, host key, host epoch, seq
 
@@ -50,13 +51,17 @@ def write_dictionaries(con: duckdb.DuckDBPyConnection, texts: TextKeys, vms: VmK
         )
 
 
-def write_samples(con: duckdb.DuckDBPyConnection, batches: Sequence[KeyedBatch]) -> None:
-    """All rows of these reports, and one row for each report."""
-    for kind in (HOST_KIND, VM_KIND):
+def write_samples(con: duckdb.DuckDBPyConnection, batches: Sequence[KeyedBatch]) -> int:
+    """All rows of these reports, and one row for each report; how many values had to be clipped."""
+    clipped_count = 0
+    for kind in KINDS:
         of_kind = [keyed for keyed in batches if keyed.batch.kind == kind.name]
         if of_kind:
-            _insert(con, insert_samples_sql(kind, "arriving"), sample_columns(kind, of_kind))
+            columns, count = sample_columns(kind, of_kind)
+            clipped_count += count
+            _insert(con, insert_samples_sql(kind, "arriving"), columns)
             _insert(con, insert_reports_sql(kind, "arriving"), report_columns(of_kind))
+    return clipped_count
 
 
 def write_rows(con: duckdb.DuckDBPyConnection, table: RowTable, rows: Sequence[Row]) -> None:
@@ -103,6 +108,11 @@ def read_newest_reports(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, s
     yield from con.fetchall()
 
 
+def read_oldest_report_ns(con: duckdb.DuckDBPyConnection) -> int | None:
+    row = con.execute("select epoch_us(min(history_datetime)) from sample_reports").fetchone()
+    return None if row is None or row[0] is None else int(row[0]) * 1000
+
+
 def read_reports_since(con: duckdb.DuckDBPyConnection, at_ns: int) -> set[ReportName]:
     con.execute(
         "select kind, host_key, host_epoch, seq from sample_reports"
@@ -115,7 +125,7 @@ def read_reports_since(con: duckdb.DuckDBPyConnection, at_ns: int) -> set[Report
 def erase_expired(con: duckdb.DuckDBPyConnection, horizon_ns: int, events_horizon_ns: int) -> int:
     """Erase samples and events before their horizons; the number of sample rows erased."""
     erased_count = 0
-    for table in (VM_KIND.table, HOST_KIND.table, "sample_reports"):
+    for table in (*(kind.table for kind in KINDS), "sample_reports"):
         con.execute(f"delete from {table} where history_datetime < make_timestamp($1)", [horizon_ns // 1000])
         row = con.fetchone()
         erased_count += row[0] if row and table != "sample_reports" else 0
@@ -127,16 +137,26 @@ def erase_expired(con: duckdb.DuckDBPyConnection, horizon_ns: int, events_horizo
 
 
 def erase_unused_texts(con: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
-    """Erase texts that no sample or report names; those that are left."""
-    used = ["select host_key as text_key from sample_reports"]
-    for kind in (HOST_KIND, VM_KIND):
-        used += [f"select host_key from {kind.table}", *(_keys_of(kind, name) for name, _ in kind.texts)]
+    """Erase texts that no sample, roll-up, device or report names; those that are left."""
+    used = [
+        "select host_key as text_key from sample_reports",
+        "select device_key from devices",
+        "select object_key from devices where kind = 'host_interface'",
+    ]
+    for kind in KINDS:
+        used += [
+            f"select host_key from {kind.table}",
+            *(_keys_of(kind.table, f"{name}_key") for name, _ in kind.texts),
+        ]
+    for kind, grain in ROLLUP_TABLES:
+        texts = [key for key in kind.group_keys if key != "vm_key"]
+        used += [_keys_of(rollup_table(kind, grain), key) for key in texts]
     con.execute(f"delete from texts where text_key not in ({' union '.join(used)})")
     return con.execute("select text_key, text from texts").fetchall()
 
 
-def _keys_of(kind: SampleKind, name: str) -> str:
-    return f"select {name}_key from {kind.table} where {name}_key is not null"
+def _keys_of(table: str, key: str) -> str:
+    return f"select {key} from {table} where {key} is not null"
 
 
 def _insert(con: duckdb.DuckDBPyConnection, sql: str, columns: dict[str, Any]) -> None:

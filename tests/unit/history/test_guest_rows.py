@@ -78,5 +78,5 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
     assert _asked(migrated, "select name from guest_interfaces order by name") == [("eth0",), ("eth1",)]
     migrated.close()
     again = HistoryStore.open(path)
-    assert _asked(again, "select value from meta where key = 'schema_version'") == [("2",)]
+    assert _asked(again, "select value from meta where key = 'schema_version'") == [("3",)]
     again.close()

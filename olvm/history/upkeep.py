@@ -1,0 +1,116 @@
+"""What history does with what it holds, a bounded piece at a time: roll up, move, erase.
+
+Rules:
+1. Samples are erased only when every hour that needs them has been rolled up, and after that no report may change
+   such an hour: `first_open_ns` says from when on reports are taken.
+2. Each piece is one transaction: after a crash it is there or it is not, and the next pass goes on.
+3. One pass does no more than the bounds say; `is_behind` tells that there is more to do now.
+"""
+
+# Statements are built from names of our own tables; values are parameters.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from olvm.history import archive, transaction
+from olvm.history.bounds import (
+    ARCHIVED_DAYS_PER_PASS,
+    DAILY_KEPT_S,
+    ERASED_HOURS_PER_PASS,
+    EVENTS_KEPT_S,
+    HOURLY_IN_FILE_S,
+    HOURLY_KEPT_S,
+    NS_PER_S,
+    ROLLUP_GRACE_S,
+    ROLLUPS_PER_PASS,
+    SAMPLE_HOLDS_S,
+)
+from olvm.history.kinds import KIND_BY_NAME
+from olvm.history.rollups import (
+    HOUR_S,
+    ROLLUP_TABLES,
+    SECONDS_BY_GRAIN,
+    Grain,
+    read_due,
+    roll_up,
+    rollup_table,
+)
+
+
+class Pass(NamedTuple):
+    """What one pass has come to. `horizon_ns`: samples before it have been erased."""
+
+    erased_count: int
+    rolled_up_count: int
+    horizon_ns: int
+    is_behind: bool
+
+
+def first_open_ns(horizon_ns: int) -> int:
+    """The first hour whose samples, and those that hold on into it, are all still there."""
+    if horizon_ns <= 0:
+        return 0
+    hour_ns = HOUR_S * NS_PER_S
+    return -(-(horizon_ns + SAMPLE_HOLDS_S * NS_PER_S) // hour_ns) * hour_ns
+
+
+def run_pass(
+    con: duckdb.DuckDBPyConnection, directory: Path, now_ns: int, samples_kept_ns: int, horizon_ns: int
+) -> Pass:
+    """One pass over everything; DuckDB's errors come through, and the transaction under way is then lost."""
+    now_s = now_ns // NS_PER_S
+    rolled_up_count = roll_up_due(con, now_ns, ROLLUPS_PER_PASS)
+    wanted_ns = max(horizon_ns, now_ns - samples_kept_ns, 0)
+    reached_ns = max(horizon_ns, min(wanted_ns, _erasable_before_ns(con)))
+    con.execute("begin")
+    erased_count = transaction.erase_expired(con, reached_ns, now_ns - EVENTS_KEPT_S * NS_PER_S)
+    for kind, grain in ROLLUP_TABLES:
+        kept_s = HOURLY_KEPT_S if grain == "hourly" else DAILY_KEPT_S
+        con.execute(
+            f"delete from {rollup_table(kind, grain)} where history_datetime < make_timestamp($1)",
+            [max(now_s - kept_s, 0) * 1_000_000],
+        )
+    con.execute("commit")
+    archive.forget_days(con, directory, max(now_s - HOURLY_KEPT_S, 0))
+    before_s = min(now_s - HOURLY_IN_FILE_S, first_open_ns(reached_ns) // NS_PER_S, _due_day_s(con))
+    days = archive.days_to_move(con, max(before_s, 0))
+    for kind, day_s in days[:ARCHIVED_DAYS_PER_PASS]:
+        archive.move_day(con, directory, kind, day_s)
+    is_behind = (
+        rolled_up_count == ROLLUPS_PER_PASS or reached_ns < wanted_ns or len(days) > ARCHIVED_DAYS_PER_PASS
+    )
+    return Pass(erased_count, rolled_up_count, reached_ns, is_behind)
+
+
+def roll_up_due(con: duckdb.DuckDBPyConnection, now_ns: int, count_max: int) -> int:
+    """Make hours, then days, that are over, oldest first; how many were made."""
+    made_count = 0
+    grains: tuple[Grain, ...] = ("hourly", "daily")
+    for grain in grains:
+        ripe_s = now_ns // NS_PER_S - ROLLUP_GRACE_S - SECONDS_BY_GRAIN[grain]
+        ripe = [one for one in read_due(con, grain) if one[1] <= ripe_s]
+        for kind_name, start_s in ripe[: count_max - made_count]:
+            con.execute("begin")
+            roll_up(con, KIND_BY_NAME[kind_name], grain, start_s)
+            con.execute("commit")
+            made_count += 1
+    return made_count
+
+
+def _erasable_before_ns(con: duckdb.DuckDBPyConnection) -> int:
+    """Rule 1, and no more hours than the bound."""
+    due_s = min((start_s for _, start_s in read_due(con, "hourly")), default=2**33)
+    oldest_ns = transaction.read_oldest_report_ns(con)
+    if oldest_ns is None:
+        return (due_s - SAMPLE_HOLDS_S) * NS_PER_S
+    return min((due_s - SAMPLE_HOLDS_S) * NS_PER_S, oldest_ns + ERASED_HOURS_PER_PASS * HOUR_S * NS_PER_S)
+
+
+def _due_day_s(con: duckdb.DuckDBPyConnection) -> int:
+    """A day that is to be made from its hours keeps them in the table."""
+    return min((start_s for _, start_s in read_due(con, "daily")), default=2**33)
