@@ -20,7 +20,9 @@ from olvm.cli.output import shown
 
 def report(
     *,
-    last: Annotated[Duration, Parameter(help="So far back, as in 24h or 7d.")] = 86400.0,
+    last: Annotated[
+        Duration, Parameter(help="So far back; samples are kept for 24h, events for 30d.")
+    ] = 86400.0,
     html: Annotated[Path | None, Parameter(help="Write the whole report here.", metavar="FILE")] = None,
     options: Connecting = CONNECTING,
 ) -> int:

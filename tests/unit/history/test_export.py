@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from olvm.history.archive import archive_directory
 from olvm.history.store import HistoryStore
 from olvm.model.client_protocol import ExportHistory
 from olvm.model.errors import BadQuery, JournalUnwritable
@@ -136,6 +138,7 @@ def test_disk_that_is_full_fails_the_copy_and_history_goes_on(
 KILLED = """
 import sys, threading, time
 from pathlib import Path
+from olvm.history.archive import archive_directory
 from olvm.history.store import HistoryStore
 from olvm.model.client_protocol import ExportHistory
 from olvm.stopping import Stop
@@ -168,3 +171,21 @@ def test_kill_in_the_middle_of_a_copy_leaves_history_as_it_was(path: Path, tmp_p
     with HistoryStore.open(path) as store:
         assert store.query("select count(*) from vm_samples").rows == [(50,)]
         assert store.query("select count(*) from duckdb_databases() where not internal").rows == [(1,)]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+def test_days_that_moved_to_parquet_are_in_the_copy_itself(
+    store: HistoryStore, path: Path, place: Path, kind: str
+) -> None:
+    fill(store)
+    later_ns = NOW_NS + 40 * 86400 * S
+    store.maintain(NOW_NS + 3 * 86400 * S)
+    while store.is_behind or not archive_directory(path).exists():
+        store.maintain(later_ns)
+    sql = "select count(*), sum(sample_count) from statistics_vms_resources_usage_hourly"
+    ours = store.query(sql).rows
+    assert ours[0][0] > 0
+    store.export(ExportHistory(kind), place, Stop())  # type: ignore[arg-type]
+    shutil.rmtree(archive_directory(path))
+    with opened(place, kind) as con:
+        assert con.execute(sql).fetchall() == ours
