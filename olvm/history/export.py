@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ def export(
     catalog = _value(cursor, "select current_database()")
     if ask.format == "duckdb":
         return _export_duckdb(cursor, catalog, ask, directory, stop)
-    return _export_parquet(cursor, catalog, ask, directory, stop)
+    with stop.watching(cursor.interrupt, ask.timeout_s):
+        return _export_parquet(cursor, catalog, ask, directory, stop)
 
 
 def _export_duckdb(
@@ -58,26 +60,35 @@ def _export_duckdb(
     alias = _name(f"copy {directory.name}")
     cursor.execute(f"attach {_text(str(directory / DUCKDB_FILE))} as {alias}")
     try:
-        cursor.execute("begin")
-        cursor.execute(f"copy from database {_name(catalog)} to {alias} (schema)")
-        rows = {}
-        for part in _parts(cursor, catalog, ask):
-            stop.check(WHAT)
-            target = f"{alias}.main.{_name(part.name)}"
-            if part.sql:
-                statement = f"insert into {target} select * from {_name(part.name)}{part.condition}"
-            else:
-                cursor.execute(f"drop view {target}")
-                statement = f"create table {target} as select * from {_name(part.name)}{part.condition}"
-            cursor.execute(statement)
-            rows[part.name] = int(_value(cursor, f"select count(*) from {target}"))
-        cursor.execute("commit")
-        return rows
+        with stop.watching(cursor.interrupt, ask.timeout_s):
+            return _fill_duckdb(cursor, catalog, ask, alias, stop)
     except BaseException:
-        cursor.execute("rollback")
+        # Nothing interrupts any more, or the file would stay attached.
+        with contextlib.suppress(duckdb.TransactionException):  # none was begun, or its commit failed
+            cursor.execute("rollback")
         raise
     finally:
         cursor.execute(f"detach {alias}")
+
+
+def _fill_duckdb(
+    cursor: duckdb.DuckDBPyConnection, catalog: str, ask: ExportHistory, alias: str, stop: Stop
+) -> dict[str, int]:
+    cursor.execute("begin")
+    cursor.execute(f"copy from database {_name(catalog)} to {alias} (schema)")
+    rows = {}
+    for part in _parts(cursor, catalog, ask):
+        stop.check(WHAT)
+        target = f"{alias}.main.{_name(part.name)}"
+        if part.sql:
+            statement = f"insert into {target} select * from {_name(part.name)}{part.condition}"
+        else:
+            cursor.execute(f"drop view {target}")
+            statement = f"create table {target} as select * from {_name(part.name)}{part.condition}"
+        cursor.execute(statement)
+        rows[part.name] = int(_value(cursor, f"select count(*) from {target}"))
+    cursor.execute("commit")
+    return rows
 
 
 def _export_parquet(

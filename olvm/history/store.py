@@ -301,7 +301,7 @@ class HistoryStore:
         Raises `BadQuery` when it was stopped, `JournalUnwritable` for a full disk.
         """
         try:
-            with self._asking(stop) as cursor, stop.watching(cursor.interrupt, ask.timeout_s):
+            with self._asking(stop) as cursor:
                 rows = export(cursor, ask, directory, stop)
             return Exported(str(directory), rows, sync_tree(directory))
         except (duckdb.Error, OSError) as error:

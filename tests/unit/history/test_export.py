@@ -189,3 +189,23 @@ def test_days_that_moved_to_parquet_are_in_the_copy_itself(
     shutil.rmtree(archive_directory(path))
     with opened(place, kind) as con:
         assert con.execute(sql).fetchall() == ours
+
+
+def test_copy_that_is_stopped_anywhere_holds_no_file_open(store: HistoryStore, tmp_path: Path) -> None:
+    for seq in range(1, 31):
+        samples = [vm_sample(f"vm-{number}") for number in range(10_000)]
+        store.add_samples(vm_report(*samples, seq=seq, at_ns=NOW_NS + seq * S))
+    store.commit()
+    stopped = 0
+    for number in range(12):
+        place, stop = tmp_path / str(number), Stop()
+        place.mkdir()
+        stopping = threading.Timer(0.02 * number, stop.stop, ["enough"])
+        stopping.start()
+        try:
+            store.export(ExportHistory(), place, stop)
+        except BadQuery:
+            stopped += 1
+        stopping.cancel()
+        assert store.query("select count(*) from duckdb_databases() where not internal").rows == [(1,)]
+    assert stopped > 0
