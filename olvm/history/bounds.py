@@ -35,6 +35,9 @@ EVENTS_KEPT_S = 30 * 24 * 3600
 QUERY_ROWS_MAX = 1_000_000
 QUERY_TIMEOUT_S = 60.0
 
+# The writer waits so long for questions that it has told to end: DuckDB sees an interrupt within milliseconds.
+QUERY_END_S = 5.0
+
 assert ROWS_PER_BATCH_MAX <= SAMPLES_PER_COMMIT <= SAMPLES_BUFFERED_MAX
 assert ROWS_PER_COMMIT <= ROWS_BUFFERED_MAX
 assert 1 < REPORT_WINDOW <= 64  # the window is one mask of 64 bits

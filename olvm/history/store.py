@@ -14,9 +14,10 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -37,10 +38,11 @@ from olvm.history.bounds import (
 )
 from olvm.history.columns import KeyedBatch
 from olvm.history.dictionary import TextKeys, VmKeys
+from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.kinds import KIND_BY_NAME
-from olvm.history.opening import connect, typed_error
-from olvm.history.reader import Parameters, run_query, show_snapshots
+from olvm.history.opening import bound_question, connect, typed_error
+from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
 from olvm.history.reports import ReportWindows, Verdict
 from olvm.history.rollups import Due, hours_touched, read_due, write_due
 from olvm.history.row_table import Row, RowTable, storable
@@ -55,9 +57,11 @@ from olvm.history.rows import (
     operation_row,
 )
 from olvm.history.samples import SampleBatch, decode_batch, split_rows
-from olvm.model.errors import JournalLocked, JournalUnwritable
+from olvm.model.client_protocol import Exported, ExportHistory
+from olvm.model.errors import BadQuery, JournalLocked, JournalUnwritable
 from olvm.model.records import EventRecord, OperationRecord
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 # DuckDB shares one instance between connections of a process, so its lock does not tell two stores apart.
 _paths_open: set[Path] = set()
@@ -93,6 +97,7 @@ class HistoryStore:
         self._samples_kept_ns = int(samples_kept_s * NS_PER_S)
         self._archive_directory = archive.archive_directory(path)
         self._con: duckdb.DuckDBPyConnection | None = None
+        self._questions = RunningQuestions()
         self.is_behind = False  # the last pass of `maintain` has left work that can be done now
         self._due: set[Due] = set()  # hours to be rolled up, as the file has them
         self._horizon_ns = 0  # samples older than this were erased; a report from before it is not judged
@@ -273,25 +278,36 @@ class HistoryStore:
         *,
         row_count_max: int = QUERY_ROWS_MAX,
         timeout_s: float = QUERY_TIMEOUT_S,
+        stop: Stop | None = None,
     ) -> QueryResult:
         """Answer one SELECT over committed history, joined with Parquet snapshots by name.
 
         Args:
             snapshots: view name -> Parquet file inside the snapshot directory, for this question only.
+            stop: ends it from another thread; a commit that fails does, for want of memory may be why.
 
         Raises `BadQuery`, `BadInput` for a snapshot, `JournalUnwritable` while the file is out of reach.
         """
-        con = self._con
-        if con is None:
-            raise JournalUnwritable(
-                f"history file {self.path} is out of reach since a fault; try again later"
-            )
-        cursor = con.cursor()
-        try:
+        stop = stop or Stop()
+        with self._asking(stop) as cursor:
             show_snapshots(cursor, snapshots or {}, self._snapshot_directory)
-            return run_query(cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s)
-        finally:
-            cursor.close()
+            return run_query(
+                cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s, stop=stop
+            )
+
+    def export(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        """A copy of what is committed, into an empty directory below the snapshot directory.
+
+        Raises `BadQuery` when it was stopped, `JournalUnwritable` for a full disk.
+        """
+        try:
+            with self._asking(stop) as cursor:
+                rows = export(cursor, ask, directory, stop)
+            return Exported(str(directory), rows, sync_tree(directory))
+        except (duckdb.Error, OSError) as error:
+            if stop.reason:
+                raise BadQuery(f"the export of history was stopped: {stop.reason}") from error
+            raise typed_error(error, directory, "written") from error
 
     def close(self) -> None:
         """Commit and close; closed even if the commit fails, with what it raised."""
@@ -299,9 +315,7 @@ class HistoryStore:
             self.commit()
         finally:
             _paths_open.discard(self.path)
-            if self._con is not None:
-                self._con.close()
-                self._con = None
+            self._drop_connection("history is being closed")
 
     def __enter__(self) -> Self:
         return self
@@ -310,6 +324,25 @@ class HistoryStore:
         self.close()
 
     # ------------------------------------------------------------ inside
+
+    @contextlib.contextmanager
+    def _asking(self, stop: Stop) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of a question's own, in its thread. The writer can end it, and then waits for that."""
+        with self._questions.running(stop):
+            con = self._con  # read last: who takes it away does so first, and then ends the questions
+            if con is None:
+                raise JournalUnwritable(
+                    f"history file {self.path} is out of reach since a fault; try again later"
+                )
+            with contextlib.closing(con.cursor()) as cursor:
+                bound_question(cursor)
+                yield cursor
+
+    def _drop_connection(self, why: str) -> None:
+        """DuckDB refuses to close a connection beside which a question runs, so those end first."""
+        con, self._con = self._con, None
+        if self._questions.end_all(why) and con is not None:
+            con.close()  # else the last question's end closes it
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file, learn what it holds, and forget what of our buffers it holds already."""
@@ -346,9 +379,7 @@ class HistoryStore:
         self.counters.failed_commit_count += 1
         self._next_try_sample_count = self._sample_count + SAMPLES_PER_COMMIT
         self._next_try_row_count = self._row_count() + ROWS_PER_COMMIT
-        con, self._con = self._con, None
-        if con is not None:
-            con.close()
+        self._drop_connection("history could not be written beside it; narrow it and try again")
 
     def _keyed(self, batch: SampleBatch) -> KeyedBatch:
         kind = KIND_BY_NAME[batch.kind]
