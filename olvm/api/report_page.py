@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from olvm.api.report import BUCKETS, LISTED_MAX, Report
+from olvm.api.report import Report, Use
 from olvm.charts import STYLE, Series, line_chart
 
 PAGE_STYLE = """
@@ -16,12 +16,14 @@ PAGE_STYLE = """
   --accent: #74abee; --mark: #e58a6b; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto; padding: 1rem;
   max-width: 48rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } .note { color: var(--faint); }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } h3 { font-size: 1rem; }
+.note { color: var(--faint); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 """
 TICKS = 4
+LISTED_MAX = 10
 
 
 def html(report: Report, name: str) -> str:
@@ -38,24 +40,52 @@ def html(report: Report, name: str) -> str:
 
 def _sections(report: Report) -> Iterable[str]:
     yield "<h2>Utilisation</h2>" + _utilisation(report)
-    yield "<h2>Availability</h2><p class=note>Share of the samples that were taken in which it was up.</p>"
-    yield _table(("host", "up, %", "samples"), report.host_availability[:LISTED_MAX])
-    yield _table(("VM, least available first", "up, %", "samples"), report.vm_availability[:LISTED_MAX])
-    yield "<h2>Busiest VMs</h2>" + _table(("VM", "vCPUs", "used on average", "used at most"), report.busiest)
-    yield "<h2>Most wasteful VMs</h2><p class=note>What not even the busiest sample used.</p>" + _table(
-        ("VM", "vCPUs never used", "of vCPUs", "MiB never used", "of MiB"), report.wasteful
+    yield "<h2>Availability</h2><p class=note>Of the time in which it was observed, least available first.</p>"
+    for kind, uses in (("host", report.hosts), ("VM", report.vms)):
+        least = sorted(uses, key=lambda use: (use.up_percent, use.name))[:LISTED_MAX]
+        yield _table(
+            (kind, "up, %", "up, h", "observed, h"),
+            [(use.name, use.up_percent, use.up_s / 3600, use.observed_s / 3600) for use in least],
+        )
+    if report.downtime:
+        yield "<h3>Hosts out of service</h3>" + _table(
+            ("host", "status", "from, UTC", "until, UTC", "VMs there"), report.downtime
+        )
+    yield "<h2>Busiest VMs</h2>" + _table(
+        ("VM", "vCPUs", "used on average", "used at most"),
+        [(use.name, use.cpus, use.cpus_used, use.cpus_used_max) for use in busiest(report)],
+    )
+    yield "<h2>Most wasteful VMs</h2><p class=note>What not even the busiest moment used.</p>" + _table(
+        ("VM", "vCPUs never used", "of vCPUs", "MiB never used", "of MiB"),
+        [
+            (use.name, use.cpus_never_used, use.cpus, use.mib_never_used, use.memory_mib)
+            for use in most_wasteful(report)
+        ],
     )
     yield "<h2>Events</h2>" + _table(("severity", "events"), report.event_counts)
     if report.notable_events:
         yield _table(("UTC", "severity", "what"), report.notable_events)
 
 
+def busiest(report: Report) -> list[Use]:
+    """The VMs that used most CPUs on average."""
+    known = [use for use in report.vms if use.cpus_used is not None]
+    return sorted(known, key=lambda use: (-(use.cpus_used or 0.0), use.name))[:LISTED_MAX]
+
+
+def most_wasteful(report: Report) -> list[Use]:
+    """The VMs with most memory that was never used."""
+    known = [use for use in report.vms if use.mib_never_used is not None]
+    return sorted(known, key=lambda use: (-(use.mib_never_used or 0.0), use.name))[:LISTED_MAX]
+
+
 def _utilisation(report: Report) -> str:
     if not any(cpu is not None for cpu, _ in report.utilisation):
         return "<p>No host told anything.</p>"
-    step_s = (report.end_s - report.start_s) / BUCKETS
-    places = [report.start_s + (bucket + 0.5) * step_s for bucket in range(BUCKETS)]
-    ticks = [report.start_s + (report.end_s - report.start_s) * (n + 0.5) / TICKS for n in range(TICKS)]
+    span_s = report.end_s - report.start_s
+    step_s = span_s / len(report.utilisation)
+    places = [report.start_s + (bucket + 0.5) * step_s for bucket in range(len(report.utilisation))]
+    ticks = [report.start_s + span_s * (n + 0.5) / TICKS for n in range(TICKS)]
     chart = line_chart(
         [
             Series("CPU", [(at, row[0]) for at, row in zip(places, report.utilisation, strict=True)]),
@@ -87,16 +117,16 @@ def summary(report: Report) -> list[str]:
     memory = [value for _, value in report.utilisation if value is not None]
     lines = [f"{_clock(report.start_s)} to {_clock(report.end_s)}"]
     lines.append(f"hosts: CPU {_average(cpu)}, memory {_average(memory)} on average")
-    for kind, found in (("hosts", report.host_availability), ("VMs", report.vm_availability)):
-        below = sum(row[1] < 100 for row in found)
-        lines.append(f"{kind}: {len(found)} observed, {below} of them not always up")
-    if report.busiest:
-        lines.append("busiest: " + ", ".join(f"{row[0]} ({row[2]:.1f} vCPUs)" for row in report.busiest[:3]))
-    if report.wasteful:
-        lines.append(
-            "most wasteful: "
-            + ", ".join(f"{row[0]} ({row[3]:,.0f} MiB never used)" for row in report.wasteful[:3])
-        )
+    for kind, uses in (("hosts", report.hosts), ("VMs", report.vms)):
+        below = sum(use.up_percent < 100 for use in uses)
+        lines.append(f"{kind}: {len(uses)} observed, {below} of them not always up")
+    if report.downtime:
+        lines.append(f"times that a host was out of service: {len(report.downtime)}")
+    if busy := busiest(report):
+        lines.append("busiest: " + ", ".join(f"{use.name} ({use.cpus_used:.1f} vCPUs)" for use in busy[:3]))
+    if wasteful := most_wasteful(report):
+        words = (f"{use.name} ({use.mib_never_used:,.0f} MiB never used)" for use in wasteful[:3])
+        lines.append("most wasteful: " + ", ".join(words))
     counts = ", ".join(f"{count} {severity}" for severity, count in report.event_counts)
     lines.append(f"events: {counts or 'none'}")
     return lines

@@ -21,7 +21,7 @@ from olvm.cli.output import shown
 def report(
     *,
     last: Annotated[
-        Duration, Parameter(help="So far back; samples are kept for 24h, events for 30d.")
+        Duration, Parameter(help="So far back; events are kept for 30d, days of roll-ups for five years.")
     ] = 86400.0,
     html: Annotated[Path | None, Parameter(help="Write the whole report here.", metavar="FILE")] = None,
     options: Connecting = CONNECTING,
