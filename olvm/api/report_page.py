@@ -18,7 +18,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 48rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } h3 { font-size: 1rem; }
 .note { color: var(--faint); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; margin-bottom: 1rem; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 """
@@ -44,8 +44,8 @@ def _sections(report: Report) -> Iterable[str]:
     for kind, uses in (("host", report.hosts), ("VM", report.vms)):
         least = sorted(uses, key=lambda use: (use.up_percent, use.name))[:LISTED_MAX]
         yield _table(
-            (kind, "up, %", "up, h", "observed, h"),
-            [(use.name, use.up_percent, use.up_s / 3600, use.observed_s / 3600) for use in least],
+            (kind, "up, %", "up", "observed, h:min:s"),
+            [(use.name, use.up_percent, _duration(use.up_s), _duration(use.observed_s)) for use in least],
         )
     if report.downtime:
         yield "<h3>Hosts out of service</h3>" + _table(
@@ -58,7 +58,7 @@ def _sections(report: Report) -> Iterable[str]:
     yield "<h2>Most wasteful VMs</h2><p class=note>What not even the busiest moment used.</p>" + _table(
         ("VM", "vCPUs never used", "of vCPUs", "MiB never used", "of MiB"),
         [
-            (use.name, use.cpus_never_used, use.cpus, use.mib_never_used, use.memory_mib)
+            (use.name, use.cpus_never_used, use.cpus, _whole(use.mib_never_used), _whole(use.memory_mib))
             for use in most_wasteful(report)
         ],
     )
@@ -130,6 +130,15 @@ def summary(report: Report) -> list[str]:
     counts = ", ".join(f"{count} {severity}" for severity, count in report.event_counts)
     lines.append(f"events: {counts or 'none'}")
     return lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+
+def _whole(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
 
 
 def _average(values: list[float]) -> str:
