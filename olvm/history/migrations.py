@@ -42,10 +42,7 @@ def _guests_in_columns() -> list[str]:
 
 def _rollups() -> list[str]:
     """Before, there were samples of hosts and VMs, and no hours or days. What is held of samples is rolled up."""
-    statements = []
-    for kind in KINDS:
-        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
-    statements += rollup_statements()
+    statements = _samples_and_rollups()
     statements.append(
         "insert into rollups_due select distinct 'hourly', kind, date_trunc('hour', history_datetime)"
         " from sample_reports on conflict do nothing"
@@ -53,5 +50,18 @@ def _rollups() -> list[str]:
     return statements + view_statements()
 
 
-_STEPS: Final[dict[int, Callable[[], list[str]]]] = {1: _guests_in_columns, 2: _rollups}
+def _more_figures() -> list[str]:
+    """Before, there were fewer figures of hosts and VMs, and none of NUMA nodes and storage pools."""
+    return [*_samples_and_rollups(), *view_statements()]
+
+
+def _samples_and_rollups() -> list[str]:
+    """Each table as it is today, made or completed."""
+    statements = []
+    for kind in KINDS:
+        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
+    return statements + rollup_statements()
+
+
+_STEPS: Final[dict[int, Callable[[], list[str]]]] = {1: _guests_in_columns, 2: _rollups, 3: _more_figures}
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"

@@ -141,7 +141,7 @@ def erase_unused_texts(con: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
     used = [
         "select host_key as text_key from sample_reports",
         "select device_key from devices",
-        "select object_key from devices where kind = 'host_interface'",
+        "select object_key from devices where kind like 'host_%'",
     ]
     for kind in KINDS:
         used += [

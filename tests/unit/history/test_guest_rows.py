@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from olvm.history.guest_rows import SINCE_VERSION_2, VIEWS, GuestFacts
+from olvm.history.schema import SCHEMA_VERSION
 from olvm.history.store import HistoryStore
 from tests.unit.history.building import NOW_NS
 
@@ -78,5 +79,5 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
     assert _asked(migrated, "select name from guest_interfaces order by name") == [("eth0",), ("eth1",)]
     migrated.close()
     again = HistoryStore.open(path)
-    assert _asked(again, "select value from meta where key = 'schema_version'") == [("3",)]
+    assert _asked(again, "select value from meta where key = 'schema_version'") == [(str(SCHEMA_VERSION),)]
     again.close()

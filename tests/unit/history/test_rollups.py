@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -359,6 +360,28 @@ def test_days_in_parquet_are_shown_where_the_file_was_moved_and_go_when_their_ti
         assert rows_of(store, ROLLED.format("hourly")) == []
         assert rows_of(store, ROLLED.format("daily")) == days
         assert not file.exists()
+
+
+def test_parquet_file_of_an_older_release_has_fewer_columns_and_costs_the_others_none(path: Path) -> None:
+    assert _run(path, "only_fill") == 0
+    with HistoryStore.open(path) as store:
+        check(store)
+        store.maintain(WEEKS_LATER_NS)
+        whole = rows_of(store, ROLLED.format("hourly"))
+    (file,) = (path.parent / "history-parquet").iterdir()
+    older = file.with_name("vm_hourly-2020-01-01.parquet")  # its columns are read first: it is the older one
+    with duckdb.connect(str(path)) as con:
+        con.execute(
+            "copy (select * exclude (cpu_usage_percent, max_cpu_usage_percent)"
+            f" replace (history_datetime - interval 10 year as history_datetime) from '{file}') to '{older}'"
+        )
+        con.execute("insert into archive_files values ('vm', timestamp '2020-01-01', $1, 1)", [older.name])
+    with HistoryStore.open(path) as store:
+        newer = rows_of(store, ROLLED.format("hourly") + " limit 100000")[-len(whole) :]
+        assert newer == whole
+        figures = "select count(cpu_usage_percent), count(*) from statistics_vms_resources_usage_hourly"
+        (known, of_both) = rows_of(store, figures)[0]
+        assert 0 < known <= of_both // 2
 
 
 def test_parquet_file_that_is_missing_is_counted_and_the_rest_answers(path: Path) -> None:
