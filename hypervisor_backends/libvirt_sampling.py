@@ -21,7 +21,6 @@ from olvm.model.limits import NS_PER_S
 
 BULK_BUDGET_S = 5.0
 # Room in storage changes slowly, and reading it reads directories: a pool that hangs holds up no other figure.
-POOLS_PERIOD_S = 60.0
 POOLS_BUDGET_S = 20.0
 # How often those that hang are asked whether they answer again.
 SUSPECTS_PERIOD_S = 2.0
@@ -113,7 +112,7 @@ class Sampling:
         if self._pools_under_way or now_ns < self._pools_due_ns:
             return
         self._pools_under_way = True
-        self._pools_due_ns = now_ns + int(POOLS_PERIOD_S * NS_PER_S)
+        self._pools_due_ns = now_ns + int(self._host.settings.pools_period_s * NS_PER_S)
 
         def found(result: object) -> None:
             self._pools_under_way = False
