@@ -60,12 +60,25 @@ class HistoryPort:
             case Flush():
                 store.commit()
                 self._report_clipped()
-                if store.is_behind or clock_ns() - self._maintained_ns > MAINTAIN_PERIOD_NS:
-                    self._maintained_ns = clock_ns()
-                    store.maintain(self._maintained_ns)
+                self._maintain_when_due()
             case _:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
+
+    def _maintain_when_due(self) -> None:
+        store, now_ns = self._store, clock_ns()
+        elapsed_ns = now_ns - self._maintained_ns
+        if not (store.is_behind or elapsed_ns > MAINTAIN_PERIOD_NS):
+            return
+        self._maintained_ns = now_ns
+        was_ahead = store.clock_ahead_ns > 0
+        store.maintain(now_ns, elapsed_ns)
+        if store.clock_ahead_ns > 0 and not was_ahead:
+            log.warning(
+                "history: the clock is %d s ahead of what history knows; what is old is erased slowly until it is "
+                "caught up: set the clock right if it is wrong, and do nothing if this machine was off",
+                store.clock_ahead_ns // NS_PER_S,
+            )
 
     def _report_clipped(self) -> None:
         """What a guest or an agent said and cannot be is not believed silently."""

@@ -113,6 +113,11 @@ def read_oldest_report_ns(con: duckdb.DuckDBPyConnection) -> int | None:
     return None if row is None or row[0] is None else int(row[0]) * 1000
 
 
+def read_newest_report_ns(con: duckdb.DuckDBPyConnection) -> int | None:
+    row = con.execute("select epoch_us(max(history_datetime)) from sample_reports").fetchone()
+    return None if row is None or row[0] is None else int(row[0]) * 1000
+
+
 def read_reports_since(con: duckdb.DuckDBPyConnection, at_ns: int) -> set[ReportName]:
     con.execute(
         "select kind, host_key, host_epoch, seq from sample_reports"
