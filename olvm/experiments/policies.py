@@ -17,6 +17,7 @@ from olvm.experiments.kernels.state import (
     RANDOM,
     ROUND_ROBIN,
     TWO_CHOICE,
+    WEIGHTED_DOT_PRODUCT,
     WORST_FIT,
 )
 from olvm.model.errors import BadInput
@@ -101,6 +102,15 @@ POLICIES: dict[str, NamedPolicy] = {
             kernel=NORM_GREEDY,
             takes="the host on which the L2 norm of what stays free is least, as shares of the fleet's largest host",
             source=_SOURCE["norm_greedy"],
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="weighted_dot_product",
+            kernel=WEIGHTED_DOT_PRODUCT,
+            takes="the host with the largest dot product of what is asked and what is free, as shares of the "
+            "fleet's largest host, each resource weighted by the average demand of the VMs that run and of the one "
+            "that asks",
+            source=_SOURCE["weighted_dot_product"],
             cost="O(hosts)",
         ),
     )

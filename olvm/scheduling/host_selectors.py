@@ -70,20 +70,43 @@ def _draws(request: VmRequest) -> tuple[int, int]:
 
 
 _Score = Callable[[float, float, float, float], float]
+# vCPUs are counted in thousandths, as replays do, so that both round to the same shares; bytes and KiB differ by a
+# power of two and round alike anyway.
+_MILLI = 1000
+
+
+def _shares(table: HostTable) -> tuple[float, float]:
+    """One thousandth of a vCPU and one byte as shares of the cluster's largest host."""
+    limit_percent = table.cpu_overcommit_percent or 100
+    cpus = max(table.cpus[slot] * limit_percent // 100 for slot in table.all_slots())
+    memory_bytes = max(table.capacity_bytes(slot) for slot in table.all_slots())
+    return 1 / (_MILLI * max(1, cpus)), 1 / max(1, memory_bytes)
 
 
 def _by_score(score: _Score, table: HostTable, request: VmRequest, slots: list[int]) -> int:
     """`score` of what is asked and what is free, vCPUs and memory each as shares; the largest wins."""
-    limit_percent = table.cpu_overcommit_percent or 100
-    cpu_share = 1 / max(1, *(table.cpus[slot] * limit_percent // 100 for slot in table.slots()))
-    memory_share = 1 / max(1, *(table.capacity_bytes(slot) for slot in table.slots()))
-    asked_cpu, asked_memory = request.vcpus * cpu_share, memory_need_bytes(request) * memory_share
+    cpu_share, memory_share = _shares(table)
+    asked_cpu = _MILLI * request.vcpus * cpu_share
+    asked_memory = memory_need_bytes(request) * memory_share
 
     def of(slot: int) -> float:
         cpus, memory_bytes = _free(table, slot)
-        return score(asked_cpu, asked_memory, cpus * cpu_share, memory_bytes * memory_share)
+        return score(asked_cpu, asked_memory, _MILLI * cpus * cpu_share, memory_bytes * memory_share)
 
     return max(slots, key=of)
+
+
+def _by_weighted_dot(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    """Weights are average demands of what is booked and of what asks; sums, which differ by one factor for all."""
+    cpu_share, memory_share = _shares(table)
+    booked = [(table.taken_cpus(slot), table.reserved_memory_bytes[slot]) for slot in table.all_slots()]
+    cpu_weight = _MILLI * (sum(cpus for cpus, _ in booked) + request.vcpus) * cpu_share
+    memory_weight = (sum(amount for _, amount in booked) + memory_need_bytes(request)) * memory_share
+
+    def weighted(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
+        return cpu_weight * asked_cpu * cpu + memory_weight * asked_memory * memory
+
+    return _by_score(weighted, table, request, slots)
 
 
 def _dot(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
@@ -147,5 +170,12 @@ HOST_SELECTORS: dict[str, HostSelector] = {
         takes="the host on which the L2 norm of what stays free is least",
         source=_PANIGRAHY + ", norm-based greedy with L2",
         choose=partial(_by_score, _closest),
+    ),
+    "WeightedDotProduct": HostSelector(
+        policy="weighted_dot_product",
+        takes="the host with the largest dot product of what is asked and what is free, each resource weighted by "
+        "the average demand of the machines there are and of the one that asks",
+        source=_PANIGRAHY + ", with average demands as weights, over what is known online",
+        choose=_by_weighted_dot,
     ),
 }

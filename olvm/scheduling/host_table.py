@@ -95,6 +95,14 @@ class HostTable:
         """Every host's slot, usable or not, in order of host name. Cost: O(n log n)."""
         return [self._slot_by_name[name] for name in sorted(self._slot_by_name)]
 
+    def all_slots(self) -> Iterable[int]:
+        """The same in no order that means anything. Cost: nothing."""
+        return self._slot_by_name.values()
+
+    def taken_cpus(self, slot: int) -> int:
+        """vCPUs booked there, and CPUs that somebody has alone."""
+        return self.reserved_cpus[slot] + len(self.taken[slot].exclusive_cpus)
+
     def row(self, host: str) -> HostRow:
         slot = self._slot(host)
         return HostRow(

@@ -41,6 +41,8 @@ from olvm.experiments.kernels.state import (
     ROUND_ROBIN,
     RUNNING,
     SPREAD,
+    TAKEN_CPU,
+    TAKEN_MEM,
     TURN,
     TWO_CHOICE,
     USED,
@@ -145,7 +147,7 @@ def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
         return host
     if policy in (RANDOM, TWO_CHOICE):
         return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)
-    return find_by_score(policy, fleet, ask)
+    return find_by_score(policy, fleet, progress.counts, ask)
 
 
 @compiled
@@ -203,22 +205,23 @@ def take_end(policy: int, world: World, node_count: int) -> int:
 @compiled
 def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> None:
     """Take (-1) or give back (1) what a VM has of its host, and tell the index in use."""
-    requests, fleet, indexes = world.requests, world.fleet, world.indexes
+    requests, fleet, indexes, counts = world.requests, world.fleet, world.indexes, world.progress.counts
     host, node = requests.host[vm], requests.node[vm]
     if policy == BEST_FIT:
         best_fit_remove(indexes.best_fit, fleet, host, node_count)
     cpu, mem = sign * requests.cpu[vm], sign * requests.mem[vm]
+    parts = 1 if node >= 0 else node_count
+    counts[TAKEN_CPU] -= cpu * parts
+    counts[TAKEN_MEM] -= mem * parts
+    fleet.host_cpu[host] += cpu * parts
+    fleet.host_mem[host] += mem * parts
     if node >= 0:
         fleet.node_cpu[host * node_count + node] += cpu
         fleet.node_mem[host * node_count + node] += mem
-        fleet.host_cpu[host] += cpu
-        fleet.host_mem[host] += mem
     else:
         for at in range(host * node_count, (host + 1) * node_count):
             fleet.node_cpu[at] += cpu
             fleet.node_mem[at] += mem
-        fleet.host_cpu[host] += cpu * node_count
-        fleet.host_mem[host] += mem * node_count
     if policy == BEST_FIT:
         best_fit_insert(indexes.best_fit, fleet, host, node_count)
     elif policy in (FIRST_FIT, ROUND_ROBIN):

@@ -50,6 +50,17 @@ class Chance:
 
 
 @dataclass
+class Scene:
+    """What a policy may look at."""
+
+    vms: list[Vm]
+    hosts: list[Host]
+    largest: tuple[int, int]  # what the largest host has, empty
+    chance: Chance
+    last: int = -1  # the host that was taken last
+
+
+@dataclass
 class Answer:
     host: list[int | None]
     node: list[int | None]  # None: spread, or not placed
@@ -67,13 +78,13 @@ def replay_slowly(
         for index, (cpu, mem) in enumerate(capacities)
     ]
     empty = [Host(host.index, [list(node) for node in host.nodes]) for host in hosts]
-    chance = Chance(seed)
     largest = (max(host.free()[0] for host in hosts), max(host.free()[1] for host in hosts))
+    scene = Scene(vms, hosts, largest, Chance(seed))
     answer = Answer([None] * len(vms), [None] * len(vms), [None] * len(vms), [False] * len(vms))
     ends: list[tuple[float, int]] = []
     taken: dict[int, list[int]] = {}
     ever: set[int] = set()
-    last, now = -1, -math.inf
+    now = -math.inf
     line_stands = False
 
     def leave_until(time: float) -> None:
@@ -94,16 +105,16 @@ def replay_slowly(
             continue
         time = max(vm.arrival, now)
         leave_until(time)
-        host = choose(policy, vm, hosts, last, chance, largest)
+        host = choose(policy, vm, scene)
         while host is None and queue == "fifo" and ends:
             time = min(ends)[0]
             leave_until(time)
-            host = choose(policy, vm, hosts, last, chance, largest)
+            host = choose(policy, vm, scene)
         if host is None:
             answer.refused[number] = queue == "reject"
             line_stands = queue == "fifo"
             continue
-        now, last = time, host.index
+        now, scene.last = time, host.index
         taken[number] = host.room(vm)
         for k in taken[number]:
             host.nodes[k][0] -= vm.cpu
@@ -120,19 +131,11 @@ def replay_slowly(
     return answer
 
 
-def choose(
-    policy: str, vm: Vm, hosts: list[Host], last: int, chance: Chance, largest: tuple[int, int]
-) -> Host | None:
+def choose(policy: str, vm: Vm, scene: Scene) -> Host | None:
+    hosts = scene.hosts
     fitting = [host for host in hosts if host.room(vm)]
     if not fitting:
         return None
-    parts = len(hosts[0].nodes) if vm.is_spread else 1
-    share = (1.0 / largest[0], 1.0 / largest[1])
-    asked = (vm.cpu * parts * share[0], vm.mem * parts * share[1])
-
-    def scaled(host: Host) -> tuple[float, float]:
-        return host.free()[0] * share[0], host.free()[1] * share[1]
-
     match policy:
         case "first_fit":
             return fitting[0]
@@ -141,27 +144,39 @@ def choose(
         case "worst_fit":
             return max(fitting, key=lambda host: (*host.free(), -host.index))
         case "round_robin":
-            return min(fitting, key=lambda host: (host.index <= last, host.index))
+            return min(fitting, key=lambda host: (host.index <= scene.last, host.index))
         case "random":
-            return fitting[chance.below(len(fitting))]
+            return fitting[scene.chance.below(len(fitting))]
         case "two_choice":
-            two = [fitting[chance.below(len(fitting))] for _ in range(2)]
+            two = [fitting[scene.chance.below(len(fitting))] for _ in range(2)]
             return max(two, key=lambda host: (*host.free(), -host.index))
+        case _:
+            return max(fitting, key=lambda host: (score(policy, vm, host, scene), -host.index))
+
+
+def score(policy: str, vm: Vm, host: Host, scene: Scene) -> float:
+    """vCPUs and memory as shares of the largest host; the highest wins."""
+    share = (1.0 / scene.largest[0], 1.0 / scene.largest[1])
+
+    def asked_of(one: Vm) -> tuple[int, int]:
+        parts = len(host.nodes) if one.is_spread else 1
+        return one.cpu * parts, one.mem * parts
+
+    asked = (asked_of(vm)[0] * share[0], asked_of(vm)[1] * share[1])
+    free = (host.free()[0] * share[0], host.free()[1] * share[1])
+    match policy:
         case "dot_product":
-            return max(fitting, key=lambda host: (dot(asked, scaled(host)), -host.index))
+            return dot(asked, free)
+        case "weighted_dot_product":
+            running = [scene.vms[number] for each in scene.hosts for number in each.vms]
+            cpus, memories = zip(*map(asked_of, [*running, vm]), strict=True)
+            return dot((sum(cpus) * share[0] * asked[0], sum(memories) * share[1] * asked[1]), free)
         case "cosine":
-            length = math.sqrt(dot(asked, asked))
-            return max(
-                fitting,
-                key=lambda host: (
-                    dot(asked, scaled(host)) / (length * math.sqrt(dot(scaled(host), scaled(host)))),
-                    -host.index,
-                ),
-            )
+            return dot(asked, free) / (math.sqrt(dot(asked, asked)) * math.sqrt(dot(free, free)))
         case _:
             assert policy == "norm_greedy"
-            rests = {host.index: (scaled(host)[0] - asked[0], scaled(host)[1] - asked[1]) for host in fitting}
-            return min(fitting, key=lambda host: (dot(rests[host.index], rests[host.index]), host.index))
+            rest = (free[0] - asked[0], free[1] - asked[1])
+            return -dot(rest, rest)
 
 
 def dot(one: tuple[float, float], other: tuple[float, float]) -> float:

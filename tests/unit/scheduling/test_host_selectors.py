@@ -17,7 +17,15 @@ from olvm.scheduling.request import GIB, MIB, VmRequest, memory_need_of
 
 from .tables import host, request, table_of
 
-CERTAIN = ("first_fit", "best_fit", "worst_fit", "dot_product", "cosine", "norm_greedy")
+CERTAIN = (
+    "first_fit",
+    "best_fit",
+    "worst_fit",
+    "dot_product",
+    "cosine",
+    "norm_greedy",
+    "weighted_dot_product",
+)
 Vm = tuple[int, int, int, int]  # arrival, lifetime, vCPUs, GiB
 VMS = st.lists(
     st.tuples(st.integers(0, 30), st.integers(1, 20), st.integers(1, 8), st.integers(1, 12)),
