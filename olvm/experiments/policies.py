@@ -63,8 +63,8 @@ POLICIES: dict[str, NamedPolicy] = {
         NamedPolicy(
             name="round_robin",
             kernel=ROUND_ROBIN,
-            takes="the next host after the one that was taken last, around the end (next fit over a circle)",
-            source=_SOURCE["first_fit"] + ", as next fit",
+            takes="the next host after the one that was taken last, around the end",
+            source=_SOURCE["round_robin"],
             cost="O(log hosts), mostly",
         ),
         NamedPolicy(

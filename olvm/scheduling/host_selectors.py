@@ -5,14 +5,15 @@ choices. Hosts stand in order of name, which is the order that "first" and every
 the cluster may still promise there; where CPUs and memory are added or compared, both count as shares of the cluster's
 largest host.
 
-Not here: next fit (`round_robin`), which remembers its last choice; a placement depends on table, request and policy
-alone. Chance is drawn from the machine's id, so that a repeated question has the same answer.
+A choice depends on table, request and policy alone, so that a repeated question has the same answer: chance is drawn
+from the machine's id, and whose turn it is follows from the newest booking, which the table knows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
 
@@ -52,6 +53,12 @@ def _fullest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
 def _emptiest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
     del request
     return max(slots, key=partial(_free, table))
+
+
+def _next(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    del request
+    at = bisect_right(slots, table.turn_host, key=table.name.__getitem__)
+    return slots[at % len(slots)]
 
 
 def _any(table: HostTable, request: VmRequest, slots: list[int]) -> int:
@@ -140,6 +147,12 @@ HOST_SELECTORS: dict[str, HostSelector] = {
         takes="the host with the most free vCPUs, then the most free memory",
         source=_JOHNSON,
         choose=_emptiest,
+    ),
+    "RoundRobin": HostSelector(
+        policy="round_robin",
+        takes="the next host after that of the newest booking, around the end",
+        source=_JOHNSON + ", as next fit over a circle",
+        choose=_next,
     ),
     "Random": HostSelector(
         policy="random",

@@ -76,6 +76,7 @@ class HostTable:
         self._reservations_by_vm: dict[str, tuple[Reservation, ...]] = {}
         self._watchers: dict[object, Watcher] = {}
         self.ha_reservation = False  # the cluster keeps room for its highly available VMs
+        self.turn_host = ""  # of the newest booking that was a choice; it may be gone
         self.hosted_engine_need_bytes = 0  # of the machine that the engine runs in; 0: there is none
         self.set_overcommit(
             memory_overcommit_percent=memory_overcommit_percent, cpu_overcommit_percent=cpu_overcommit_percent
@@ -274,6 +275,8 @@ class HostTable:
         )
         self._reservations_by_vm[vm_id] = (*held, reservation)
         self._book(slot, reservation, 1)
+        if not already_running:
+            self.turn_host = host
         return reservation
 
     def resize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from olvm.experiments import replay
 from olvm.experiments.policies import POLICIES
-from olvm.scheduling import HostTable, Placement, explain, place, policy_named
+from olvm.scheduling import HostTable, Placement, explain, place, place_batch, policy_named
 from olvm.scheduling.host_selectors import HOST_SELECTORS
 from olvm.scheduling.host_table import HOST_MEMORY_RESERVE_BYTES
 from olvm.scheduling.request import GIB, MIB, VmRequest, memory_need_of
@@ -21,6 +21,7 @@ CERTAIN = (
     "first_fit",
     "best_fit",
     "worst_fit",
+    "round_robin",
     "dot_product",
     "cosine",
     "norm_greedy",
@@ -85,7 +86,7 @@ def test_cluster_and_replay_choose_alike(policy: str, vms: list[Vm], hosts: list
 def test_names_are_those_of_replays() -> None:
     names = {one.policy for one in HOST_SELECTORS.values()}
 
-    assert names == set(POLICIES) - {"round_robin"}
+    assert names == set(POLICIES)
     for selector in HOST_SELECTORS.values():
         assert selector.source.split(",")[0] in POLICIES[selector.policy].source
 
@@ -117,6 +118,28 @@ def test_two_choices_take_the_emptier_host() -> None:
     )
 
     assert 0.15 < counts["kvm01"] / 400 < 0.35  # both draws must hit it
+
+
+def test_turn_goes_on_after_a_host_that_is_gone_and_asking_does_not_move_it() -> None:
+    table = table_of([host("kvm01"), host("kvm02"), host("kvm04")])
+    policy = policy_named("round_robin")
+    table.reserve("a", "kvm02", 1, GIB)
+    table.release("a")
+    table.remove_host("kvm02")
+
+    for _ in range(2):  # asked twice, answered alike
+        assert place(table, request(), policy) == Placement(vm_id="web-1", host="kvm04", candidate_count=2)
+    table.reserve("b", "kvm04", 1, GIB)
+    table.reserve("c", "kvm04", 1, GIB, already_running=True)  # found there: nobody chose it
+    assert place(table, request(), policy) == Placement(vm_id="web-1", host="kvm01", candidate_count=2)
+
+
+def test_batch_leaves_the_turn_where_it_was() -> None:
+    table = table_of([host("kvm01"), host("kvm02"), host("kvm03")])
+    requests = [request(vm_id="a"), request(vm_id="b")]
+    hosts = [place_batch(table, requests, policy_named("round_robin")).placed["b"].host for _ in range(2)]
+
+    assert hosts == ["kvm02", "kvm02"]
 
 
 def test_explanation_names_the_selector_and_the_choice() -> None:
