@@ -33,7 +33,7 @@ def replay(
         str,
         Parameter(
             help="first_fit, best_fit, worst_fit, round_robin, random, two_choice, dot_product, cosine, "
-            "norm_greedy, weighted_dot_product, or a class of your own as module:Class.",
+            "norm_greedy, weighted_dot_product, numa_balance, or a class of your own as module:Class.",
             metavar="NAME",
         ),
     ] = "first_fit",

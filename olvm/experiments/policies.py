@@ -1,7 +1,8 @@
 """The policies that replays know by name, with what each of them takes and where it comes from.
 
 All of them choose among hosts with room; ties go to the lowest index, and within a host to the lowest NUMA node with
-room. "Free" is the sum over a host's NUMA nodes: a policy ranks hosts, and a node only has to have room.
+room. "Free" is the sum over a host's NUMA nodes: a policy ranks hosts, and a node only has to have room (but with
+`numa_balance`, which chooses the node too).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from olvm.experiments.kernels.state import (
     DOT_PRODUCT,
     FIRST_FIT,
     NORM_GREEDY,
+    NUMA_BALANCE,
     RANDOM,
     ROUND_ROBIN,
     TWO_CHOICE,
@@ -111,6 +113,14 @@ POLICIES: dict[str, NamedPolicy] = {
             "fleet's largest host, each resource weighted by the average demand of the VMs that run and of the one "
             "that asks",
             source=_SOURCE["weighted_dot_product"],
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="numa_balance",
+            kernel=NUMA_BALANCE,
+            takes="the host and the node in it that leave the host's nodes most even in free vCPUs and memory, as "
+            "shares of a node; then the one that best_fit would take",
+            source=_SOURCE["numa_balance"],
             cost="O(hosts)",
         ),
     )

@@ -21,6 +21,7 @@ import msgspec
 
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest, memory_need_bytes
+from olvm.scheduling.resources import numa_unevenness
 from olvm.scheduling.user_columns import free_vcpus
 
 Choose = Callable[[HostTable, VmRequest, list[int]], int]
@@ -132,6 +133,14 @@ def _closest(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -
     return -(left_cpu * left_cpu + left_memory * left_memory)
 
 
+def _most_even(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    def order(slot: int) -> tuple[bool, int, int, int]:
+        uneven = numa_unevenness(table.profile[slot], table.taken[slot], request.needs)
+        return uneven is None, uneven or 0, *_free(table, slot)
+
+    return min(slots, key=order)
+
+
 _JOHNSON = "Johnson, Demers, Ullman, Garey, Graham, SIAM J. Comput. 3(4), 1974"
 _PANIGRAHY = "Panigrahy, Talwar, Uyeda, Wieder, Heuristics for vector bin packing, 2011"
 HOST_SELECTORS: dict[str, HostSelector] = {
@@ -190,5 +199,11 @@ HOST_SELECTORS: dict[str, HostSelector] = {
         "the average demand of the machines there are and of the one that asks",
         source=_PANIGRAHY + ", with average demands as weights, over what is known online",
         choose=_by_weighted_dot,
+    ),
+    "NumaBalance": HostSelector(
+        policy="numa_balance",
+        takes="the host whose NUMA nodes stay most even in free memory, then the one that BestFit would take",
+        source="balance fit, of which we know no paper; how even is measured is ours",
+        choose=_most_even,
     ),
 }

@@ -4,7 +4,7 @@ Rules:
 1. At one time everything that ends ends first; then the line is served; then VMs arrive, in the trace's order.
 2. `fifo`: the head of the line waits until it fits, and all behind it wait. A lifetime begins when the VM is placed.
 3. `reject`: a VM that no host has room for when it arrives is refused.
-4. Where several nodes of the chosen host have room, the VM goes to the lowest.
+4. Where several nodes of the chosen host have room, the VM goes to the lowest, but by NUMA balance fit, which chooses.
 5. The loop may return anywhere between two events and be called again: everything it knows stands in the arrays.
 """
 
@@ -23,6 +23,7 @@ from olvm.experiments.kernels.best_fit import (
     find_best,
 )
 from olvm.experiments.kernels.first_fit import FirstFitIndex, first_fit_changed, first_fit_from
+from olvm.experiments.kernels.numa import find_most_even, most_even_node
 from olvm.experiments.kernels.samples import Samples, mark_changed, sample_before
 from olvm.experiments.kernels.scan import find_by_chance, find_by_score
 from olvm.experiments.kernels.state import (
@@ -34,6 +35,7 @@ from olvm.experiments.kernels.state import (
     NEXT,
     NO_ROOM,
     NOW,
+    NUMA_BALANCE,
     PEAK,
     PLACED,
     RANDOM,
@@ -147,6 +149,8 @@ def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
         return host
     if policy in (RANDOM, TWO_CHOICE):
         return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)
+    if policy == NUMA_BALANCE:
+        return find_most_even(fleet, ask)
     return find_by_score(policy, fleet, progress.counts, ask)
 
 
@@ -156,7 +160,11 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
     requests, fleet = world.requests, world.fleet
     counts, clock = world.progress.counts, world.progress.clock
     node = SPREAD
-    if requests.is_spread[vm] == 0:
+    if policy == NUMA_BALANCE:
+        node = most_even_node(
+            fleet, host, Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
+        )
+    elif requests.is_spread[vm] == 0:
         node = 0
         at = host * node_count
         while fleet.node_cpu[at] < requests.cpu[vm] or fleet.node_mem[at] < requests.mem[vm]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from olvm.experiments.compilation import compiled
 from olvm.experiments.kernels.best_fit import has_room
+from olvm.experiments.kernels.numa import fuller
 from olvm.experiments.kernels.state import (
     COSINE,
     DOT_PRODUCT,
@@ -62,9 +63,7 @@ def score(policy: int, fleet: Fleet, counts: Ints, host: int, cpu: int, mem: int
 @compiled
 def emptier(fleet: Fleet, one: int, other: int) -> bool:
     """Host `one` has more vCPUs free than `other`, or as many and more memory."""
-    if fleet.host_cpu[one] != fleet.host_cpu[other]:
-        return bool(fleet.host_cpu[one] > fleet.host_cpu[other])
-    return bool(fleet.host_mem[one] > fleet.host_mem[other])
+    return fuller(fleet, other, one)
 
 
 @compiled

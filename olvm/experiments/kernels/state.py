@@ -37,7 +37,8 @@ SPREAD = -1  # the node of a VM that is spread over all nodes of its host
     COSINE,
     NORM_GREEDY,
     WEIGHTED_DOT_PRODUCT,
-) = range(10)
+    NUMA_BALANCE,
+) = range(11)
 
 # Places in `Progress.counts`.
 NEXT, END_COUNT, ACTIVE, USED, PEAK, TURN, RUNNING, ARRIVED, HANDLED, REFUSED, TAKEN_CPU, TAKEN_MEM = range(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 class Host:
     index: int
     nodes: list[list[int]]  # free (vCPUs, memory) of each
+    node_size: tuple[int, int]
     vms: set[int] = field(default_factory=set)
 
     def free(self) -> tuple[int, int]:
@@ -74,10 +75,14 @@ def replay_slowly(
     vms: list[Vm], capacities: list[tuple[int, int]], node_count: int, policy: str, queue: str, seed: int
 ) -> Answer:
     hosts = [
-        Host(index, [[cpu // node_count, mem // node_count] for _ in range(node_count)])
+        Host(
+            index,
+            [[cpu // node_count, mem // node_count] for _ in range(node_count)],
+            (cpu // node_count, mem // node_count),
+        )
         for index, (cpu, mem) in enumerate(capacities)
     ]
-    empty = [Host(host.index, [list(node) for node in host.nodes]) for host in hosts]
+    empty = [Host(host.index, [list(node) for node in host.nodes], host.node_size) for host in hosts]
     largest = (max(host.free()[0] for host in hosts), max(host.free()[1] for host in hosts))
     scene = Scene(vms, hosts, largest, Chance(seed))
     answer = Answer([None] * len(vms), [None] * len(vms), [None] * len(vms), [False] * len(vms))
@@ -115,7 +120,9 @@ def replay_slowly(
             line_stands = queue == "fifo"
             continue
         now, scene.last = time, host.index
-        taken[number] = host.room(vm)
+        taken[number] = (
+            [most_even(host, vm)[1]] if policy == "numa_balance" and not vm.is_spread else host.room(vm)
+        )
         for k in taken[number]:
             host.nodes[k][0] -= vm.cpu
             host.nodes[k][1] -= vm.mem
@@ -150,8 +157,25 @@ def choose(policy: str, vm: Vm, scene: Scene) -> Host | None:
         case "two_choice":
             two = [fitting[scene.chance.below(len(fitting))] for _ in range(2)]
             return max(two, key=lambda host: (*host.free(), -host.index))
+        case "numa_balance":
+            return min(fitting, key=lambda host: (most_even(host, vm)[0], *host.free(), host.index))
         case _:
             return max(fitting, key=lambda host: (score(policy, vm, host, scene), -host.index))
+
+
+def most_even(host: Host, vm: Vm) -> tuple[float, int]:
+    """How uneven the host would be with the VM on the node that leaves it most even, and that node."""
+    outcomes = []
+    for k, (cpu, mem) in enumerate(host.nodes):
+        if cpu < vm.cpu or mem < vm.mem:
+            continue
+        after = [list(node) for node in host.nodes]
+        for each in range(len(after)) if vm.is_spread else [k]:
+            after[each][0] -= vm.cpu
+            after[each][1] -= vm.mem
+        spreads = [max(free) - min(free) for free in zip(*after, strict=True)]
+        outcomes.append((spreads[0] / host.node_size[0] + spreads[1] / host.node_size[1], k))
+    return min(outcomes)
 
 
 def score(policy: str, vm: Vm, host: Host, scene: Scene) -> float:

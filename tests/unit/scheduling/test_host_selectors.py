@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from olvm.experiments import replay
 from olvm.experiments.policies import POLICIES
+from olvm.model.placement_needs import PlacementNeeds, VirtualNumaNode
 from olvm.scheduling import HostTable, Placement, explain, place, place_batch, policy_named
 from olvm.scheduling.host_selectors import HOST_SELECTORS
 from olvm.scheduling.host_table import HOST_MEMORY_RESERVE_BYTES
 from olvm.scheduling.request import GIB, MIB, VmRequest, memory_need_of
 
-from .tables import host, request, table_of
+from .tables import HostFacts, host, request, table_of
 
 CERTAIN = (
     "first_fit",
@@ -140,6 +141,36 @@ def test_batch_leaves_the_turn_where_it_was() -> None:
     hosts = [place_batch(table, requests, policy_named("round_robin")).placed["b"].host for _ in range(2)]
 
     assert hosts == ["kvm02", "kvm02"]
+
+
+def numa_host(name: str) -> HostFacts:
+    """Two nodes of 8 GiB."""
+    return host(name, profile={"numa_nodes": [{"memory_bytes": 8 * GIB, "cpus": 4}] * 2})
+
+
+def with_nodes(vm_id: str, *memory_gib: int) -> VmRequest:
+    needs = PlacementNeeds(numa_nodes=tuple(VirtualNumaNode(memory_bytes=gib * GIB) for gib in memory_gib))
+    return request(vm_id=vm_id, memory_bytes=sum(memory_gib) * GIB, needs=needs)
+
+
+def test_numa_balance_takes_the_host_whose_nodes_stay_even() -> None:
+    """After 4 GiB on one node of kvm01, 4 more even it out; kvm02 would have 4 and 8 free, and kvm00 says nothing."""
+    table = table_of([host("kvm00"), numa_host("kvm01"), numa_host("kvm02")])
+    policy = policy_named("numa_balance")
+
+    def booked(wanted: VmRequest) -> str:
+        found = place(table, wanted, policy)
+        assert isinstance(found, Placement)
+        table.reserve(wanted.vm_id, found.host, wanted.vcpus, wanted.memory_bytes, needs=wanted.needs)
+        return found.host
+
+    assert booked(with_nodes("a", 4)) == "kvm01"
+    assert booked(with_nodes("b", 4)) == "kvm01"
+    assert booked(with_nodes("c", 4, 4)) == "kvm01"  # even either way, and fuller
+    assert table.taken[table.slot_of("kvm01")].numa_bytes == {0: 8 * GIB, 1: 8 * GIB}
+    assert booked(with_nodes("d", 3, 2)) == "kvm02"  # what is left of kvm01 is in none of its nodes
+    # Without nodes of its own it moves none: kvm02 is 1 GiB apart, of the other two kvm01 is the fuller.
+    assert booked(request(vm_id="e")) == "kvm01"
 
 
 def test_explanation_names_the_selector_and_the_choice() -> None:
