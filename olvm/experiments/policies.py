@@ -7,6 +7,8 @@ room. "Free" is the sum over a host's NUMA nodes: a policy ranks hosts, and a no
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from olvm.experiments.kernels.state import (
@@ -14,6 +16,8 @@ from olvm.experiments.kernels.state import (
     COSINE,
     DOT_PRODUCT,
     FIRST_FIT,
+    LAVA,
+    NILAS,
     NORM_GREEDY,
     NUMA_BALANCE,
     RANDOM,
@@ -30,12 +34,19 @@ from olvm.scheduling.host_selectors import HOST_SELECTORS
 _SOURCE = {selector.policy: selector.source for selector in HOST_SELECTORS.values()}
 
 
+_LAVA_PAPER = "Ling et al., LAVA, MLSys 2025, arXiv 2412.09840; docs/experiments.md says what is our reading"
+# Those that predict lifetimes, and may be told how badly: name@error.
+PREDICTING = ("nilas", "lava")
+PREDICTION_ERROR_MAX = 10.0
+
+
 class NamedPolicy(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kernel: int  # what the compiled loop knows it by
     takes: str  # the host that it takes, in a sentence
     source: str
     cost: str
+    prediction_error: float = 0.0  # of lifetimes; `olvm.experiments.running.predicted_lifetimes` says what of
 
 
 POLICIES: dict[str, NamedPolicy] = {
@@ -123,12 +134,38 @@ POLICIES: dict[str, NamedPolicy] = {
             source=_SOURCE["numa_balance"],
             cost="O(hosts)",
         ),
+        NamedPolicy(
+            name="nilas",
+            kernel=NILAS,
+            takes="the host whose last VM's predicted end is put off least, in steps; then the one that best_fit would "
+            "take. nilas@0.5: predicted lifetimes are wrong by half a power of ten",
+            source=_LAVA_PAPER,
+            cost="O(hosts)",
+        ),
+        NamedPolicy(
+            name="lava",
+            kernel=LAVA,
+            takes="a full host of a longer class of predicted lifetimes, into the gaps there; then one that fills up "
+            "with VMs of the same class; then as nilas. lava@0.5: as nilas@0.5",
+            source=_LAVA_PAPER,
+            cost="O(hosts)",
+        ),
     )
 }
 
 
 def named_policy(name: str) -> NamedPolicy:
-    """Raises BadInput for a name that is none, with the nearest one."""
+    """`nilas@0.5` is nilas with that error of its predictions.
+
+    Raises BadInput for a name that is none, with the nearest one, and for an error that makes no sense.
+    """
+    base, at, error = name.partition("@")
+    if at and base in PREDICTING:
+        return msgspec.structs.replace(
+            POLICIES[base], name=name, prediction_error=_checked_error(name, error)
+        )
+    if at and base in POLICIES:
+        raise BadInput(f"policy {base} predicts nothing, so that @{error} has no meaning: name {base} alone")
     policy = POLICIES.get(name)
     if policy is None:
         raise BadInput(
@@ -136,3 +173,16 @@ def named_policy(name: str) -> NamedPolicy:
             "or name a class of your own as module:Class"
         )
     return policy
+
+
+def _checked_error(name: str, text: str) -> float:
+    try:
+        error = float(text)
+    except ValueError:
+        error = math.nan
+    if not 0 <= error <= PREDICTION_ERROR_MAX:
+        raise BadInput(
+            f"policy {name} has no error of predictions after the @: give powers of ten from 0 to "
+            f"{PREDICTION_ERROR_MAX:g}, as in nilas@0.5"
+        )
+    return error

@@ -22,7 +22,9 @@ from olvm.experiments.kernels.best_fit import (
     best_fit_remove,
     find_best,
 )
+from olvm.experiments.kernels.ends import pop_end, push_end
 from olvm.experiments.kernels.first_fit import FirstFitIndex, first_fit_changed, first_fit_from
+from olvm.experiments.kernels.lifetimes import Lifetimes, entered, find_aligned, left, outlived
 from olvm.experiments.kernels.numa import find_most_even, most_even_node
 from olvm.experiments.kernels.samples import Samples, mark_changed, sample_before
 from olvm.experiments.kernels.scan import find_by_chance, find_by_score
@@ -32,7 +34,9 @@ from olvm.experiments.kernels.state import (
     END_COUNT,
     FIRST_FIT,
     HANDLED,
+    LAVA,
     NEXT,
+    NILAS,
     NO_ROOM,
     NOW,
     NUMA_BALANCE,
@@ -64,6 +68,7 @@ class Indexes(NamedTuple):
     first_fit: FirstFitIndex
     best_fit: BestFitIndex
     scratch: SmallInts  # one place for each host, where a policy draws
+    lifetimes: Lifetimes
 
 
 class World(NamedTuple):
@@ -98,7 +103,7 @@ def advance(digest: int) -> Callable[..., bool]:
                     take_end(policy, world, node_count)
                 if not sample_before(samples, requests, world.fleet, world.progress, now_s, node_count):
                     return False
-                host = _chosen(policy, world, vm, node_count)
+                host = _chosen(policy, world, vm, now_s, node_count)
                 if host >= 0 or not is_fifo or counts[END_COUNT] == 0:
                     break
                 now_s = ends.at_s[0]
@@ -134,7 +139,7 @@ def _finish(policy: int, world: World, node_count: int) -> bool:
 
 
 @compiled
-def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
+def _chosen(policy: int, world: World, vm: int, now_s: float, node_count: int) -> int:
     requests, fleet, progress, indexes = world.requests, world.fleet, world.progress, world.indexes
     ask = Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
     if policy == FIRST_FIT:
@@ -149,6 +154,9 @@ def _chosen(policy: int, world: World, vm: int, node_count: int) -> int:
         return host
     if policy in (RANDOM, TWO_CHOICE):
         return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)
+    if policy in (NILAS, LAVA):
+        outlived(indexes.lifetimes, requests.host, now_s)
+        return find_aligned(policy, indexes.lifetimes, fleet, vm, now_s, ask)
     if policy == NUMA_BALANCE:
         return find_most_even(fleet, ask)
     return find_by_score(policy, fleet, progress.counts, ask)
@@ -184,6 +192,8 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
             fleet.was_used[host] = 1
             counts[USED] += 1
     fleet.vm_count[host] += 1
+    if policy in (NILAS, LAVA):
+        entered(policy, world.indexes.lifetimes, fleet, vm, host, clock[NOW])
     if policy == ROUND_ROBIN:
         counts[TURN] = host + 1 if host + 1 < len(fleet.host_cpu) else 0
     wait_s = clock[NOW] - requests.arrival_s[vm]
@@ -191,7 +201,7 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
     clock[WAIT_MAX] = max(clock[WAIT_MAX], wait_s)
     end_s = clock[NOW] + requests.lifetime_s[vm]
     if end_s < np.inf:
-        _push_end(world.ends, counts[END_COUNT], end_s, vm)
+        push_end(world.ends, counts[END_COUNT], end_s, vm)
         counts[END_COUNT] += 1
 
 
@@ -200,9 +210,12 @@ def take_end(policy: int, world: World, node_count: int) -> int:
     """The next VM leaves; returns the host that it had."""
     fleet, counts = world.fleet, world.progress.counts
     counts[END_COUNT] -= 1
-    vm = _pop_end(world.ends, counts[END_COUNT])
+    end_s = world.ends.at_s[0]
+    vm = pop_end(world.ends, counts[END_COUNT])
     _change(policy, world, vm, 1, node_count)
     host = world.requests.host[vm]
+    if policy in (NILAS, LAVA):
+        left(policy, world.indexes.lifetimes, vm, host, end_s)
     fleet.vm_count[host] -= 1
     counts[RUNNING] -= 1
     if fleet.vm_count[host] == 0:
@@ -235,35 +248,3 @@ def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> N
     elif policy in (FIRST_FIT, ROUND_ROBIN):
         first_fit_changed(indexes.first_fit, fleet, host, node, node_count)
     mark_changed(world.samples, host)
-
-
-# ---------------------------------------------------------------- those who will leave
-
-
-@compiled
-def _push_end(ends: Ends, at: int, end_s: float, vm: int) -> None:
-    while at > 0:
-        parent = (at - 1) >> 1
-        if ends.at_s[parent] <= end_s:
-            break
-        ends.at_s[at], ends.vm[at] = ends.at_s[parent], ends.vm[parent]
-        at = parent
-    ends.at_s[at], ends.vm[at] = end_s, vm
-
-
-@compiled
-def _pop_end(ends: Ends, count: int) -> int:
-    """The VM at the root; `count` is how many are left without it. At equal times any order gives the same fleet."""
-    vm = ends.vm[0]
-    end_s, last = ends.at_s[count], ends.vm[count]
-    at = 0
-    while 2 * at + 1 < count:
-        child = 2 * at + 1
-        if child + 1 < count and ends.at_s[child + 1] < ends.at_s[child]:
-            child += 1
-        if ends.at_s[child] >= end_s:
-            break
-        ends.at_s[at], ends.vm[at] = ends.at_s[child], ends.vm[child]
-        at = child
-    ends.at_s[at], ends.vm[at] = end_s, last
-    return int(vm)

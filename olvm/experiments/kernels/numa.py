@@ -1,8 +1,8 @@
 """NUMA balance fit: the host, and the node in it, that leave a host's nodes most even.
 
 How uneven a host is: the difference between its freest and its fullest node, in vCPUs and in memory, each as a share of
-what one node has, added up. A VM that is spread over all nodes leaves that as it is. Of hosts that would be equally even
-the fullest is taken, as in best fit; of nodes the lowest.
+what one node has, added up. A VM that is spread over all nodes leaves that as it is. Of hosts that would be equally
+even the fullest is taken, as in best fit; of nodes the lowest.
 
 Cost: O(nodes) for each decision, and O(nodes²) within each host with room.
 """

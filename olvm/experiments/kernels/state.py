@@ -38,7 +38,9 @@ SPREAD = -1  # the node of a VM that is spread over all nodes of its host
     NORM_GREEDY,
     WEIGHTED_DOT_PRODUCT,
     NUMA_BALANCE,
-) = range(11)
+    NILAS,
+    LAVA,
+) = range(13)
 
 # Places in `Progress.counts`.
 NEXT, END_COUNT, ACTIVE, USED, PEAK, TURN, RUNNING, ARRIVED, HANDLED, REFUSED, TAKEN_CPU, TAKEN_MEM = range(

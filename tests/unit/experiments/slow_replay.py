@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from tests.unit.experiments.slow_lifetimes import Lives
+
 
 @dataclass
 class Host:
@@ -34,6 +36,7 @@ class Vm:
     cpu: int  # of each node that it takes
     mem: int
     is_spread: bool
+    predicted: float = math.inf  # its lifetime, as it is told when the VM comes
 
 
 class Chance:
@@ -58,6 +61,7 @@ class Scene:
     hosts: list[Host]
     largest: tuple[int, int]  # what the largest host has, empty
     chance: Chance
+    lives: Lives
     last: int = -1  # the host that was taken last
 
 
@@ -84,7 +88,7 @@ def replay_slowly(
     ]
     empty = [Host(host.index, [list(node) for node in host.nodes], host.node_size) for host in hosts]
     largest = (max(host.free()[0] for host in hosts), max(host.free()[1] for host in hosts))
-    scene = Scene(vms, hosts, largest, Chance(seed))
+    scene = Scene(vms, hosts, largest, Chance(seed), Lives())
     answer = Answer([None] * len(vms), [None] * len(vms), [None] * len(vms), [False] * len(vms))
     ends: list[tuple[float, int]] = []
     taken: dict[int, list[int]] = {}
@@ -101,6 +105,9 @@ def replay_slowly(
                     host.nodes[k][0] += vms[vm].cpu
                     host.nodes[k][1] += vms[vm].mem
                 host.vms.remove(vm)
+                if all(other > end for other, _ in ends):
+                    scene.lives.all_left(hosts, end)
+        scene.lives.now = time
 
     for number, vm in enumerate(vms):
         if not any(host.room(vm) for host in empty):
@@ -127,6 +134,7 @@ def replay_slowly(
             host.nodes[k][0] -= vm.cpu
             host.nodes[k][1] -= vm.mem
         host.vms.add(number)
+        scene.lives.came(host, number, vm)
         ever.add(host.index)
         answer.host[number] = host.index
         answer.node[number] = None if vm.is_spread else taken[number][0]
@@ -157,6 +165,9 @@ def choose(policy: str, vm: Vm, scene: Scene) -> Host | None:
         case "two_choice":
             two = [fitting[scene.chance.below(len(fitting))] for _ in range(2)]
             return max(two, key=lambda host: (*host.free(), -host.index))
+        case "nilas" | "lava":
+            rank = scene.lives.nilas if policy == "nilas" else scene.lives.lava
+            return min(fitting, key=lambda host: (rank(host, vm), *host.free(), host.index))
         case "numa_balance":
             return min(fitting, key=lambda host: (most_even(host, vm)[0], *host.free(), host.index))
         case _:
