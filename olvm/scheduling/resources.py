@@ -128,9 +128,11 @@ def numa_unevenness(profile: HostProfile, taken: Taken, needs: PlacementNeeds | 
     if not profile.numa_nodes:
         return None if wanted else 0
     found = numa_fit(profile, taken, needs) if needs is not None and wanted else ()
-    claimed = Counter(taken.numa_bytes)
-    for node, amount in () if isinstance(found, str) else found:
-        claimed[node] += amount
+    claimed = taken.numa_bytes
+    if found and not isinstance(found, str):
+        claimed = Counter(claimed)
+        for node, amount in found:
+            claimed[node] += amount
     free = [
         1_000_000 * (node.memory_bytes - claimed[at]) // node.memory_bytes
         for at, node in enumerate(profile.numa_nodes)

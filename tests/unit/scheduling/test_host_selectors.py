@@ -15,6 +15,7 @@ from olvm.scheduling import HostTable, Placement, explain, place, place_batch, p
 from olvm.scheduling.host_selectors import HOST_SELECTORS
 from olvm.scheduling.host_table import HOST_MEMORY_RESERVE_BYTES
 from olvm.scheduling.request import GIB, MIB, VmRequest, memory_need_of
+from olvm.scheduling.scheduler import candidate_hosts
 
 from .tables import HostFacts, host, request, table_of
 
@@ -148,9 +149,10 @@ def numa_host(name: str) -> HostFacts:
     return host(name, profile={"numa_nodes": [{"memory_bytes": 8 * GIB, "cpus": 4}] * 2})
 
 
-def with_nodes(vm_id: str, *memory_gib: int) -> VmRequest:
-    needs = PlacementNeeds(numa_nodes=tuple(VirtualNumaNode(memory_bytes=gib * GIB) for gib in memory_gib))
-    return request(vm_id=vm_id, memory_bytes=sum(memory_gib) * GIB, needs=needs)
+def with_nodes(vm_id: str, *memory_gib: int, tune: str = "strict") -> VmRequest:
+    nodes = tuple(VirtualNumaNode(memory_bytes=gib * GIB) for gib in memory_gib)
+    needs = PlacementNeeds(numa_nodes=nodes, numa_tune=tune)
+    return request(vm_id=vm_id, memory_bytes=(sum(memory_gib) or 1) * GIB, needs=needs)
 
 
 def test_numa_balance_takes_the_host_whose_nodes_stay_even() -> None:
@@ -171,6 +173,51 @@ def test_numa_balance_takes_the_host_whose_nodes_stay_even() -> None:
     assert booked(with_nodes("d", 3, 2)) == "kvm02"  # what is left of kvm01 is in none of its nodes
     # Without nodes of its own it moves none: kvm02 is 1 GiB apart, of the other two kvm01 is the fuller.
     assert booked(request(vm_id="e")) == "kvm01"
+
+
+NODES = st.lists(st.integers(1, 8), max_size=3)  # GiB of each
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hosts=st.lists(NODES, min_size=2, max_size=5),
+    vms=st.lists(NODES, min_size=1, max_size=8),
+    tune=st.sampled_from(["strict", "preferred"]),
+)
+def test_numa_balance_is_as_even_as_what_is_then_booked(
+    hosts: list[list[int]], vms: list[list[int]], tune: str
+) -> None:
+    """Each host that may take the machine is tried: booked, its nodes looked at, and given back."""
+    table = table_of(
+        host(f"kvm{at}", profile={"numa_nodes": [{"memory_bytes": gib * GIB} for gib in nodes]})
+        for at, nodes in enumerate(hosts)
+    )
+    policy = policy_named("numa_balance")
+
+    def book(wanted: VmRequest, name: str) -> None:
+        table.reserve(wanted.vm_id, name, wanted.vcpus, wanted.memory_bytes, needs=wanted.needs)
+
+    def tried(wanted: VmRequest, name: str) -> tuple[bool, int, int, int, str]:
+        slot = table.slot_of(name)
+        free = table.cpus[slot] - table.reserved_cpus[slot], table.memory_free_bytes[slot]
+        book(wanted, name)
+        nodes, taken = table.profile[slot].numa_nodes, table.taken[slot].numa_bytes
+        shares = [
+            1_000_000 * (node.memory_bytes - taken[at]) // node.memory_bytes for at, node in enumerate(nodes)
+        ]
+        table.release(wanted.vm_id)
+        assert wanted.needs is not None
+        is_unknown = bool(wanted.needs.numa_nodes) and not nodes
+        return is_unknown, max(shares, default=0) - min(shares, default=0), *free, name
+
+    for number, memory_gib in enumerate(vms):
+        wanted = with_nodes(f"v{number}", *memory_gib, tune=tune)
+        expected = min((tried(wanted, name) for name in candidate_hosts(table, wanted, policy)), default=None)
+        found = place(table, wanted, policy)
+        assert (found.host if isinstance(found, Placement) else None) == (expected and expected[-1])
+        event("refused" if expected is None else f"{expected[1] // 250_000} quarters apart")
+        if isinstance(found, Placement):
+            book(wanted, found.host)
 
 
 def test_explanation_names_the_selector_and_the_choice() -> None:
