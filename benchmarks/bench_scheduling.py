@@ -7,7 +7,7 @@ policy itself, or unevenly. The classic policies, which look at every host, star
 two NUMA nodes.
 
 python benchmarks/bench_scheduling.py [--hosts 10000] [--decisions 20000] [--slow-decisions 50]
-                                      [--classic-decisions 200] [--only classic]
+                                      [--classic-decisions 1000] [--only classic]
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=10_000)
     parser.add_argument("--decisions", type=int, default=20_000)
     parser.add_argument("--slow-decisions", type=int, default=50)
-    parser.add_argument("--classic-decisions", type=int, default=200)
+    parser.add_argument("--classic-decisions", type=int, default=1000)
     parser.add_argument("--only", choices=["classic"])
     arguments = parser.parse_args()
     teller = Teller("scheduling", vars(arguments))
