@@ -55,6 +55,7 @@ from olvm.experiments.kernels.state import (
     WAIT_MAX,
     WAIT_TOTAL,
     WAITING,
+    WEIGHTED_DOT_PRODUCT,
     Ask,
     Ends,
     Fleet,
@@ -232,8 +233,9 @@ def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> N
         best_fit_remove(indexes.best_fit, fleet, host, node_count)
     cpu, mem = sign * requests.cpu[vm], sign * requests.mem[vm]
     parts = 1 if node >= 0 else node_count
-    counts[TAKEN_CPU] -= cpu * parts
-    counts[TAKEN_MEM] -= mem * parts
+    if policy == WEIGHTED_DOT_PRODUCT:
+        counts[TAKEN_CPU] -= cpu * parts
+        counts[TAKEN_MEM] -= mem * parts
     fleet.host_cpu[host] += cpu * parts
     fleet.host_mem[host] += mem * parts
     if node >= 0:

@@ -46,7 +46,9 @@ SPREAD = -1  # the node of a VM that is spread over all nodes of its host
 NEXT, END_COUNT, ACTIVE, USED, PEAK, TURN, RUNNING, ARRIVED, HANDLED, REFUSED, TAKEN_CPU, TAKEN_MEM = range(
     12
 )
-COUNT_COUNT = 12  # the last two are kept by the compiled loop alone: what all hosts together have given away
+COUNT_COUNT = (
+    12  # the last two are kept for WEIGHTED_DOT_PRODUCT alone: what all hosts together have given away
+)
 # Places in `Progress.clock`.
 NOW, WAIT_TOTAL, WAIT_MAX = range(3)
 
