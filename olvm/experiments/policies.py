@@ -182,7 +182,7 @@ def _checked_error(name: str, text: str) -> float:
         error = math.nan
     if not 0 <= error <= PREDICTION_ERROR_MAX:
         raise BadInput(
-            f"policy {name} has no error of predictions after the @: give powers of ten from 0 to "
-            f"{PREDICTION_ERROR_MAX:g}, as in nilas@0.5"
+            f"policy {name} cannot be wrong by {text or 'nothing'} in its predictions: after the @ give powers of ten "
+            f"from 0 to {PREDICTION_ERROR_MAX:g}, as in nilas@0.5"
         )
     return error

@@ -4,7 +4,7 @@ Rules:
 1. At one time everything that ends ends first; then the line is served; then VMs arrive, in the trace's order.
 2. `fifo`: the head of the line waits until it fits, and all behind it wait. A lifetime begins when the VM is placed.
 3. `reject`: a VM that no host has room for when it arrives is refused.
-4. Where several nodes of the chosen host have room, the VM goes to the lowest, but by NUMA balance fit, which chooses.
+4. Where several nodes of the chosen host have room, the VM goes to the lowest; NUMA balance fit chooses.
 5. The loop may return anywhere between two events and be called again: everything it knows stands in the arrays.
 """
 

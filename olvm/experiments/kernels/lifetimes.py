@@ -16,8 +16,7 @@ An empty host ends now.
 4. A VM of class c goes to a recycling host of the class next above c that there is; else to an open host of class c;
    else to any host in use; else to an empty one. Within each of these, as in NILAS.
 
-What is the paper's is the order of preferences, the classes, the two states and the repredictions; the steps, what is
-full and how a prediction grows are our reading, as docs/experiments.md says.
+Source: Ling et al., LAVA, MLSys 2025, arXiv 2412.09840; docs/experiments.md says what of this is our reading.
 
 Rule: `outlived` is called with the time before hosts are compared, so that every prediction lies in the future.
 

@@ -4,7 +4,7 @@ How uneven a host is: the difference between its freest and its fullest node, in
 what one node has, added up. A VM that is spread over all nodes leaves that as it is. Of hosts that would be equally
 even the fullest is taken, as in best fit; of nodes the lowest.
 
-Cost: O(nodes) for each decision, and O(nodes²) within each host with room.
+Cost: O(hosts) for each decision, and the square of the nodes within each host with room.
 """
 
 from __future__ import annotations

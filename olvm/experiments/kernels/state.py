@@ -43,12 +43,9 @@ SPREAD = -1  # the node of a VM that is spread over all nodes of its host
 ) = range(13)
 
 # Places in `Progress.counts`.
-NEXT, END_COUNT, ACTIVE, USED, PEAK, TURN, RUNNING, ARRIVED, HANDLED, REFUSED, TAKEN_CPU, TAKEN_MEM = range(
-    12
-)
-COUNT_COUNT = (
-    12  # the last two are kept for WEIGHTED_DOT_PRODUCT alone: what all hosts together have given away
-)
+NEXT, END_COUNT, ACTIVE, USED, PEAK, TURN, RUNNING, ARRIVED, HANDLED, REFUSED = range(10)
+TAKEN_CPU, TAKEN_MEM = 10, 11  # what all hosts have given away; kept for WEIGHTED_DOT_PRODUCT alone
+COUNT_COUNT = 12
 # Places in `Progress.clock`.
 NOW, WAIT_TOTAL, WAIT_MAX = range(3)
 

@@ -150,9 +150,10 @@ def test_predictions_are_drawn_from_the_seed_and_centred_on_the_lifetime() -> No
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nilas@", "policy nilas@ has no error of predictions after the @"),
+        ("nilas@", "policy nilas@ cannot be wrong by nothing"),
         ("lava@-1", "give powers of ten from 0 to 10"),
-        ("lava@nan", "policy lava@nan has no error"),
+        ("lava@11", "cannot be wrong by 11"),
+        ("lava@nan", "policy lava@nan cannot be wrong by nan"),
         ("best_fit@0.5", "policy best_fit predicts nothing"),
         ("nila", "did you mean nilas"),
     ],
