@@ -6,6 +6,7 @@ A disk that refuses costs nothing that history can ask for again and, past its b
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -28,10 +29,11 @@ MAINTAIN_PERIOD_NS = 300 * NS_PER_S
 
 
 class HistoryPort:
-    def __init__(self, silo: Silo, store: HistoryStore) -> None:
+    def __init__(self, silo: Silo, store: HistoryStore, now_ns: Callable[[], int] = clock_ns) -> None:
         self._silo = silo
         self._store = store
-        self._maintained_ns = clock_ns()
+        self._now_ns = now_ns
+        self._maintained_ns = now_ns()
         self._clipped_count_told = 0
 
     def submit(self, caller: str, request: object, tag: str) -> None:
@@ -60,12 +62,22 @@ class HistoryPort:
             case Flush():
                 store.commit()
                 self._report_clipped()
-                if store.is_behind or clock_ns() - self._maintained_ns > MAINTAIN_PERIOD_NS:
-                    self._maintained_ns = clock_ns()
-                    store.maintain(self._maintained_ns)
+                self._maintain_if_due()
+                return b""
             case _:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
+
+    def _maintain_if_due(self) -> None:
+        """A pass that fails is tried again; what was committed before it is on the disk all the same."""
+        now_ns = self._now_ns()
+        if not self._store.is_behind and now_ns - self._maintained_ns <= MAINTAIN_PERIOD_NS:
+            return
+        self._maintained_ns = now_ns
+        try:
+            self._store.maintain(now_ns)
+        except OlvmError as error:
+            log.error("history: %s", error)  # noqa: TRY400 - the sentence says it all
 
     def _report_clipped(self) -> None:
         """What a guest or an agent said and cannot be is not believed silently."""

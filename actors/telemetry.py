@@ -1,7 +1,8 @@
 """The `telemetry` actor: what comes in goes to history, and events are pulled from the engine in order.
 
 It decides nothing about content; the history file decides what is new and what is a repetition. Events are pulled,
-not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing.
+not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing. Samples
+are acknowledged to the agent that sent them once a flush has put them on the disk; until then it keeps them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ReadCursor(msgspec.Struct, frozen=True):
 
 
 class Flush(msgspec.Struct, frozen=True):
-    """Commit what is buffered."""
+    """Commit what is buffered; answered when that is done."""
 
 
 class Telemetry:
@@ -45,6 +46,10 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.cursor = -1
+        # By agent and its incarnation: numbers of reports that history was given, and those that the flush under way
+        # was asked for after.
+        self.unacknowledged: dict[tuple[str, int], dict[int, None]] = {}
+        self.flushing: dict[tuple[str, int], dict[int, None]] = {}
 
     def timed_record(self) -> TimedRecord | None:
         return None
@@ -53,6 +58,9 @@ class Telemetry:
         match message:
             case m.Samples():
                 turn.call(HISTORY, StoreSamples(message.payload), "samples")
+                if message.number:
+                    sender = turn.sender, message.incarnation
+                    self.unacknowledged.setdefault(sender, {})[message.number] = None
             case m.GuestFactsTold():
                 turn.call(HISTORY, StoreGuestFacts(message.payload), "facts")
             case m.EventsTold():
@@ -65,7 +73,7 @@ class Telemetry:
             case m.TimerFired(name="pull"):
                 self._pull(turn)
             case m.TimerFired(name="flush"):
-                turn.call(HISTORY, Flush(), "flush")
+                self._begin_flush(turn)
                 turn.wake("flush", turn.config.history_flush_period_s)
             case m.Recovered():
                 turn.call(HISTORY, ReadCursor("engine"), "cursor")
@@ -79,6 +87,17 @@ class Telemetry:
             self._pull(turn)
         elif message.tag in ("cursor", "events"):
             turn.wake("pull", turn.config.events_pull_period_s)
+        elif message.tag == "flush" and message.ok:
+            flushed, self.flushing = self.flushing, {}
+            for (sender, incarnation), numbers in flushed.items():
+                turn.tell(sender, m.SamplesStored(incarnation, list(numbers)))
+
+    def _begin_flush(self, turn: Turn) -> None:
+        """What an earlier flush that failed was to acknowledge, this one does."""
+        for sender, numbers in self.unacknowledged.items():
+            self.flushing.setdefault(sender, {}).update(numbers)
+        self.unacknowledged = {}
+        turn.call(HISTORY, Flush(), "flush")
 
     def _pull(self, turn: Turn) -> None:
         turn.tell("events@engine", m.PullEvents(self.cursor, EVENTS_PER_PULL_MAX))

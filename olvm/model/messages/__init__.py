@@ -141,6 +141,7 @@ from olvm.model.messages.inner import (
     PullEvents,
     Recovered,
     Samples,
+    SamplesStored,
     TimerFired,
 )
 from olvm.model.messages.message import Message
@@ -255,6 +256,7 @@ AnyMessage = (
     | CallEnded
     | DomainHappened
     | Samples
+    | SamplesStored
     | GuestFactsTold
     | EventsTold
     | EventTold
@@ -391,6 +393,7 @@ __all__ = [
     "ResumeBehavior",
     "Rule",
     "Samples",
+    "SamplesStored",
     "SetAffinityGroup",
     "SetVerifier",
     "Settings",

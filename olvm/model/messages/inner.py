@@ -40,9 +40,21 @@ class DomainHappened(Message, frozen=True):
 
 
 class Samples(Message, frozen=True):
-    """One encoded columnar batch, see olvm.history."""
+    """One encoded columnar batch, see olvm.history.
+
+    With a number it is acknowledged by `SamplesStored`; incarnation and number name it to its sender.
+    """
 
     payload: bytes
+    incarnation: int = 0
+    number: int = 0
+
+
+class SamplesStored(Message, frozen=True):
+    """These batches are on history's disk, or history refuses them: no need to say them again."""
+
+    incarnation: int
+    numbers: list[int]
 
 
 class GuestFactsTold(Message, frozen=True):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from actors.behaviour import Turn
-from actors.telemetry import EVENTS_PER_PULL_MAX, ReadCursor, StoreEvents, StoreSamples, Telemetry
+from actors.telemetry import EVENTS_PER_PULL_MAX, Flush, ReadCursor, StoreEvents, StoreSamples, Telemetry
 from olvm.model import messages as m
 from tests.builders import turn
 
@@ -58,3 +58,37 @@ def test_telemetry_samples_go_to_history_and_are_not_journalled() -> None:
 def test_telemetry_message_of_another_actor_is_a_fault_of_the_programmer() -> None:
     with pytest.raises(AssertionError, match="cannot handle"):
         give(Telemetry(), m.HostLost("H1", ""))
+
+
+def _samples(one: Telemetry, sender: str, *numbers: int) -> None:
+    for number in numbers:
+        done = turn(me="telemetry", sender=sender)
+        one.handle(m.Samples(b"batch", 4, number), done)
+        assert done.sent == []
+
+
+FLUSHED = m.CallEnded("flush", True)
+
+
+def test_telemetry_samples_are_acknowledged_to_their_agents_after_the_flush() -> None:
+    one = Telemetry()
+    _samples(one, "agent/H1@host-1", 1, 2, 1)
+    _samples(one, "agent/H2@host-1", 9)
+    assert give(one, m.TimerFired("flush")).calls == [("history", Flush(), "flush")]
+    _samples(one, "agent/H1@host-1", 3)  # after the flush began: the next one is of it
+    assert give(one, FLUSHED).sent == [
+        ("agent/H1@host-1", m.SamplesStored(4, [1, 2]), False),
+        ("agent/H2@host-1", m.SamplesStored(4, [9]), False),
+    ]
+    give(one, m.TimerFired("flush"))
+    assert give(one, FLUSHED).sent == [("agent/H1@host-1", m.SamplesStored(4, [3]), False)]
+
+
+def test_telemetry_flush_that_fails_acknowledges_nothing_until_one_succeeds() -> None:
+    one = Telemetry()
+    _samples(one, "agent/H1@host-1", 1)
+    give(one, m.TimerFired("flush"))
+    assert give(one, m.CallEnded("flush", False, b"full disk")).sent == []
+    _samples(one, "agent/H1@host-1", 2)
+    give(one, m.TimerFired("flush"))
+    assert give(one, FLUSHED).sent == [("agent/H1@host-1", m.SamplesStored(4, [1, 2]), False)]
