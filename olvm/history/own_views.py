@@ -199,7 +199,9 @@ _OPERATIONS: Final = HistoryView(
         C("status", "status", "succeeded or failed."),
         C("reason", "reason", "Why it failed, for a person."),
         C("error_code", "error_code", "Why it failed, for a program."),
+        C("request_id", "request_id", "What the client called its request, where it said so."),
         C("created_at", "created_at", "When it was accepted, UTC."),
+        C("started_at", "started_at", "When work began, UTC, where that is told apart."),
         C("finished_at", "finished_at", "When it ended, UTC."),
         C("seconds", "epoch(finished_at - created_at)", "From acceptance to end."),
     ),
@@ -340,15 +342,23 @@ _CAPACITY_FORECAST: Final = HistoryView(
     (
         C("cluster_name", "cluster_name", "The cluster."),
         C("days", "days", "Days that the line is drawn through."),
-        C("memory_percent", "round(memory_now, 2)", "Memory in use on the newest day, by the line."),
-        C("memory_percent_per_day", "round(memory_slope, 4)", "Its growth a day."),
+        C(
+            "memory_percent",
+            "round(memory_now, 2)",
+            "Memory in use on the newest day, by the line; of a single day, as it was.",
+        ),
+        C(
+            "memory_percent_per_day",
+            "round(memory_slope, 4)",
+            "Its growth a day; NULL: fewer than two days are known.",
+        ),
         C(
             "memory_full_on",
             "case when memory_slope > 1e-6 and (100 - memory_now) / memory_slope < 36500 then"
             " newest + ceil(greatest(100 - memory_now, 0) / memory_slope)::INTEGER end",
             "The day on which memory is used up; NULL: not within a hundred years, or fewer than two days are known.",
         ),
-        C("cpu_percent", "round(cpu_now, 2)", "CPU in use on the newest day, by the line."),
+        C("cpu_percent", "round(cpu_now, 2)", "CPU in use on the newest day, likewise."),
         C("cpu_percent_per_day", "round(cpu_slope, 4)", "Its growth a day."),
         C(
             "cpu_full_on",
@@ -358,8 +368,12 @@ _CAPACITY_FORECAST: Final = HistoryView(
         ),
     ),
     "from (select cluster_name, count(*) as days, max(day) as newest,"
-    " regr_slope(memory, n) as memory_slope, regr_intercept(memory, n) + regr_slope(memory, n) * max(n) as memory_now,"
-    " regr_slope(cpu, n) as cpu_slope, regr_intercept(cpu, n) + regr_slope(cpu, n) * max(n) as cpu_now"
+    " "
+    # Of one point DuckDB gives a slope that is no number.
+    " case when count(memory) > 1 then regr_slope(memory, n) end as memory_slope,"
+    " coalesce(regr_intercept(memory, n) + memory_slope * max(n), max_by(memory, n)) as memory_now,"
+    " case when count(cpu) > 1 then regr_slope(cpu, n) end as cpu_slope,"
+    " coalesce(regr_intercept(cpu, n) + cpu_slope * max(n), max_by(cpu, n)) as cpu_now"
     " from (select c.cluster_name, d.history_datetime as day, (d.history_datetime - date '2020-01-01')::DOUBLE as n,"
     " sum(d.memory_usage_percent * d.sample_count * c.memory_size_mb)"
     " / sum(d.sample_count * c.memory_size_mb) as memory,"

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from actors.local_runtime import LocalRuntime
 from olvm import DataCenter
+from olvm.model.errors import NoCapacity
 from tests.contracts.fault_driver import INSTANT, poll
 
-REPORTS = "select count(*), count(distinct seq), max(seq) - min(seq) + 1 from history.sample_reports where kind = 'host'"
+REPORTS = (
+    "select count(*), count(distinct seq), max(seq) - min(seq) + 1 from history.sample_reports"
+    " where kind = 'host'"
+)
 
 
 def _lose_telemetry(dc: DataCenter, agent_samplings: int) -> None:
@@ -64,3 +70,40 @@ def test_samples_that_found_no_room_are_counted_in_history(tmp_path: Path) -> No
         ((host, by, samples, is_span),) = row
         assert (host, by, is_span) == ("kvm00", "agent", True)
         assert samples >= 30
+
+
+ENGINE = "select id, kind, target_name, status, reason, created_ns, finished_ns from operations order by id"
+HISTORY = (
+    "select operation_id, kind, target_name, status, coalesce(reason, ''), epoch_us(created_at), epoch_us(finished_at)"
+    " from history.operations order by 1"
+)
+
+
+def _operations(dc: DataCenter) -> list[tuple[object, ...]]:
+    return [(*row[:5], row[5] // 1000, row[6] // 1000) for row in dc.sql(ENGINE).rows()]
+
+
+def test_operations_reach_history_once_whichever_silo_is_lost(tmp_path: Path) -> None:
+    def agree(dc: DataCenter, count_min: int) -> None:
+        poll(lambda: dc.sql(HISTORY).rows() == _operations(dc))
+        assert len(_operations(dc)) >= count_min
+
+    with _open(tmp_path, 50_000) as dc:
+        prod = dc.clusters.create("prod")
+        prod.hosts.add("kvm00", cpus=8, memory="16GiB")
+        prod.vms.create("web", vcpus=1, memory="1GiB").start().wait(30)
+        runtime = dc._runtime
+        assert isinstance(runtime, LocalRuntime)
+        agree(dc, 4)
+        runtime.crash("telemetry")
+        dc.vms["web"].stop().wait(30)
+        runtime.ensure("telemetry")
+        agree(dc, 5)
+    with _open(tmp_path, 50_000) as dc:
+        agree(dc, 5)
+        assert {row[3] for row in dc.sql(HISTORY).rows()} == {"succeeded"}
+        with pytest.raises(NoCapacity):
+            dc.clusters.get("prod").vms.create("big", vcpus=64, memory="1GiB").start().wait(30)
+        agree(dc, 7)
+        ((reason,),) = dc.sql("select reason from history.operations where status = 'failed'").rows()
+        assert "big" in reason

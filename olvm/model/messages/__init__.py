@@ -138,7 +138,9 @@ from olvm.model.messages.inner import (
     EventsTold,
     EventTold,
     GuestFactsTold,
+    OperationsTold,
     PullEvents,
+    PullOperations,
     Recovered,
     Samples,
     SamplesStored,
@@ -261,6 +263,8 @@ AnyMessage = (
     | EventsTold
     | EventTold
     | PullEvents
+    | PullOperations
+    | OperationsTold
     | ShowConsole
     | PassOn
     | TaskDomain
@@ -371,6 +375,7 @@ __all__ = [
     "OperationEnded",
     "OperationProgressed",
     "OperationView",
+    "OperationsTold",
     "PassOn",
     "PlaceCopy",
     "PlaceVm",
@@ -379,6 +384,7 @@ __all__ = [
     "PrepareIncoming",
     "PromoteCopy",
     "PullEvents",
+    "PullOperations",
     "QueryDomain",
     "Recovered",
     "Refusal",

@@ -74,6 +74,20 @@ class EventTold(Message, frozen=True):
     row: bytes  # msgpack of EventRecord
 
 
+class OperationsTold(Message, frozen=True):
+    """Committed operations of a silo that have ended, in the order of their ends."""
+
+    source: str
+    payload: bytes  # msgpack of a list of OperationRecord
+
+
+class PullOperations(Message, frozen=True):
+    """The telemetry actor asks the engine's silo for operations that ended at `from_ns` or later."""
+
+    from_ns: int
+    row_count_max: int
+
+
 class PullEvents(Message, frozen=True):
     """The telemetry actor asks the engine's silo for committed events after its cursor."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -117,7 +119,7 @@ def test_long_loss_is_told_in_parts_that_do_not_overlap() -> None:
     assert 1 < len(events) <= 100 * 30 / LOSS_TOLD_EACH_S + 1
     events += stored(spool, 99, at_s=3_000).events
     assert sum(event.details["samples"] for event in events) == 98 * ROWS  # type: ignore[misc]
-    for before, after in zip(events, events[1:], strict=False):
+    for before, after in itertools.pairwise(events):
         assert before.details["to_ns"] < after.details["from_ns"]  # type: ignore[operator]
 
 
