@@ -30,6 +30,7 @@ TEXT_CHARS_MAX = 255
 # oVirt's DWH_TABLES_KEEP_SAMPLES is 24 hours; events age out after 30 days (EventAgingThreshold).
 SAMPLES_KEPT_S = 24 * 3600
 EVENTS_KEPT_S = 30 * 24 * 3600
+OPERATIONS_KEPT_S = 60 * 24 * 3600
 
 # One question: rows in the answer and seconds of work.
 QUERY_ROWS_MAX = 1_000_000

@@ -169,6 +169,25 @@ _PLACEMENTS: Final = HistoryView(
     " 'vm_suspended') or code = 'vm_ha_restart' and details->>'to' is not null)) where reason is not null",
 )
 
+_SAMPLE_LOSSES: Final = HistoryView(
+    "sample_losses",
+    "Samples that history does not have, because nobody had room for them: one row for each time that it was told.",
+    (
+        C("told_at", "log_time", "When it was told, UTC."),
+        C("host_name", "host_name", "The host whose samples are missing; NULL: of several."),
+        C("dropped_by", "details->>'by'", "agent: history was away. history: its disk took nothing."),
+        C("samples", "(details->>'samples')::BIGINT", "Rows that were dropped."),
+        C(
+            "lost_from",
+            "make_timestamp((details->>'from_ns')::BIGINT // 1000)",
+            "Time of the oldest of them, UTC.",
+        ),
+        C("lost_until", "make_timestamp((details->>'to_ns')::BIGINT // 1000)", "Time of the newest, UTC."),
+        C("message", "message", "The event in words."),
+    ),
+    "from events where code = 'samples_dropped'",
+)
+
 _OPERATIONS: Final = HistoryView(
     "operations",
     "Operations that have ended. The engine's own table has the same name: say history.operations for this one.",
@@ -180,7 +199,9 @@ _OPERATIONS: Final = HistoryView(
         C("status", "status", "succeeded or failed."),
         C("reason", "reason", "Why it failed, for a person."),
         C("error_code", "error_code", "Why it failed, for a program."),
+        C("request_id", "request_id", "What the client called its request, where it said so."),
         C("created_at", "created_at", "When it was accepted, UTC."),
+        C("started_at", "started_at", "When work began, UTC, where that is told apart."),
         C("finished_at", "finished_at", "When it ended, UTC."),
         C("seconds", "epoch(finished_at - created_at)", "From acceptance to end."),
     ),
@@ -366,6 +387,7 @@ OWN_VIEWS: Final = (
     *_CONFIGURATION_VIEWS,
     _CALENDAR,
     _PLACEMENTS,
+    _SAMPLE_LOSSES,
     _OPERATIONS,
     _MIGRATIONS,
     _HOST_DOWNTIME,

@@ -200,8 +200,18 @@ class SampleBatch(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     columns: dict[str, bytes]
 
 
+class BatchHeading(msgspec.Struct, frozen=True, gc=False):
+    """What names an encoded report, without its columns."""
+
+    host: str
+    at_ns: int
+    host_epoch: int
+    row_count: int
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SampleBatch)
+_heading_decoder = msgspec.msgpack.Decoder(BatchHeading)
 _values_of: Final = {kind.name: attrgetter(*(column.name for column in kind.columns)) for kind in KINDS}
 
 
@@ -272,6 +282,11 @@ def _encoded(
         columns=_packed(kind, [values_of(sample) for sample in samples], host),
     )
     return _encoder.encode(batch)
+
+
+def heading_of(payload: bytes) -> BatchHeading:
+    """The heading of a report that was encoded here; its columns are passed over."""
+    return _heading_decoder.decode(payload)
 
 
 def decode_batch(payload: bytes) -> SampleBatch:

@@ -121,6 +121,7 @@ class HistoryStore:
         self._next_try_row_count = ROWS_PER_COMMIT
         self._event_seq_taken: dict[str, int] = {}  # buffered or committed
         self._event_seq_committed: dict[str, int] = {}
+        self._newest_operations: set[str] = set()  # those that ended at the cursor of their log
 
     @classmethod
     def open(
@@ -222,9 +223,30 @@ class HistoryStore:
                 buffered[row[:1]] = row
         self._buffer(GUEST_FACTS, ())
 
-    def add_operations(self, operations: Iterable[OperationRecord]) -> None:
-        """Buffer operations that have ended; each is stored once."""
-        self._buffer(OPERATIONS, map(operation_row, operations))
+    def add_operations(self, operations: Iterable[OperationRecord], log: str = "engine/operations") -> int:
+        """Buffer operations that have ended, in the order of their ends; each is stored once.
+
+        Returns the end of the newest taken so far of this log, ns: ask for what ended then or later. After a
+        restart ask from `event_cursor`.
+        """
+        taken_ns = self._event_seq_taken.get(log, 0)
+        rows, newest = self._rows[OPERATIONS.name], self._newest_operations
+        for operation in operations:
+            end_ns = operation.finished_ns
+            assert end_ns is not None, f"operation {operation.id} has not ended"
+            if end_ns < taken_ns or operation.id in newest:
+                continue
+            if len(rows) >= ROWS_BUFFERED_MAX:
+                break
+            row = storable(operation_row(operation))
+            rows.setdefault(OPERATIONS.key_of(row), row)
+            if end_ns > taken_ns:
+                taken_ns = end_ns
+                newest.clear()
+            newest.add(operation.id)
+        self._event_seq_taken[log] = taken_ns
+        self._commit_if_many_rows()
+        return taken_ns
 
     def commit(self) -> None:
         """Put everything buffered on disk, in one transaction.

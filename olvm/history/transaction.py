@@ -127,14 +127,20 @@ def read_reports_since(con: duckdb.DuckDBPyConnection, at_ns: int) -> set[Report
     return set(con.fetchall())
 
 
-def erase_expired(con: duckdb.DuckDBPyConnection, horizon_ns: int, events_horizon_ns: int) -> int:
-    """Erase samples and events before their horizons; the number of sample rows erased."""
+def erase_expired(
+    con: duckdb.DuckDBPyConnection, horizon_ns: int, events_horizon_ns: int, operations_horizon_ns: int
+) -> int:
+    """Erase samples, events and operations before their horizons; the number of sample rows erased."""
     erased_count = 0
     for table in (*(kind.table for kind in KINDS), "sample_reports"):
         con.execute(f"delete from {table} where history_datetime < make_timestamp($1)", [horizon_ns // 1000])
         row = con.fetchone()
         erased_count += row[0] if row and table != "sample_reports" else 0
     con.execute("delete from events where log_time < make_timestamp($1)", [max(events_horizon_ns, 0) // 1000])
+    con.execute(
+        "delete from operations_history where finished_at < make_timestamp($1)",
+        [max(operations_horizon_ns, 0) // 1000],
+    )
     con.execute(
         "insert or replace into meta values ('samples_erased_before_ns', $1::VARCHAR)", [str(horizon_ns)]
     )

@@ -28,6 +28,7 @@ from olvm.history.bounds import (
     HOURLY_IN_FILE_S,
     HOURLY_KEPT_S,
     NS_PER_S,
+    OPERATIONS_KEPT_S,
     ROLLUP_GRACE_S,
     ROLLUPS_PER_PASS,
     SAMPLE_HOLDS_S,
@@ -83,7 +84,9 @@ def run_pass(
     wanted_ns = max(horizon_ns, now_ns - samples_kept_ns, 0)
     reached_ns = max(horizon_ns, min(wanted_ns, _erasable_before_ns(con)))
     con.execute("begin")
-    erased_count = transaction.erase_expired(con, reached_ns, now_ns - EVENTS_KEPT_S * NS_PER_S)
+    erased_count = transaction.erase_expired(
+        con, reached_ns, now_ns - EVENTS_KEPT_S * NS_PER_S, now_ns - OPERATIONS_KEPT_S * NS_PER_S
+    )
     for kind, grain in ROLLUP_TABLES:
         kept_s = HOURLY_KEPT_S if grain == "hourly" else DAILY_KEPT_S
         con.execute(
