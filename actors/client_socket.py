@@ -114,6 +114,11 @@ class _Client:
         if callable(self._on_end):
             self._on_end(self)
 
+    def _finish(self) -> None:
+        """Both threads have seen the end by now, so that nobody uses a number that the system gives to another file."""
+        self.close()
+        self._socket.close()
+
     # ------------------------------------------------------------------ threads
 
     def _write(self) -> None:
@@ -149,7 +154,7 @@ class _Client:
                 self.flush()
         finally:
             self._wake.set()
-            threading.Timer(0.5, self.close).start()
+            threading.Timer(0.5, self._finish).start()
 
     def _take_frames(self, buffer: bytearray) -> None:
         start = 0

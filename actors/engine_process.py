@@ -19,12 +19,13 @@ from actors.gateway import Gateway, Infrastructure
 from actors.node import SNAPSHOTS, Node
 from olvm.journal.snapshot import SqlParser, write_parquet
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import JournalUnwritable
 from olvm.model.socket_path import SOCKET_NAME
 from olvm.model.table import QueryResult
 from olvm.model.user_records import HIDDEN_TABLES
+from olvm.stopping import Stop
 from olvm.version import VERSION
 
 ENGINE_TABLES = frozenset(
@@ -40,7 +41,13 @@ class EngineProcess:
     def __init__(self, node: Node, infrastructure: Infrastructure) -> None:
         self.node = node
         self._infrastructure = infrastructure
-        self.gateway = Gateway(node.runner.silo, infrastructure, version=VERSION, run_sql=self.run_sql)
+        self.gateway = Gateway(
+            node.runner.silo,
+            infrastructure,
+            version=VERSION,
+            run_sql=self.run_sql,
+            export=self.export_history,
+        )
         self._socket: SocketServer | None = None
         self._parser = SqlParser()
 
@@ -59,21 +66,33 @@ class EngineProcess:
 
     # ------------------------------------------------------------------ SQL over engine and history
 
-    def run_sql(self, sql: str, params: list[Any], row_count_max: int, timeout_s: float) -> QueryResult:
+    def run_sql(self, ask: Sql, stop: Stop) -> QueryResult:
         """Answer from the file that holds the tables; for both, history joins snapshots of the engine's."""
+        sql = ask.sql
         names = self._parser.table_names(sql)
         self._parser.check_shown(sql, HIDDEN_TABLES)
         said_history = {match.lower() for match in HISTORY_QUALIFIED.findall(sql)}
         to_history = (names - ENGINE_TABLES) | (names & said_history)
         journal = self.node.runner.silo.journal
         if not to_history:
-            return journal.query(sql, params, row_count_max=row_count_max, timeout_s=timeout_s)
+            return journal.query(
+                sql, ask.params, row_count_max=ask.row_count_max, timeout_s=ask.timeout_s, stop=stop
+            )
         mine = names - to_history
-        with self._snapshots(mine) as snapshots:
-            return self._infrastructure.query_history(sql, params, snapshots, row_count_max, timeout_s)
+        with self._snapshots(mine, stop) as snapshots:
+            return self._infrastructure.query_history(ask, snapshots, stop)
+
+    def export_history(self, ask: ExportHistory, stop: Stop) -> Exported:
+        """A copy of history in a new directory, which is the caller's to remove."""
+        directory = Path(tempfile.mkdtemp(prefix="export-", dir=self.node.directory / SNAPSHOTS))
+        try:
+            return self._infrastructure.export_history(ask, directory, stop)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
 
     @contextlib.contextmanager
-    def _snapshots(self, tables: set[str]) -> Any:
+    def _snapshots(self, tables: set[str], stop: Stop) -> Any:
         journal = self.node.runner.silo.journal
         if not tables:
             yield {}
@@ -83,7 +102,8 @@ class EngineProcess:
             snapshots: dict[str, str] = {}
             for table in sorted(tables):
                 path = Path(directory) / f"{table}.parquet"
-                write_parquet(journal.query(f'select * from "{table}"'), path)  # noqa: S608 - a name of ours
+                rows = journal.query(f'select * from "{table}"', stop=stop)  # noqa: S608 - a name of ours
+                write_parquet(rows, path)
                 snapshots[table] = str(path)
             yield snapshots
 

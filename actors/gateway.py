@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,7 +22,9 @@ import msgspec
 
 from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
+from actors.operation_feed import OperationFeed
 from actors.pam_accounts import PamAccounts
+from actors.questions import Questions, checked_question, checked_times
 from actors.silo import Silo
 from actors.silo_ports import Records
 from actors.verifiers import Verifiers
@@ -35,6 +38,7 @@ from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.names import check_name
 from olvm.model.records import EventRecord, OperationRecord
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 log = logging.getLogger("olvm.gateway")
 
@@ -73,9 +77,9 @@ class Infrastructure(Protocol):
 
     def statuses(self) -> list[p.SiloStatus]: ...
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult: ...
+    def query_history(self, ask: p.Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult: ...
+
+    def export_history(self, ask: p.ExportHistory, directory: Path, stop: Stop) -> p.Exported: ...
 
     def inject(self, host: str, fault: bytes) -> None: ...
 
@@ -84,17 +88,27 @@ class Gateway:
     """Observer of the engine's silo. `handle` is called from the clients' threads."""
 
     def __init__(
-        self, silo: Silo, infrastructure: Infrastructure, *, version: str, run_sql: Callable[..., QueryResult]
+        self,
+        silo: Silo,
+        infrastructure: Infrastructure,
+        *,
+        version: str,
+        run_sql: Callable[[p.Sql, Stop], QueryResult],
+        export: Callable[[p.ExportHistory, Stop], p.Exported],
     ) -> None:
         self._silo = silo
         self._infrastructure = infrastructure
         self._version = version
         self._run_sql = run_sql
+        self._export = export
+        self._exported: dict[int, list[str]] = {}  # directories of copies, by the number of the connection
         self._connections: dict[int, Connection] = {}
         self._connection_count = 0
         self._lock = threading.Lock()
         self._watchers: dict[str, set[int]] = {}
         self._event_waiters: list[Callable[[], None]] = []
+        # SQL has threads of its own: long questions must not keep a status or an event from anybody.
+        self._questions = Questions()
         self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="reader")
         self._touched: set[int] = set()
         self._ended: list[OperationRecord] = []
@@ -105,9 +119,11 @@ class Gateway:
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
         silo.services["events"] = self._on_pull_events
+        self._operations = OperationFeed(silo, self._readers.submit)
 
     def close(self) -> None:
         self._authentication.close()
+        self._questions.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------ connections
@@ -122,6 +138,10 @@ class Gateway:
     def disconnect(self, connection: Connection) -> None:
         with self._lock:
             self._connections.pop(connection.number, None)
+            exported = self._exported.pop(connection.number, [])
+        self._questions.forget(connection.number)
+        for directory in exported:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def handle(self, connection: Connection, request: p.Request) -> None:
         ask, number = request.ask, request.number
@@ -144,7 +164,11 @@ class Gateway:
             case p.Hello():
                 self._answer(connection, number, lambda: self._welcome(ask))
             case p.Sql():
-                self._read(connection, number, lambda: self._sql(ask))
+                self._ask_sql(connection, number, ask)
+            case p.ExportHistory():
+                self._ask_export(connection, number, ask)
+            case p.Cancel():
+                self._questions.stop((connection.number, ask.number), "its client asked for that")
             case p.Events():
                 self._read(connection, number, lambda: self._events(connection, number, ask))
             case p.Status():
@@ -224,6 +248,7 @@ class Gateway:
             assert isinstance(record, OperationRecord)
             if record.finished_ns is not None:
                 self._ended.append(record)
+                self._operations.committed(record)
         if events:
             self._recent.extend(events)
             with self._lock:
@@ -299,9 +324,38 @@ class Gateway:
         rows = self._silo.journal.query("select epoch from engine", ()).rows
         return int(str(rows[0][0])) if rows else 0
 
-    def _sql(self, ask: p.Sql) -> p.Rows:
-        row_count_max = min(ask.row_count_max, SQL_ROWS_MAX)
-        return p.Rows(self._run_sql(ask.sql, ask.params, row_count_max, ask.timeout_s))
+    def _ask_sql(self, connection: Connection, number: int, ask: p.Sql) -> None:
+        try:
+            bounded = checked_question(ask)
+        except OlvmError as error:
+            _refuse(connection, number, error)
+            return
+        self._question(connection, number, ask.timeout_s, lambda stop: p.Rows(self._run_sql(bounded, stop)))
+
+    def _ask_export(self, connection: Connection, number: int, ask: p.ExportHistory) -> None:
+        def produce(stop: Stop) -> p.Exported:
+            checked_times(ask)
+            exported = self._export(ask, stop)
+            with self._lock:
+                is_there = connection.number in self._connections
+                if is_there:
+                    self._exported.setdefault(connection.number, []).append(exported.directory)
+            if not is_there:
+                shutil.rmtree(exported.directory, ignore_errors=True)
+            return exported
+
+        self._question(connection, number, ask.timeout_s, produce)
+
+    def _question(
+        self, connection: Connection, number: int, timeout_s: float, produce: Callable[[Stop], Any]
+    ) -> None:
+        def answer(stop: Stop) -> None:
+            self._answer(connection, number, lambda: produce(stop))
+
+        try:
+            self._questions.submit((connection.number, number), timeout_s, answer)
+        except OlvmError as error:
+            _refuse(connection, number, error)
 
     def _event_page(self, after: int, row_count_max: int) -> p.EventPage:
         table = self._silo.journal.query(

@@ -14,10 +14,11 @@ from actors.engine_process import EngineProcess, SiloNames, check_private, silos
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import NotFound, OlvmError
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 
 class LocalRuntime:
@@ -93,13 +94,17 @@ class LocalRuntime:
     def statuses(self) -> list[SiloStatus]:
         return [node.status() for _, node in sorted(self._nodes.items())]
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult:
+    def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
+        return self._telemetry().query_history(ask, snapshots, stop)
+
+    def export_history(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        return self._telemetry().export_history(ask, directory, stop)
+
+    def _telemetry(self) -> Node:
         node = self._nodes.get(TELEMETRY_SILO)
         if node is None:
             raise OlvmError("history is not available: the telemetry silo does not run")
-        return node.query_history(sql, params, snapshots, row_count_max, timeout_s)
+        return node
 
     def inject(self, host: str, fault: bytes) -> None:
         for node in list(self._nodes.values()):

@@ -10,7 +10,6 @@ import resource
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -31,10 +30,11 @@ from olvm.journal.duckdb_journal import DuckDbJournal
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.port import Journal
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, NotFound
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 TICKET_BYTES = 12
 TICKET_CHARS = 8  # a VNC password has no more
@@ -155,15 +155,23 @@ class Node:
             started_ns=self.started_ns,
             rss_bytes=_rss_bytes(),
             note=note,
+            counters=msgspec.structs.asdict(self.history.counters) if self.history is not None else {},
         )
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult:
+    def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
         assert self.history is not None, f"{self.name} keeps no history"
         return self.history.query(
-            sql, params, snapshots=snapshots, row_count_max=row_count_max, timeout_s=timeout_s
+            ask.sql,
+            ask.params,
+            snapshots,
+            row_count_max=ask.row_count_max,
+            timeout_s=ask.timeout_s,
+            stop=stop,
         )
+
+    def export_history(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        assert self.history is not None, f"{self.name} keeps no history"
+        return self.history.export(ask, directory, stop)
 
     def inject(self, host: str, fault: bytes) -> None:
         """Plant a fault (JSON of Fault) in a simulated host of this silo."""

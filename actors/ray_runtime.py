@@ -37,11 +37,12 @@ from actors.engine_process import EngineProcess, SiloNames, check_private, dead_
 from actors.node import Node
 from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from olvm.model import messages as m
-from olvm.model.client_protocol import SiloStatus
+from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, EngineUnreachable, JournalLocked, NotFound, OlvmError, from_wire
 from olvm.model.record import Record
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 log = logging.getLogger("olvm.ray")
 
@@ -52,6 +53,7 @@ Handle: TypeAlias = Any
 HOST_LABEL = "olvm-host"
 PINNED = "-node"  # ends the name of a silo that is bound to the node with the label of its host
 
+STOP_REPEAT_S = 0.5
 STATUS_TIMEOUT_S = 3.0
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -79,6 +81,7 @@ class SiloProcess:
         self._name = name
         self._started = time.monotonic()
         self._stopped = False
+        self._stop_by_question: dict[str, Stop] = {}
         settings = msgspec.json.decode(config, type=Config)
         self._peers = _Peers(directory, config)
         self._node = _open_node(name, directory, settings, self._peers.transmit)
@@ -106,13 +109,28 @@ class SiloProcess:
         return msgspec.msgpack.encode(self._node.status())
 
     def query_history(self, request: bytes) -> bytes:
-        """Answers (ok, QueryResult) or (code, message): errors cross as values."""
-        sql, params, snapshots, row_count_max, timeout_s = msgspec.msgpack.decode(request)
+        """Answers (ok, QueryResult) or (error, …): errors cross as values."""
+        question_id, ask, snapshots = msgspec.msgpack.decode(request, type=tuple[str, Sql, dict[str, str]])
+        return self._stoppable(question_id, lambda stop: self._node.query_history(ask, snapshots, stop))
+
+    def export_history(self, request: bytes) -> bytes:
+        question_id, ask, path = msgspec.msgpack.decode(request, type=tuple[str, ExportHistory, str])
+        return self._stoppable(question_id, lambda stop: self._node.export_history(ask, Path(path), stop))
+
+    def _stoppable(self, question_id: str, answer: Callable[[Stop], object]) -> bytes:
+        stop = self._stop_by_question[question_id] = Stop()
         try:
-            table = self._node.query_history(sql, params, snapshots, row_count_max, timeout_s)
+            return msgspec.msgpack.encode(("ok", answer(stop)))
         except OlvmError as error:
             return msgspec.msgpack.encode(("error", error.to_wire()))
-        return msgspec.msgpack.encode(("ok", table))
+        finally:
+            del self._stop_by_question[question_id]
+
+    def stop_question(self, question_id: str, reason: str) -> None:
+        """One that has ended, or has not begun, is unknown: whoever stops it asks again until it is answered."""
+        stop = self._stop_by_question.get(question_id)
+        if stop is not None:
+            stop.stop(reason)
 
     def inject(self, host: str, fault: bytes) -> bool:
         try:
@@ -158,7 +176,7 @@ _SiloActor: Any = ray.remote(  # type: ignore[call-overload]
     num_cpus=0,
     max_restarts=-1,
     max_task_retries=0,
-    concurrency_groups={"frames": 1, "questions": 4},
+    concurrency_groups={"frames": 1, "questions": 4, "stops": 1},
 )(SiloProcess)
 
 
@@ -289,16 +307,27 @@ class _RayInfrastructure:
             found.setdefault(name, dead_status(name, f"no answer in {STATUS_TIMEOUT_S:g} s"))
         return [found[name] for name in sorted(found)]
 
-    def query_history(
-        self, sql: str, params: list[Any], snapshots: dict[str, str], row_count_max: int, timeout_s: float
-    ) -> QueryResult:
+    def query_history(self, ask: Sql, snapshots: dict[str, str], stop: Stop) -> QueryResult:
+        answer = self._ask_telemetry("query_history", ask, snapshots, stop)
+        return msgspec.convert(answer, QueryResult)
+
+    def export_history(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        return msgspec.convert(self._ask_telemetry("export_history", ask, str(directory), stop), Exported)
+
+    def _ask_telemetry(self, method: str, ask: Sql | ExportHistory, more: object, stop: Stop) -> Any:
         handle = self._peers.find(TELEMETRY_SILO)
         if handle is None:
             raise OlvmError("history is not available: the telemetry silo does not run; it is being started")
-        request = msgspec.msgpack.encode((sql, params, snapshots, row_count_max, timeout_s))
+        question_id = secrets.token_hex(8)
+        request = msgspec.msgpack.encode((question_id, ask, more))
+
+        def stop_there() -> None:
+            handle.stop_question.options(concurrency_group="stops").remote(question_id, stop.reason)
+
         try:
-            reference = handle.query_history.options(concurrency_group="questions").remote(request)
-            answer: Any = ray.get(reference, timeout=timeout_s + 5)
+            reference = getattr(handle, method).options(concurrency_group="questions").remote(request)
+            with stop.watching(stop_there, ask.timeout_s, repeat_s=STOP_REPEAT_S):
+                answer: Any = ray.get(reference, timeout=ask.timeout_s + 5)
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise OlvmError(
                 f"history did not answer ({type(error).__name__}); the telemetry silo may be restarting, try again"
@@ -306,7 +335,7 @@ class _RayInfrastructure:
         kind, value = msgspec.msgpack.decode(answer)
         if kind == "error":
             raise from_wire(*value)
-        return msgspec.convert(value, QueryResult)
+        return value
 
     def inject(self, host: str, fault: bytes) -> None:
         for name in self._peers.names():

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from olvm.api.affinity_groups import AffinityGroups
 from olvm.api.clusters import Clusters
+from olvm.api.history import History
 from olvm.api.hosts import Hosts
 from olvm.api.link import Link, LocalLink, SocketLink, result_of
 from olvm.api.operation import ACCEPT_TIMEOUT_S, Operation, OperationClient
@@ -59,6 +60,7 @@ class DataCenter:
         self.affinity_groups = AffinityGroups(self)
         self.users = Users(self)
         self.operations = Operations(self)
+        self.history = History(self)
 
     @classmethod
     def open(
@@ -203,10 +205,19 @@ class DataCenter:
     ) -> Result:
         """Run one reading statement over the engine's tables and history.
 
+        Ctrl-C, or leaving the data center, ends it there too. Its bounds are in `olvm.model.limits`: SQL_…
+
         Raises:
-            BadQuery: malformed, or not a reading statement; nothing was changed.
+            BadQuery: malformed, not a reading statement, slower than `timeout` seconds, or too large an answer;
+                nothing was changed.
+            Conflict: too many questions wait already.
         """
-        rows: p.Rows = self.ask(p.Sql(sql, list(params), limit, timeout), "sql", timeout + SQL_MARGIN_S)
+        asked = self._link.ask(p.Sql(sql, list(params), limit, timeout))
+        try:
+            rows: p.Rows = result_of(asked, timeout + SQL_MARGIN_S, "sql")
+        except BaseException:  # Ctrl-C too: nobody waits for it, so it must not run on
+            self._link.cancel(asked)
+            raise
         return Result(rows.table)
 
     def events(

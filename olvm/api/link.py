@@ -37,6 +37,9 @@ class Link(Protocol):
     def ask(self, ask: Any) -> Future[Any]:
         """Send a request; its future gets the answer, or raises what the engine refused it with."""
 
+    def cancel(self, future: Future[Any]) -> None:
+        """Nobody waits for this answer any more: what the engine does for it ends, where it can be ended."""
+
     def close(self) -> None: ...
 
 
@@ -89,6 +92,12 @@ class LocalLink:
         self._waiting[number] = future
         self._gateway.handle(self._connection, p.Request(number, ask))
         return future
+
+    def cancel(self, future: Future[Any]) -> None:
+        number = next((number for number, one in list(self._waiting.items()) if one is future), None)
+        if number is not None:
+            del self._waiting[number]
+            self._gateway.handle(self._connection, p.Request(next(self._numbers), p.Cancel(number)))
 
     def close(self) -> None:
         self._gateway.disconnect(self)
@@ -153,6 +162,18 @@ class SocketLink:
             with contextlib.suppress(OSError):
                 client.sendall(frame)
         return future
+
+    def cancel(self, future: Future[Any]) -> None:
+        with self._lock:
+            number = next((number for number, (_, one) in self._waiting.items() if one is future), None)
+            if number is None:
+                return
+            del self._waiting[number]
+            client = self._socket
+        data = self._encode(p.Request(next(self._numbers), p.Cancel(number)))
+        if client is not None:
+            with contextlib.suppress(OSError):  # a line that breaks cancels what was asked on it
+                client.sendall(LENGTH.pack(len(data)) + data)
 
     # ------------------------------------------------------------------ in
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from olvm.model.table import QueryResult
@@ -39,7 +40,8 @@ class Result:
         import duckdb
 
         con = duckdb.connect(":memory:")
-        columns = ", ".join(f'"{name}" {kind}' for name, kind in zip(self.columns, self.types, strict=True))
+        names = distinct(self.columns)
+        columns = ", ".join(f"{_quoted(name)} {kind}" for name, kind in zip(names, self.types, strict=True))
         con.execute(f"create table answer ({columns})")
         appender = con.appender("answer")
         appender.append_rows(self.rows())
@@ -59,6 +61,10 @@ class Result:
         import importlib
 
         return importlib.import_module("polars").DataFrame(self._relation())
+
+    def write_parquet(self, path: str | Path) -> None:
+        """The rows as a Parquet file, with the types that SQL gave; an existing file is written over."""
+        self._relation().write_parquet(str(path))
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self._relation().__arrow_c_stream__(requested_schema)
@@ -98,3 +104,22 @@ class Result:
             for row in self.rows()[:200]
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """The names, each once: SQL may give two columns one name, and none of them may be lost."""
+    taken = set(columns)
+    names: list[str] = []
+    for column in columns:
+        name, count = column, 1
+        while name in names:
+            count += 1
+            name = f"{column}_{count}"
+            if name in taken:  # SQL has a column of that name itself
+                name = column
+        names.append(name)
+    return names
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 import msgspec
 
 from olvm.model.errors import NotFound
+from olvm.model.limits import SQL_SHORT_S
 from olvm.model.record import Record
 from olvm.model.search import parse
 from olvm.model.search_fields import fields_of
@@ -43,7 +44,9 @@ class Table(Generic[R]):
         sql = f"select * from {table} where {condition} order by {order} limit {search.limit_rows or limit}"  # noqa: S608
         if search.offset_rows:
             sql += f" offset {search.offset_rows}"
-        return [self._decode(row) for row in self._dc.sql(sql, params, limit=limit).dicts()]
+        return [
+            self._decode(row) for row in self._dc.sql(sql, params, limit=limit, timeout=SQL_SHORT_S).dicts()
+        ]
 
     def _order(self) -> str:
         return "name"
@@ -52,7 +55,7 @@ class Table(Generic[R]):
         """The row whose key is `name`; `NotFound` when there is none."""
         condition = " or ".join(f"{column} = ?" for column in columns)
         sql = f"select * from {self.record.TABLE} where {condition}"  # noqa: S608 - names of ours
-        rows = self._dc.sql(sql, [name] * len(columns)).dicts()
+        rows = self._dc.sql(sql, [name] * len(columns), timeout=SQL_SHORT_S).dicts()
         if not rows:
             raise NotFound(f"{kind} {name} does not exist; `olvm {kind} list` shows those that do")
         return self._decode(rows[0])

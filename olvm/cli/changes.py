@@ -20,6 +20,7 @@ from olvm.cli.failures import CommandFailed, Interrupted, exit_code_of, goes_on,
 from olvm.cli.options import Changing, OutputFormat
 from olvm.cli.output import chosen_columns, write_rows
 from olvm.model.errors import BadInput, OlvmError, WaitTimeout
+from olvm.model.limits import SQL_SHORT_S
 from olvm.model.messages import Command, OperationView
 from olvm.model.records import ClusterRecord
 
@@ -179,7 +180,8 @@ def cluster_or_only(dc: DataCenter, cluster: str | None) -> str:
     """
     if cluster:
         return cluster
-    names = [str(name) for (name,) in dc.sql(f"select name from {ClusterRecord.TABLE} order by name").rows()]  # noqa: S608
+    query = f"select name from {ClusterRecord.TABLE} order by name"  # noqa: S608 - a name of ours
+    names = [str(name) for (name,) in dc.sql(query, timeout=SQL_SHORT_S).rows()]
     if len(names) == 1:
         return names[0]
     if not names:

@@ -5,9 +5,11 @@ Rule: `seq` has no gaps, so `--after` the last seq that was read loses nothing a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -16,9 +18,10 @@ from cyclopts import App, Parameter
 from olvm.api.data_center import DataCenter
 from olvm.cli.connection import data_center
 from olvm.cli.listing import checked_limit, fields_of_record
-from olvm.cli.options import LISTING, Listing
+from olvm.cli.options import CONNECTING, LISTING, Connecting, Listing
 from olvm.cli.output import cell, chosen_columns, heading, line, plain, write_rows
 from olvm.model.errors import BadInput, BadQuery
+from olvm.model.limits import SQL_SHORT_S
 from olvm.model.records import EventRecord
 from olvm.model.search import Query, parse
 from olvm.model.search_fields import fields_of
@@ -128,3 +131,52 @@ def _write_csv_row(event: dict[str, Any], columns: list[str]) -> None:
     import csv
 
     csv.writer(sys.stdout, lineterminator="\n").writerow([plain(event.get(column)) for column in columns])
+
+
+@app.command
+def follow(
+    *,
+    after: Annotated[
+        int | None, Parameter(help="From the one after this `seq` on; else from now on.", metavar="CURSOR")
+    ] = None,
+    cursor_file: Annotated[
+        Path | None,
+        Parameter(help="Keep the cursor here, and go on from it the next time.", metavar="FILE"),
+    ] = None,
+    options: Connecting = CONNECTING,
+) -> int:
+    """Print events as JSON lines until Ctrl-C. A line's `seq` is the cursor that goes on after it.
+
+    With --cursor-file a line is printed before the cursor moves: after a kill some may come again, and none is lost.
+    """
+    kept = _kept_cursor(cursor_file)
+    with data_center(options) as dc:
+        newest = int(dc.sql("select coalesce(max(seq), 0) from events", timeout=SQL_SHORT_S).one())
+        cursor = kept if kept is not None else newest if after is None else after
+        if not 0 <= cursor <= newest:
+            raise BadInput(
+                f"cursor {cursor} is not of these events, which end at {newest}; is it another data center's?"
+            )
+        for event in dc.events(cursor, follow=True, page_rows=PAGE_ROWS):
+            write_rows([event], KNOWN_COLUMNS, "jsonl")
+            sys.stdout.flush()
+            if cursor_file is not None:
+                _keep_cursor(cursor_file, int(event["seq"]))
+    return 0
+
+
+def _kept_cursor(path: Path | None) -> int | None:
+    """None without a file: the first time."""
+    if path is None or not path.exists():
+        return None
+    text = path.read_text(errors="replace").strip()
+    if not (text.isascii() and text.isdigit()):
+        raise BadInput(f"{path} holds no cursor; remove it to begin anew")
+    return int(text)
+
+
+def _keep_cursor(path: Path, seq: int) -> None:
+    """Takes the name in one step, so that a kill leaves the old cursor or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(f"{seq}\n")
+    os.replace(part, path)

@@ -94,21 +94,6 @@ def chosen_columns(asked: str, known: Sequence[str], usual: Sequence[str]) -> li
     return list(dict.fromkeys(chosen)) or list(usual)
 
 
-def distinct(columns: Sequence[str]) -> list[str]:
-    """The names, each once: SQL may give two columns one name, and none of them may be lost."""
-    taken = set(columns)
-    names: list[str] = []
-    for column in columns:
-        name, count = column, 1
-        while name in names:
-            count += 1
-            name = f"{column}_{count}"
-            if name in taken:  # SQL has a column of that name itself
-                name = column
-        names.append(name)
-    return names
-
-
 def heading(column: str) -> str:
     """What stands above a column of a table, where the values carry their own units."""
     for unit in ("_bytes", "_ns"):

@@ -173,9 +173,11 @@ def _checked(source: TraceSource, table: RawTable, groups: Groups | None, on_bad
     milli_vcpus, vcpus_rounded = _rounded_up(vcpus, MILLI)
     memory_kib, memory_rounded = _rounded_up(memory_gib, GIB_KIB)
     numa_nodes = None if nodes is None else np.nan_to_num(nodes).astype(np.int8)
-    columns = [arrival_s, lifetime_s, milli_vcpus, memory_kib]
+    columns: list[npt.NDArray[np.generic]] = [arrival_s, lifetime_s, milli_vcpus, memory_kib]
     codes = None if groups is None else groups.code
-    columns += [column for column in (numa_nodes, codes, utilisation) if column is not None]
+    for optional in (numa_nodes, codes, utilisation):
+        if optional is not None:
+            columns.append(optional)
     for column in columns:
         column.flags.writeable = False
     names = () if groups is None else groups.names

@@ -30,10 +30,14 @@ TEXT_CHARS_MAX = 255
 # oVirt's DWH_TABLES_KEEP_SAMPLES is 24 hours; events age out after 30 days (EventAgingThreshold).
 SAMPLES_KEPT_S = 24 * 3600
 EVENTS_KEPT_S = 30 * 24 * 3600
+OPERATIONS_KEPT_S = 60 * 24 * 3600
 
 # One question: rows in the answer and seconds of work.
 QUERY_ROWS_MAX = 1_000_000
 QUERY_TIMEOUT_S = 60.0
+
+# The writer waits so long for questions that it has told to end: DuckDB sees an interrupt within milliseconds.
+QUERY_END_S = 5.0
 
 assert ROWS_PER_BATCH_MAX <= SAMPLES_PER_COMMIT <= SAMPLES_BUFFERED_MAX
 assert ROWS_PER_COMMIT <= ROWS_BUFFERED_MAX
@@ -54,6 +58,11 @@ ROLLUP_GRACE_S = 120
 ROLLUPS_PER_PASS = 60
 ERASED_HOURS_PER_PASS = 6
 ARCHIVED_DAYS_PER_PASS = 10
+
+# What is kept is told by time, and a computer's clock may start wrong. The time that erasing goes by follows the clock
+# at most so many times faster than time passes: a clock ten years ahead costs a day in the hour until it is noticed,
+# and a file that lay still for a month is up to date a day later.
+ERASING_PACE_MAX = 24
 
 # Hourly rows stay in the file for this long, and then move to Parquet beside it.
 HOURLY_IN_FILE_S = 7 * 24 * 3600

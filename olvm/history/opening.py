@@ -22,6 +22,12 @@ from olvm.model.errors import JournalCorrupt, JournalError, JournalLocked, Journ
 # The default of 16 MB would write a checkpoint inside a commit every few seconds of a large data center.
 _CHECKPOINT_THRESHOLD: Final = "1GB"
 
+# Of the silo's process, writer and questions together; what one operator of a question may hold before it goes on on
+# disk; and what all of them may take of the disk.
+MEMORY_LIMIT: Final = "1GB"
+QUESTION_OPERATOR_MEMORY: Final = "256MB"
+SPILL_MAX: Final = "8GB"
+
 _LOCK_HOLDER: Final = re.compile(r"\(PID (\d+)\)")
 _LOCK_WORDS: Final = ("could not set lock", "conflicting lock")
 _CORRUPT_WORDS: Final = ("not a valid duckdb", "corrupt", "checksum", "deserializ", "wal file")
@@ -101,7 +107,18 @@ def _execute_all(con: duckdb.DuckDBPyConnection, statements: list[str]) -> None:
 def _configure(con: duckdb.DuckDBPyConnection, directories: Sequence[Path]) -> None:
     allowed = ", ".join(quoted(os.fspath(one)) for one in directories)
     con.execute(f"set checkpoint_threshold = '{_CHECKPOINT_THRESHOLD}'")
+    con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+    con.execute(f"set max_temp_directory_size = '{SPILL_MAX}'")
     con.execute("set autoinstall_known_extensions = false")
+    con.execute("set autoload_known_extensions = false")
+    con.execute("set python_enable_replacements = false")
+    # The one setting that stays open: for `bound_question`; a question itself cannot say `set`.
+    con.execute("set allowed_configs = ['operator_memory_limit']")
     con.execute(f"set allowed_directories = [{allowed}]")
     con.execute("set enable_external_access = false")
     con.execute("set lock_configuration = true")
+
+
+def bound_question(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Have the sorts, joins and groups of this cursor go on on disk before they crowd out the writer."""
+    cursor.execute(f"set operator_memory_limit = '{QUESTION_OPERATOR_MEMORY}'")

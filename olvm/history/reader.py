@@ -10,28 +10,51 @@ may show is settled when the store opens (`olvm.history.opening`). A question th
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
+import contextlib
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
-from olvm.history.bounds import QUERY_ROWS_MAX, QUERY_TIMEOUT_S
+from olvm.history.bounds import QUERY_END_S, QUERY_ROWS_MAX, QUERY_TIMEOUT_S
+from olvm.model.answers import collect
 from olvm.model.errors import BadInput, BadQuery
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 _EXPLAIN: Final = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
-_PLAIN_TYPES: Final = frozenset(
-    ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR", "JSON")
-)
-
 Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class RunningQuestions:
+    """Those that the writer can end when it needs their memory. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._stops: set[Stop] = set()
+
+    @contextlib.contextmanager
+    def running(self, stop: Stop) -> Iterator[None]:
+        with self._changed:
+            self._stops.add(stop)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._stops.discard(stop)
+                self._changed.notify_all()
+
+    def end_all(self, reason: str) -> bool:
+        """Stop them, and wait until they have ended; False if one still runs after QUERY_END_S."""
+        with self._changed:
+            for stop in self._stops:
+                stop.stop(reason)
+            return self._changed.wait_for(lambda: not self._stops, QUERY_END_S)
 
 
 def run_query(
@@ -41,38 +64,22 @@ def run_query(
     *,
     row_count_max: int = QUERY_ROWS_MAX,
     timeout_s: float = QUERY_TIMEOUT_S,
+    stop: Stop | None = None,
 ) -> QueryResult:
-    """Run one reading statement. The cursor is the question's own, and is closed by the caller."""
-    _refuse_unless_reading(cursor, sql)
-    expired = threading.Event()
+    """Run one reading statement. The cursor is the question's own, and is closed by the caller.
 
-    def interrupt() -> None:
-        expired.set()
-        cursor.interrupt()
-
-    timer = threading.Timer(timeout_s, interrupt)
-    timer.daemon = True
-    timer.start()
+    `stop` ends it from another thread. Raises `BadQuery`, also for one that was stopped or is too large.
+    """
+    stop = stop or Stop()
     try:
-        cursor.execute("begin transaction read only")
-        cursor.execute(sql, list(parameters) if not isinstance(parameters, Mapping) else dict(parameters))
-        description = cursor.description or []
-        rows = cursor.fetchmany(row_count_max + 1)
+        with stop.watching(cursor.interrupt, timeout_s):
+            _refuse_unless_reading(cursor, sql)
+            cursor.execute("begin transaction read only")
+            cursor.execute(sql, list(parameters) if not isinstance(parameters, Mapping) else dict(parameters))
+            return collect(cursor, row_count_max)
     except duckdb.Error as error:
-        if expired.is_set():
-            raise BadQuery(
-                f"query took longer than {timeout_s:g} s; narrow it, for example by history_datetime"
-            ) from error
-        raise BadQuery(_one_line(error)) from error
-    finally:
-        timer.cancel()
-    types = [str(column[1]) for column in description]
-    return QueryResult(
-        columns=[column[0] for column in description],
-        types=types,
-        rows=_plain_rows(rows[:row_count_max], types),
-        truncated=len(rows) > row_count_max,
-    )
+        why = f"the query was stopped: {stop.reason}" if stop.reason else _one_line(error)
+        raise BadQuery(why) from error
 
 
 def show_snapshots(
@@ -113,31 +120,6 @@ def _statements(cursor: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Stat
         return cursor.extract_statements(sql)
     except duckdb.Error as error:
         raise BadQuery(_one_line(error)) from error
-
-
-def _plain_rows(rows: list[tuple[object, ...]], types: list[str]) -> list[tuple[object, ...]]:
-    """The rows as `QueryResult` promises them; columns of plain types are not looked at."""
-    if all(name in _PLAIN_TYPES for name in types):
-        return rows
-    return [tuple(_plain(value) for value in row) for row in rows]
-
-
-def _plain(value: object) -> object:
-    match value:
-        case bool() | float() | str() | bytes() | None:
-            return value
-        case int():
-            return value if -(2**63) <= value < 2**64 else str(value)
-        case decimal.Decimal():
-            return float(value)
-        case dt.datetime() | dt.date() | dt.time():
-            return value.isoformat()
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case _:
-            return str(value)
 
 
 def _one_line(error: duckdb.Error) -> str:

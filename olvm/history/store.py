@@ -14,9 +14,10 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -37,10 +38,11 @@ from olvm.history.bounds import (
 )
 from olvm.history.columns import KeyedBatch
 from olvm.history.dictionary import TextKeys, VmKeys
+from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.kinds import KIND_BY_NAME
-from olvm.history.opening import connect, typed_error
-from olvm.history.reader import Parameters, run_query, show_snapshots
+from olvm.history.opening import bound_question, connect, typed_error
+from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
 from olvm.history.reports import ReportWindows, Verdict
 from olvm.history.rollups import Due, hours_touched, read_due, write_due
 from olvm.history.row_table import Row, RowTable, storable
@@ -55,9 +57,11 @@ from olvm.history.rows import (
     operation_row,
 )
 from olvm.history.samples import SampleBatch, decode_batch, split_rows
-from olvm.model.errors import JournalLocked, JournalUnwritable
+from olvm.model.client_protocol import Exported, ExportHistory
+from olvm.model.errors import BadQuery, JournalLocked, JournalUnwritable
 from olvm.model.records import EventRecord, OperationRecord
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 # DuckDB shares one instance between connections of a process, so its lock does not tell two stores apart.
 _paths_open: set[Path] = set()
@@ -78,6 +82,9 @@ class HistoryCounters(msgspec.Struct, kw_only=True):
     clipped_value_count: int = 0  # beyond what is possible, stored as the nearest that is
     rolled_up_count: int = 0  # hours and days, of one kind each
     missing_file_count: int = 0  # Parquet files that history lists and that are not there
+    distrusted_clock_count: int = (
+        0  # passes of `maintain` whose clock was ahead of the time that erasing goes by
+    )
 
 
 class HistoryStore:
@@ -93,6 +100,8 @@ class HistoryStore:
         self._samples_kept_ns = int(samples_kept_s * NS_PER_S)
         self._archive_directory = archive.archive_directory(path)
         self._con: duckdb.DuckDBPyConnection | None = None
+        self._questions = RunningQuestions()
+        self.clock_ahead_ns = 0  # in the last pass of `maintain`: of the time that erasing goes by
         self.is_behind = False  # the last pass of `maintain` has left work that can be done now
         self._due: set[Due] = set()  # hours to be rolled up, as the file has them
         self._horizon_ns = 0  # samples older than this were erased; a report from before it is not judged
@@ -112,6 +121,7 @@ class HistoryStore:
         self._next_try_row_count = ROWS_PER_COMMIT
         self._event_seq_taken: dict[str, int] = {}  # buffered or committed
         self._event_seq_committed: dict[str, int] = {}
+        self._newest_operations: set[str] = set()  # those that ended at the cursor of their log
 
     @classmethod
     def open(
@@ -213,9 +223,30 @@ class HistoryStore:
                 buffered[row[:1]] = row
         self._buffer(GUEST_FACTS, ())
 
-    def add_operations(self, operations: Iterable[OperationRecord]) -> None:
-        """Buffer operations that have ended; each is stored once."""
-        self._buffer(OPERATIONS, map(operation_row, operations))
+    def add_operations(self, operations: Iterable[OperationRecord], log: str = "engine/operations") -> int:
+        """Buffer operations that have ended, in the order of their ends; each is stored once.
+
+        Returns the end of the newest taken so far of this log, ns: ask for what ended then or later. After a
+        restart ask from `event_cursor`.
+        """
+        taken_ns = self._event_seq_taken.get(log, 0)
+        rows, newest = self._rows[OPERATIONS.name], self._newest_operations
+        for operation in operations:
+            end_ns = operation.finished_ns
+            assert end_ns is not None, f"operation {operation.id} has not ended"
+            if end_ns < taken_ns or operation.id in newest:
+                continue
+            if len(rows) >= ROWS_BUFFERED_MAX:
+                break
+            row = storable(operation_row(operation))
+            rows.setdefault(OPERATIONS.key_of(row), row)
+            if end_ns > taken_ns:
+                taken_ns = end_ns
+                newest.clear()
+            newest.add(operation.id)
+        self._event_seq_taken[log] = taken_ns
+        self._commit_if_many_rows()
+        return taken_ns
 
     def commit(self) -> None:
         """Put everything buffered on disk, in one transaction.
@@ -238,10 +269,14 @@ class HistoryStore:
         self.counters.sample_count += self._sample_count
         self._forget_written()
 
-    def maintain(self, now_ns: int) -> int:
+    def maintain(self, now_ns: int, elapsed_ns: int | None = None) -> int:
         """Commit, roll up, move and erase what is past its time, fold the log into the file.
 
         One bounded pass (`olvm.history.upkeep`): run it every few minutes, and sooner while `is_behind`.
+
+        Args:
+            elapsed_ns: what has passed since the last pass, by a clock that cannot leap. Erasing then follows a clock
+                that is ahead no faster than `ERASING_PACE_MAX`; without it `now_ns` is believed.
 
         Returns the number of sample rows erased.
         """
@@ -249,8 +284,10 @@ class HistoryStore:
         con = self._con or self._connect()
         try:
             done = upkeep.run_pass(
-                con, self._archive_directory, now_ns, self._samples_kept_ns, self._horizon_ns
+                con, self._archive_directory, now_ns, self._samples_kept_ns, self._horizon_ns, elapsed_ns
             )
+            self.clock_ahead_ns = done.clock_ahead_ns
+            self.counters.distrusted_clock_count += done.clock_ahead_ns > 0
             self._horizon_ns, self.is_behind = done.horizon_ns, done.is_behind
             self.counters.rolled_up_count += done.rolled_up_count
             self._due = set(read_due(con, "hourly"))
@@ -273,25 +310,36 @@ class HistoryStore:
         *,
         row_count_max: int = QUERY_ROWS_MAX,
         timeout_s: float = QUERY_TIMEOUT_S,
+        stop: Stop | None = None,
     ) -> QueryResult:
         """Answer one SELECT over committed history, joined with Parquet snapshots by name.
 
         Args:
             snapshots: view name -> Parquet file inside the snapshot directory, for this question only.
+            stop: ends it from another thread; a commit that fails does, for want of memory may be why.
 
         Raises `BadQuery`, `BadInput` for a snapshot, `JournalUnwritable` while the file is out of reach.
         """
-        con = self._con
-        if con is None:
-            raise JournalUnwritable(
-                f"history file {self.path} is out of reach since a fault; try again later"
-            )
-        cursor = con.cursor()
-        try:
+        stop = stop or Stop()
+        with self._asking(stop) as cursor:
             show_snapshots(cursor, snapshots or {}, self._snapshot_directory)
-            return run_query(cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s)
-        finally:
-            cursor.close()
+            return run_query(
+                cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s, stop=stop
+            )
+
+    def export(self, ask: ExportHistory, directory: Path, stop: Stop) -> Exported:
+        """A copy of what is committed, into an empty directory below the snapshot directory.
+
+        Raises `BadQuery` when it was stopped, `JournalUnwritable` for a full disk.
+        """
+        try:
+            with self._asking(stop) as cursor:
+                rows = export(cursor, ask, directory, stop)
+            return Exported(str(directory), rows, sync_tree(directory))
+        except (duckdb.Error, OSError) as error:
+            if stop.reason:
+                raise BadQuery(f"the export of history was stopped: {stop.reason}") from error
+            raise typed_error(error, directory, "written") from error
 
     def close(self) -> None:
         """Commit and close; closed even if the commit fails, with what it raised."""
@@ -299,9 +347,7 @@ class HistoryStore:
             self.commit()
         finally:
             _paths_open.discard(self.path)
-            if self._con is not None:
-                self._con.close()
-                self._con = None
+            self._drop_connection("history is being closed")
 
     def __enter__(self) -> Self:
         return self
@@ -310,6 +356,25 @@ class HistoryStore:
         self.close()
 
     # ------------------------------------------------------------ inside
+
+    @contextlib.contextmanager
+    def _asking(self, stop: Stop) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of a question's own, in its thread. The writer can end it, and then waits for that."""
+        with self._questions.running(stop):
+            con = self._con  # read last: who takes it away does so first, and then ends the questions
+            if con is None:
+                raise JournalUnwritable(
+                    f"history file {self.path} is out of reach since a fault; try again later"
+                )
+            with contextlib.closing(con.cursor()) as cursor:
+                bound_question(cursor)
+                yield cursor
+
+    def _drop_connection(self, why: str) -> None:
+        """DuckDB refuses to close a connection beside which a question runs, so those end first."""
+        con, self._con = self._con, None
+        if self._questions.end_all(why) and con is not None:
+            con.close()  # else the last question's end closes it
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file, learn what it holds, and forget what of our buffers it holds already."""
@@ -346,9 +411,7 @@ class HistoryStore:
         self.counters.failed_commit_count += 1
         self._next_try_sample_count = self._sample_count + SAMPLES_PER_COMMIT
         self._next_try_row_count = self._row_count() + ROWS_PER_COMMIT
-        con, self._con = self._con, None
-        if con is not None:
-            con.close()
+        self._drop_connection("history could not be written beside it; narrow it and try again")
 
     def _keyed(self, batch: SampleBatch) -> KeyedBatch:
         kind = KIND_BY_NAME[batch.kind]

@@ -28,6 +28,7 @@ from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.record import Record
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 JOURNAL_ROWS_MAX: Final = 1_000_000
 
@@ -267,11 +268,12 @@ class DuckDbJournal:
         *,
         row_count_max: int = SQL_ROWS_MAX,
         timeout_s: float = TIMEOUT_S,
+        stop: Stop | None = None,
     ) -> QueryResult:
         queries = self._queries
         if queries is None:
             raise JournalError(f"journal {self.path} is not open; open it again, or commit to reopen it")
-        return queries.run(sql, params, row_count_max=row_count_max, timeout_s=timeout_s)
+        return queries.run(sql, params, row_count_max=row_count_max, timeout_s=timeout_s, stop=stop)
 
     def position(self) -> Position:
         return Position(

@@ -27,6 +27,7 @@ from olvm.model.table import QueryResult
 
 if TYPE_CHECKING:
     from olvm.journal.read_only import ReadOnlyQueries
+    from olvm.stopping import Stop
 
 JOURNAL_ROWS_MAX: Final = 20_000
 
@@ -250,13 +251,14 @@ class MemoryJournal:
         *,
         row_count_max: int = SQL_ROWS_MAX,
         timeout_s: float = 60.0,
+        stop: Stop | None = None,
     ) -> QueryResult:
         """Answer from a copy in DuckDB, made anew for the first query after a commit."""
         self._check_open()
         with self._lock:
             if self._queries is None:
                 self._queries = self._copy_to_duckdb()
-            return self._queries.run(sql, params, row_count_max=row_count_max, timeout_s=timeout_s)
+            return self._queries.run(sql, params, row_count_max=row_count_max, timeout_s=timeout_s, stop=stop)
 
     def position(self) -> Position:
         image = self._image

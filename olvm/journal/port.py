@@ -12,12 +12,15 @@ Rules that every implementation holds (tests/contracts/test_journal.py):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from olvm.model.record import Record, key_of
 from olvm.model.table import QueryResult
+
+if TYPE_CHECKING:
+    from olvm.stopping import Stop  # which knows threads, as no behaviour may
 
 # One element of the list in `Turn.changes`: table, key, the record as a mapping, or None where it was erased.
 Change = tuple[str, str, dict[str, object] | None]
@@ -125,9 +128,15 @@ class Journal(Protocol):
         """Checkpoint and compact when due; call between batches. True when something was done."""
 
     def query(
-        self, sql: str, params: Sequence[object] = (), *, row_count_max: int = ..., timeout_s: float = ...
+        self,
+        sql: str,
+        params: Sequence[object] = (),
+        *,
+        row_count_max: int = ...,
+        timeout_s: float = ...,
+        stop: Stop | None = None,
     ) -> QueryResult:
-        """Run one reading statement on the last committed state. Raises BadQuery."""
+        """Run one reading statement on the last committed state. Raises BadQuery, also when `stop` ends it."""
 
     def position(self) -> Position:
         """The last committed turn and the size of the file."""

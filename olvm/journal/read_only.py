@@ -8,28 +8,23 @@ here.
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import re
 import threading
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import duckdb
 import msgspec
 
+from olvm.model.answers import collect
 from olvm.model.errors import BadQuery, JournalError
 from olvm.model.limits import SQL_ROWS_MAX
 from olvm.model.table import QueryResult
+from olvm.stopping import Stop
 
 TIMEOUT_S: Final = 60.0
 
 _EXPLAIN: Final = re.compile(r"explain\s+(?:analyze\b\s*)?(?:\([^)]*\)\s*)?", re.IGNORECASE)
-# Columns of these types hold values that need no look; all others are converted value by value.
-_PLAIN_TYPES: Final = frozenset(
-    {"VARCHAR", "JSON", "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT"}
-    | {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"}
-)
 
 
 class ReadOnlyQueries:
@@ -51,29 +46,31 @@ class ReadOnlyQueries:
         *,
         row_count_max: int = SQL_ROWS_MAX,
         timeout_s: float = TIMEOUT_S,
+        stop: Stop | None = None,
     ) -> QueryResult:
         """Answer one statement; rows beyond `row_count_max` are cut off and `truncated` says so.
 
+        `stop` ends it from another thread.
+
         Raises:
-            BadQuery: not one reading statement, an error in it, or slower than `timeout_s`.
+            BadQuery: not one reading statement, an error in it, stopped, slower than `timeout_s`, or too large.
         """
+        stop = stop or Stop()
         cursor = self._cursor()
-        deadline = _Deadline(cursor, timeout_s)
         try:
-            statement = _reading_statement(cursor, sql)
-            cursor.execute("begin transaction read only")
-            cursor.execute(statement, list(params))
-            columns = [_ResultColumn(one[0], str(one[1])) for one in cursor.description or ()]
-            rows = cursor.fetchmany(row_count_max + 1)
+            with stop.watching(cursor.interrupt, timeout_s):
+                statement = _reading_statement(cursor, sql)
+                cursor.execute("begin transaction read only")
+                cursor.execute(statement, list(params))
+                return collect(cursor, row_count_max)
         except duckdb.FatalException as error:
             raise JournalError(f"the file cannot be read any more: {one_line(error)}; reopen it") from error
         except (duckdb.Error, TypeError, OverflowError) as error:
-            raise BadQuery(deadline.explain(error)) from error
+            why = f"the query was stopped: {stop.reason}" if stop.reason else one_line(error)
+            raise BadQuery(why) from error
         finally:
-            deadline.cancel()
             # Closing the cursor ends its transaction: nothing of the query outlives it.
             cursor.close()
-        return _result(columns, rows, row_count_max)
 
     def close(self) -> None:
         with self._making:
@@ -87,36 +84,6 @@ class ReadOnlyQueries:
                 return self._root.cursor()
             except duckdb.Error as error:
                 raise JournalError(f"the file is closed: {one_line(error)}; reopen it") from error
-
-
-class _ResultColumn(NamedTuple):
-    name: str
-    sql_type: str
-
-
-class _Deadline:
-    """Interrupts a cursor when its time is over, and knows that it did."""
-
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> None:
-        self._cursor = cursor
-        self._timeout_s = timeout_s
-        self._is_over = False
-        self._timer = threading.Timer(timeout_s, self._interrupt)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _interrupt(self) -> None:
-        self._is_over = True
-        self._cursor.interrupt()
-
-    def explain(self, error: Exception) -> str:
-        if self._is_over:
-            return f"query stopped after {self._timeout_s:g} s; narrow it with where or limit"
-        return one_line(error)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-        self._timer.join()
 
 
 def one_line(error: BaseException) -> str:
@@ -181,48 +148,3 @@ def _reading_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckd
             f"a query only reads, this is {statement.type.name}; use select, describe, show or explain"
         )
     return statement
-
-
-def _result(columns: list[_ResultColumn], rows: list[tuple[object, ...]], row_count_max: int) -> QueryResult:
-    shown = rows[:row_count_max]
-    odd = [index for index, column in enumerate(columns) if column.sql_type not in _PLAIN_TYPES]
-    if odd:
-        shown = [_with_plain(row, odd) for row in shown]
-    return QueryResult(
-        columns=[column.name for column in columns],
-        types=[column.sql_type for column in columns],
-        rows=shown,
-        truncated=len(rows) > row_count_max,
-    )
-
-
-def _with_plain(row: tuple[object, ...], indexes: list[int]) -> tuple[object, ...]:
-    values = list(row)
-    for index in indexes:
-        values[index] = _plain(values[index])
-    return tuple(values)
-
-
-_CONVERT_BY_TYPE: Final[dict[type, Callable[..., object]]] = {
-    type(None): lambda value: value,
-    bool: lambda value: value,
-    str: lambda value: value,
-    bytes: lambda value: value,
-    float: lambda value: value,
-    int: lambda value: value if -(2**63) <= value < 2**64 else str(value),
-    decimal.Decimal: float,
-    bytearray: bytes,
-    memoryview: bytes,
-    dt.timedelta: dt.timedelta.total_seconds,
-    dt.datetime: dt.datetime.isoformat,
-    dt.date: dt.date.isoformat,
-    dt.time: dt.time.isoformat,
-    list: lambda value: [_plain(one) for one in value],
-    tuple: lambda value: [_plain(one) for one in value],
-    dict: lambda value: {str(key): _plain(one) for key, one in value.items()},
-}
-
-
-def _plain(value: object) -> object:
-    """A value that JSON and msgpack know."""
-    return _CONVERT_BY_TYPE.get(type(value), str)(value)

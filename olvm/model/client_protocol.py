@@ -6,14 +6,14 @@ carries the number, a push carries 0. The same structs serve a client in the eng
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from olvm.model import messages as m
 from olvm.model.table import QueryResult
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -43,6 +43,24 @@ class Sql(Ask, frozen=True):
     params: list[Any] = []
     row_count_max: int = 100_000
     timeout_s: float = 60.0
+
+
+class ExportHistory(Ask, frozen=True):
+    """A copy of history as of one moment; answered with Exported. The client takes it away before it leaves.
+
+    `from_ns` and `to_ns` bound samples, roll-ups and events: from the first on, before the second. `Cancel` ends it.
+    """
+
+    format: Literal["duckdb", "parquet"] = "duckdb"
+    from_ns: int | None = None
+    to_ns: int | None = None
+    timeout_s: float = 3600.0
+
+
+class Cancel(Ask, frozen=True):
+    """Stop a question of this client that has not been answered. Not answered itself; the question is, by a refusal."""
+
+    number: int
 
 
 class Explain(Ask, frozen=True):
@@ -111,7 +129,21 @@ class Inject(Ask, frozen=True):
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
     number: int
-    ask: Hello | Do | Watch | Sql | Explain | Console | SetPassword | LogOn | Events | Status | Inject
+    ask: (
+        Hello
+        | Do
+        | Watch
+        | Sql
+        | ExportHistory
+        | Cancel
+        | Explain
+        | Console
+        | SetPassword
+        | LogOn
+        | Events
+        | Status
+        | Inject
+    )
 
 
 class SiloStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -132,6 +164,9 @@ class SiloStatus(msgspec.Struct, frozen=True, array_like=True):
     started_ns: int = 0
     rss_bytes: int = 0
     note: str = ""
+    counters: dict[
+        str, int
+    ] = {}  # of the telemetry silo: what its history took, refused and lost since it started
 
 
 class DataCenterStatus(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -159,6 +194,14 @@ class Rows(msgspec.Struct, frozen=True, array_like=True, tag=True):
     table: QueryResult
 
 
+class Exported(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """`directory` is on this machine, and removed when the client leaves."""
+
+    directory: str
+    rows_by_table: dict[str, int]
+    byte_count: int
+
+
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
     pass
 
@@ -174,5 +217,6 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         | Welcome
         | EventPage
         | Rows
+        | Exported
         | Done
     )

@@ -102,6 +102,20 @@ MAINTENANCE_BLOCKERS_NAMED_MAX = 50
 # Rows that one SQL answer may hold.
 SQL_ROWS_MAX = 1_000_000
 
+# What it may take of memory, in the engine as in the telemetry silo: about six million numbers, or 200 MiB of text.
+SQL_ANSWER_BYTES_MAX = 256 * 1024 * 1024
+
+# One part of an answer is fetched without a pause, and no other thread of the process runs meanwhile: a millisecond.
+SQL_PART_ROWS_MAX = 1_000
+SQL_PART_BYTES = 1024 * 1024
+
+# Questions that run at once, those that wait for their turn, and the longest that one may run. Those that ask for no
+# more than SQL_SHORT_S, as every look at a host or a machine does, have threads of their own: they wait for no other.
+SQL_AT_ONCE_MAX = 2
+SQL_SHORT_S = 10.0
+SQL_WAITING_MAX = 32
+SQL_TIMEOUT_S_MAX = 3600.0
+
 # An agent remembers the highest epoch of this many machines that it no longer runs.
 EPOCHS_REMEMBERED_MAX = 100_000
 

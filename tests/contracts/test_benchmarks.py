@@ -69,5 +69,8 @@ def test_benchmark_of_experiments_with_tiny_sizes_writes_a_complete_series(name:
 def test_telemetry_benchmark_floods_history_with_what_it_says_it_sends() -> None:
     lines = run_benchmark("bench_telemetry_side.py", [*LOCAL, *TINY["bench_telemetry_side.py"]])
     value_by_figure = {line["figure"]: line["value"] for line in lines}
-    assert value_by_figure["samples_sent"] == pytest.approx(3000, rel=0.3)
-    assert value_by_figure["samples_stored"] == 100
+    for case in ("flooded", "flooded_and_questioned"):
+        assert value_by_figure[f"{case}.samples_sent"] == pytest.approx(3000, rel=0.3)
+        assert value_by_figure[f"{case}.samples_stored"] == 100
+    assert value_by_figure["questions_answered"] > 0
+    assert value_by_figure["questions_failed"] == 0

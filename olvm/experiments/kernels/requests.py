@@ -1,5 +1,7 @@
-"""What is known of VMs without the loop: before the first event what each takes from a node, what fits nowhere and peaks
-of demand; after the last one how long hosts held them.
+"""What is known of VMs without the loop.
+
+Before the first event: what each takes from a node, what fits nowhere and peaks of demand. After the last: how long
+hosts held them.
 """
 
 from __future__ import annotations

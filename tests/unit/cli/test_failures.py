@@ -62,7 +62,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
     nouns = [name for name in app if not name.startswith("-")]
-    assert len(nouns) == 17
+    assert {"vm", "host", "sql", "report"} <= set(nouns)
     for noun in nouns:
         assert noun in listed
         assert main([noun, "--help"]) == 0

@@ -8,10 +8,10 @@ import json
 
 import pytest
 
+from olvm.api.result import distinct
 from olvm.cli.output import (
     cell,
     chosen_columns,
-    distinct,
     heading,
     shown,
     width_of,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,14 @@ def test_schema_of_a_view_says_what_each_column_means(capsys: pytest.CaptureFixt
     assert all(meanings.values())
 
 
+def test_schema_goes_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "schema.csv"
+    assert main(["sql", "--schema", "capacity_forecast", "-o", "csv", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == ""
+    assert out.read_text().splitlines()[0] == "view,column,meaning"
+    assert [path.name for path in tmp_path.iterdir()] == ["schema.csv"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -35,6 +44,8 @@ def test_schema_of_a_view_says_what_each_column_means(capsys: pytest.CaptureFixt
             "there is no view capacity_forcast (did you mean capacity_forecast?)",
         ),
         ([], 2, "there is no statement"),
+        (["select 1", "-o", "parquet"], 2, "say where with --out FILE"),
+        (["--schema", "-o", "parquet", "--out", "schema.parquet"], 2, "with --schema choose table"),
     ],
 )
 def test_what_is_not_there_is_said(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from olvm.history.store import HistoryStore
-from olvm.model.errors import BadInput, BadQuery
-from tests.unit.history.building import event, vm_report, vm_sample
+from olvm.model.errors import BadInput, BadQuery, JournalUnwritable
+from olvm.stopping import Stop
+from tests.contracts.fault_driver import poll
+from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
+
+ENDLESS = "select sum(a.range * b.range) from range(10000000) a, range(10000000) b"
 
 
 def _snapshot(path: Path) -> str:
@@ -31,9 +37,80 @@ def test_query_past_the_row_limit_is_truncated_and_says_so(store: HistoryStore) 
     assert store.query("select * from range(3)", row_count_max=3).truncated is False
 
 
+def test_question_that_fills_the_memory_is_refused_and_the_writer_goes_on(store: HistoryStore) -> None:
+    with pytest.raises(BadQuery, match="Out of Memory"):
+        store.query("select length(string_agg(repeat('x', 1000) || range, '')) from range(3000000)")
+    store.add_samples(vm_report())
+    store.commit()
+    assert store.query("select count(*) from vm_samples").rows == [(1,)]
+
+
+def test_large_sort_goes_on_on_disk_within_its_memory(store: HistoryStore) -> None:
+    sql = "select count(*) from (select repeat('x', 100) || range as a from range(4000000) order by a desc offset 1)"
+    assert store.query(sql).rows == [(3_999_999,)]
+
+
+def test_question_is_stopped_from_another_thread_with_the_reason(store: HistoryStore) -> None:
+    stop = Stop()
+    threading.Timer(0.2, stop.stop, ["its client has gone"]).start()
+    with pytest.raises(BadQuery, match="stopped: its client has gone"):
+        store.query(ENDLESS, stop=stop)
+
+
+def test_question_that_was_stopped_before_it_began_does_not_run(store: HistoryStore) -> None:
+    stop = Stop()
+    stop.stop("its client has gone")
+    with pytest.raises(BadQuery, match="its client has gone"):
+        store.query(ENDLESS, stop=stop)
+
+
+def test_commit_that_fails_stops_the_questions_beside_it(
+    store: HistoryStore, disk_limit: Callable[[int | None], None]
+) -> None:
+    refusals: list[str] = []
+
+    def ask() -> None:
+        try:
+            store.query(ENDLESS)
+        except BadQuery as refusal:
+            refusals.append(refusal.message)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    poll(lambda: len(store._questions._stops) == 1)
+    store.add_samples(vm_report())
+    disk_limit(0)
+    with pytest.raises(JournalUnwritable):
+        store.commit()
+    disk_limit(None)
+    asking.join()
+    assert "history could not be written beside it" in refusals[0]
+    store.commit()
+    assert store.query("select count(*) from vm_samples").rows == [(1,)]
+
+
+def test_samples_are_committed_while_a_question_runs(store: HistoryStore) -> None:
+    stop = Stop()
+
+    def ask() -> None:
+        with pytest.raises(BadQuery, match="enough"):
+            store.query(ENDLESS, stop=stop)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for seq in range(1, 51):
+        store.add_samples(vm_report(seq=seq))
+        store.commit()
+    store.maintain(NOW_NS)
+    assert asking.is_alive()
+    assert store.query("select count(*) from vm_samples").rows == [(50,)]
+    stop.stop("enough")
+    asking.join()
+
+
 def test_query_past_its_time_is_stopped_and_the_store_goes_on(store: HistoryStore) -> None:
     with pytest.raises(BadQuery, match="longer than"):
-        store.query("select sum(a.range * b.range) from range(10000000) a, range(10000000) b", timeout_s=0.2)
+        store.query(ENDLESS, timeout_s=0.2)
     assert store.query("select 1").rows == [(1,)]
 
 
