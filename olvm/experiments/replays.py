@@ -57,7 +57,8 @@ def replay(
         trace: what `read_trace` takes: a path, a mapping of arrays, Arrow, a data frame, a DuckDB relation, a `Trace`.
         hosts: what `parse_hosts` takes, as `1000x64c256g`. All are empty at the beginning.
         numa_nodes: of each host, 1 to 64; they share its CPUs and memory evenly, rounded down to thousandths and KiB.
-            A VM lives in one of them, or is spread evenly over as many as its own `numa_nodes` in the trace says.
+            A VM lives in one of them, or is spread evenly over as many as its own `numa_nodes` in the trace says;
+            where hosts have one, that is not heeded.
         split_above_gib: a VM that does not say so and has more memory than this is spread evenly over all nodes; each
             node gives the share, rounded up. None: never.
         policy: a name of `olvm.experiments.policies.POLICIES`, a class as `module:Class`, or an object with `choose`,
@@ -115,7 +116,7 @@ def replay(
                 "numa_nodes": node_count,
                 "split_above_gib": split_above_gib,
                 "on_bad": on_bad,
-                "ignore": sorted(ignore),
+                "ignore": sorted({*ignore, *prepared.unheeded}),
                 "series_period_s": float(series_period_s),
                 "power": power,
             }
@@ -139,7 +140,8 @@ def replay(
         write_s=total_s - kernel_s - read_s,
         total_s=total_s,
         out=None if out is None else Path(out),
-        trace=read,
+        unheeded=prepared.unheeded,
+        trace=prepared.trace,
         requests=world.requests,
     )
 

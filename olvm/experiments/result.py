@@ -68,6 +68,7 @@ class Result:
     what VMs reserved and did not use, as a share of their vCPU-hours; of those VMs alone whose utilisation is known,
     and None if the trace has no such column. `placements_per_s` counts from the opening of the trace to the last file
     that is written; `kernel_placements_per_s` the loop alone. `load_s` is what loading the compiled code took before.
+    `unheeded` are columns of the trace that ask for what the hosts say nothing of: host groups, several NUMA nodes.
     """
 
     vm_count: int
@@ -101,6 +102,7 @@ class Result:
     write_s: float
     total_s: float
     out: Path | None
+    unheeded: tuple[str, ...]
     trace: Trace
     requests: Requests
 

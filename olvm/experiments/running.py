@@ -68,9 +68,12 @@ class Prepared:
     lifetime_s: Floats  # inf: never leaves
     level_cpu: int
     fleet: Fleet
+    unheeded: tuple[str, ...]  # columns of the trace about what these hosts say nothing of
 
     @staticmethod
     def of(trace: Trace, hosts: HostFleet, node_count: int, split_above: int) -> Prepared:
+        unheeded = _unheeded(trace, hosts, node_count)
+        trace = trace.without(unheeded)
         n = len(trace)
         status = np.zeros(n, np.int8)
         asked, has = _groups(trace, hosts, status)
@@ -88,6 +91,7 @@ class Prepared:
             lifetime_s=lifetime_s,
             level_cpu=step,
             fleet=fleet,
+            unheeded=unheeded,
         )
 
     def samples(self, period_s: float, power_mw: Ints) -> Samples:
@@ -180,6 +184,16 @@ def _hosts_for(amount: int, capacity: Ints) -> int:
     if enough < len(held):
         return enough + 1
     return len(held) + -(-(amount - int(held[-1])) // int(largest_first[0]))
+
+
+def _unheeded(trace: Trace, hosts: HostFleet, node_count: int) -> tuple[str, ...]:
+    """Hosts of one node and hosts without groups are no statement: who does not model them cannot refuse for them."""
+    unheeded = []
+    if trace.numa_nodes is not None and node_count == 1:
+        unheeded.append("numa_nodes")
+    if trace.groups is not None and hosts.groups is None:
+        unheeded.append("host_group")
+    return tuple(unheeded)
 
 
 def _kinds(fleet: Fleet) -> tuple[Ints, int]:

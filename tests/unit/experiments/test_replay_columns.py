@@ -123,6 +123,19 @@ def test_columns_say_why_a_vm_has_no_place_and_can_be_ignored() -> None:
         replay(trace, hosts, ignore=("host_groups",))
 
 
+def test_columns_that_the_hosts_say_nothing_of_are_not_heeded_and_named() -> None:
+    trace = {
+        **table([(0, 5, 4, 2)] * 3),
+        "host_group": np.array(["gpu", None, "tpu"], dtype=object),
+        "numa_nodes": np.array([2.0, 2.0, np.nan]),
+    }
+    plain = replay(trace, "2x64c256g")
+    assert (plain.rejected, plain.unheeded) == (0, ("numa_nodes", "host_group"))
+    assert plain.digest == replay(table([(0, 5, 4, 2)] * 3), "2x64c256g").digest
+    grouped = replay(trace, "1x64c256g,1x64c256g:group=gpu", numa_nodes=2)
+    assert (grouped.rejected_no_group, grouped.unheeded) == (1, ())
+
+
 def test_vm_of_two_nodes_of_sixty_four_can_have_the_last() -> None:
     # The bit of the 64th node is the sign of an int64.
     trace = {**table([(0, None, 4, 2)] * 32), "numa_nodes": np.array([2.0] * 32)}

@@ -54,7 +54,7 @@ def slow(
     for row in range(len(trace["arrival_s"])):
         cpu, mem = int(trace["vcpus"][row] * MILLI), int(trace["memory_gib"][row] * GIB_KIB)
         is_spread = nodes > 1 and split is not None and trace["memory_gib"][row] > split
-        said = trace.get("numa_nodes", {row: None})[row]
+        said = trace.get("numa_nodes", {row: None})[row] if nodes > 1 else None
         parts = said or (nodes if is_spread else 1)
         life = trace["lifetime_s"][row]
         vms.append(
