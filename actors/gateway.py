@@ -109,6 +109,7 @@ class Gateway:
         self._event_waiters: list[Callable[[], None]] = []
         # SQL has threads of its own: long questions must not keep a status or an event from anybody.
         self._questions = Questions()
+        self._is_closed = False
         self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="reader")
         self._touched: set[int] = set()
         self._ended: list[OperationRecord] = []
@@ -122,6 +123,7 @@ class Gateway:
         self._operations = OperationFeed(silo, self._readers.submit)
 
     def close(self) -> None:
+        self._is_closed = True
         self._authentication.close()
         self._questions.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
@@ -297,7 +299,11 @@ class Gateway:
     # ------------------------------------------------------------------ reads: in reader threads
 
     def _read(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
-        self._readers.submit(self._answer, connection, number, produce)
+        try:
+            self._readers.submit(self._answer, connection, number, produce)
+        except RuntimeError:  # a client that waited for events, or asked, at the very end
+            if not self._is_closed:
+                raise
 
     def _answer(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
         body: Any

@@ -15,6 +15,7 @@ import duckdb
 import pytest
 
 from olvm import DataCenter
+from olvm.model.client_protocol import Events
 from olvm.model.errors import BadInput, BadQuery, EngineUnreachable, WaitTimeout
 from tests.contracts.fault_driver import INSTANT, poll
 
@@ -171,3 +172,27 @@ def test_command_line_writes_an_answer_into_a_file_whole_or_not_at_all(
     assert olvm("select nothing", "-o", "csv", "--out", str(tmp_path / "none.csv")).returncode == 2
     assert olvm("select 1", "--out", str(tmp_path / "no" / "such" / "place")).returncode == 1
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def timers() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+
+
+def test_client_that_waits_for_an_event_when_the_engine_ends_hurts_nobody(tmp_path: Path) -> None:
+    failed: list[threading.ExceptHookArgs] = []
+    before, threading.excepthook = threading.excepthook, failed.append
+    try:
+        with DataCenter.open(tmp_path, runtime="local", host_silos=1, simulated=INSTANT) as opened:
+
+            def waits() -> bool:
+                """An event that happens now ends the waiting, so it is begun until nothing does."""
+                opened._link.ask(Events(after=10**6, wait_s=2.0))
+                return timers() != []
+
+            poll(waits)
+            waiting = timers()
+        for timer in waiting:
+            timer.join(30)
+    finally:
+        threading.excepthook = before
+    assert [str(one.exc_value) for one in failed] == []
