@@ -56,10 +56,11 @@ def _more_figures() -> list[str]:
     return _samples_and_rollups()
 
 
-def _requests_of_operations() -> list[str]:
-    """Before, operations did not name their request."""
+def _requests_and_clipped() -> list[str]:
+    """Before, operations did not name their request, and what was clipped was counted in one number."""
     column = OPERATIONS.columns[-1]
     return [
+        *rollup_statements(),
         f"alter table {OPERATIONS.name} add column if not exists {column.name} {column.sql_type}",
         comment_statement(OPERATIONS.name, column.name, column.comment),
     ]
@@ -77,6 +78,6 @@ _STEPS: Final[dict[int, Callable[[], list[str]]]] = {
     1: _guests_in_columns,
     2: _rollups,
     3: _more_figures,
-    4: _requests_of_operations,
+    4: _requests_and_clipped,
 }
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"
