@@ -33,7 +33,8 @@ def replay(
         str,
         Parameter(
             help="first_fit, best_fit, worst_fit, round_robin, random, two_choice, dot_product, cosine, "
-            "norm_greedy, or a class of your own as module:Class.",
+            "norm_greedy, weighted_dot_product, numa_balance, nilas, lava (nilas@0.5: with wrong predictions), "
+            "or a class of your own as module:Class.",
             metavar="NAME",
         ),
     ] = "first_fit",
@@ -46,7 +47,9 @@ def replay(
         float | None,
         Parameter(help="Spread VMs of more memory evenly over all nodes of a host.", metavar="G"),
     ] = None,
-    seed: Annotated[int, Parameter(help="What random and two_choice draw from.", metavar="S")] = 0,
+    seed: Annotated[
+        int, Parameter(help="What random, two_choice and errors of predictions are drawn from.", metavar="S")
+    ] = 0,
     out: Annotated[
         Path | None,
         Parameter(help="Folder for vms, hosts and cluster as Parquet, and manifest.json.", metavar="DIR"),

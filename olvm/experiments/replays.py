@@ -63,7 +63,7 @@ def replay(
             `score` or `filter` (`olvm.scheduling.user_policies.UserPolicy`).
         queue: `fifo`: who does not fit waits, and all behind wait with it; lifetimes begin at the placement.
             `reject`: who does not fit is refused. What no empty host could hold is refused in both.
-        seed: what `random` and `two_choice` draw from; any integer.
+        seed: what `random`, `two_choice` and errors of predicted lifetimes are drawn from; any integer.
         out: folder to write; it appears when all of it is there. One that an earlier replay wrote is replaced.
         on_bad: `drop` leaves out bad rows, counts and names them.
         series_period_s: seconds between two samples of the series, with `out`.
@@ -76,8 +76,8 @@ def replay(
         UserPolicyError: a policy of one's own raised, or chose a host that has no room.
 
     Cost: 0.2 µs for each VM with first_fit and best_fit, however many hosts there are, and 1 ns for each VM and host
-    with others; 150 bytes a VM and 300 a host. The first call in a process loads the compiled kernels (half a second;
-    15 s once after an installation, when they are compiled).
+    with others (`numa_balance` 15); 150 bytes a VM and 300 a host. The first call in a process loads the compiled
+    kernels (half a second; 20 s once after an installation, when they are compiled).
     """
     node_count, split_above = checked_nodes(numa_nodes, split_above_gib)
     _check(queue, series_period_s)
@@ -95,9 +95,10 @@ def replay(
         prepared = Prepared.of(read, fleet, node_count, split_above)
         samples = no_samples() if folder is None else prepared.samples(series_period_s, power_mw)
         series = None if folder is None else SeriesWriter(folder.path, samples, fleet)
-        world = prepared.world(
-            chosen.kernel if isinstance(chosen, NamedPolicy) else OWN_POLICY, seed, samples
-        )
+        if isinstance(chosen, NamedPolicy):
+            world = prepared.world(chosen.kernel, seed, samples, prediction_error=chosen.prediction_error)
+        else:
+            world = prepared.world(OWN_POLICY, seed, samples)
         began = time.perf_counter()
         for _ in steps(world, prepared, chosen, is_fifo=queue == "fifo"):
             if series is not None:

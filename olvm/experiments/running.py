@@ -14,12 +14,15 @@ from olvm.experiments.host_specs import HostFleet
 from olvm.experiments.kernels.best_fit import new_best_fit
 from olvm.experiments.kernels.events import Indexes, World, advance
 from olvm.experiments.kernels.first_fit import new_first_fit
+from olvm.experiments.kernels.lifetimes import new_lifetimes, no_lifetimes
 from olvm.experiments.kernels.requests import peaks, prepare
 from olvm.experiments.kernels.samples import Samples, new_samples, no_samples
 from olvm.experiments.kernels.state import (
     BEST_FIT,
     FIRST_FIT,
+    LAVA,
     NEXT,
+    NILAS,
     NO_ROOM,
     PEAK,
     PLACED,
@@ -92,14 +95,22 @@ class Prepared:
         rows_max = min(SERIES_ROWS_MAX, 2 * len(self.trace) + len(self.hosts) + 1024)
         return new_samples(self.fleet, period_s, first_s, typical, power_mw, rows_max)
 
-    def world(self, kernel: int, seed: int, samples: Samples) -> World:
-        """The state at the beginning. A prepared replay is run once: the fleet is part of it."""
+    def world(self, kernel: int, seed: int, samples: Samples, *, prediction_error: float = 0.0) -> World:
+        """The state at the beginning. A prepared replay is run once: the fleet is part of it.
+
+        `prediction_error`: of lifetimes, as `predicted_lifetimes` takes it.
+        """
+        lifetimes = no_lifetimes()
+        if kernel in (NILAS, LAVA):
+            predicted_s = predicted_lifetimes(self.lifetime_s, prediction_error, seed)
+            lifetimes = new_lifetimes(predicted_s, len(self.hosts))
         indexes = Indexes(
             new_first_fit(
                 self.fleet, self.demand, self.node_count, is_used=kernel in (FIRST_FIT, ROUND_ROBIN)
             ),
             new_best_fit(self.fleet, self.node_count, self.level_cpu, is_used=kernel == BEST_FIT),
             np.zeros(len(self.hosts), np.int32),
+            lifetimes,
         )
         requests = new_requests(self.trace.arrival_s, self.lifetime_s, self.demand)
         return World(requests, self.fleet, new_ends(len(self.trace)), new_progress(seed), indexes, samples)
@@ -134,6 +145,18 @@ class Prepared:
         _, cpu, mem = peaks(self.trace.arrival_s, end_s, by_end, self.demand, self.node_count)
         cpu_capacity, mem_capacity = self.fleet.cpu_capacity, self.fleet.mem_capacity
         return max(_hosts_for(int(cpu), cpu_capacity), _hosts_for(int(mem), mem_capacity))
+
+
+def predicted_lifetimes(lifetime_s: Floats, error: float, seed: int) -> Floats:
+    """What is told of each VM when it comes: its lifetime, times ten to the power of a normal error.
+
+    `error` is the standard deviation, in powers of ten: with 0.3 two thirds are wrong by a factor of 2 at most. The
+    stream is NumPy's frozen one (MT19937, legacy normals), so that a seed means the same in every version.
+    """
+    if error == 0:
+        return lifetime_s.copy()
+    drawn = np.random.RandomState(seed % (1 << 32)).standard_normal(len(lifetime_s))
+    return np.asarray(lifetime_s * 10.0 ** (error * drawn))
 
 
 def _hosts_for(amount: int, capacity: Ints) -> int:

@@ -36,11 +36,16 @@ SPREAD = -1  # the node of a VM that is spread over all nodes of its host
     DOT_PRODUCT,
     COSINE,
     NORM_GREEDY,
-) = range(9)
+    WEIGHTED_DOT_PRODUCT,
+    NUMA_BALANCE,
+    NILAS,
+    LAVA,
+) = range(13)
 
 # Places in `Progress.counts`.
 NEXT, END_COUNT, ACTIVE, USED, PEAK, TURN, RUNNING, ARRIVED, HANDLED, REFUSED = range(10)
-COUNT_COUNT = 10
+TAKEN_CPU, TAKEN_MEM = 10, 11  # what all hosts have given away; kept for WEIGHTED_DOT_PRODUCT alone
+COUNT_COUNT = 12
 # Places in `Progress.clock`.
 NOW, WAIT_TOTAL, WAIT_MAX = range(3)
 

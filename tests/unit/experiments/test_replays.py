@@ -18,6 +18,7 @@ from olvm.experiments.azure_trace import TRACE_PATH
 from olvm.experiments.host_specs import HostFleet
 from olvm.experiments.kernels.state import GIB_KIB, MILLI
 from olvm.experiments.policies import POLICIES
+from olvm.experiments.running import predicted_lifetimes
 from olvm.model.errors import BadInput, Conflict, UserPolicyError
 from tests.architecture.source import ROOT
 from tests.unit.experiments.slow_replay import Answer, Vm, replay_slowly
@@ -36,8 +37,20 @@ def table(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def slow(trace: dict[str, Any], fleet: HostFleet, nodes: int, split: float | None, **how: Any) -> Answer:
+def slow(
+    trace: dict[str, Any],
+    fleet: HostFleet,
+    nodes: int,
+    split: float | None,
+    *,
+    policy: str,
+    queue: str,
+    seed: int,
+) -> Answer:
     vms = []
+    name, _, error = policy.partition("@")
+    lives = np.where(np.isnan(trace["lifetime_s"]), np.inf, trace["lifetime_s"])
+    predicted = predicted_lifetimes(lives, float(error or 0), seed)
     for row in range(len(trace["arrival_s"])):
         cpu, mem = int(trace["vcpus"][row] * MILLI), int(trace["memory_gib"][row] * GIB_KIB)
         is_spread = nodes > 1 and split is not None and trace["memory_gib"][row] > split
@@ -50,10 +63,11 @@ def slow(trace: dict[str, Any], fleet: HostFleet, nodes: int, split: float | Non
                 -(-cpu // parts),
                 -(-mem // parts),
                 is_spread,
+                float(predicted[row]),
             )
         )
     capacities = list(zip(fleet.milli_cpus.tolist(), fleet.memory_kib.tolist(), strict=True))
-    return replay_slowly(vms, capacities, nodes, **how)
+    return replay_slowly(vms, capacities, nodes, name, queue, seed)
 
 
 # 0 is the plain case everywhere: one arrival after the other, small, for ever.
