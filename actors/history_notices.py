@@ -23,10 +23,11 @@ LOOK_EACH_S = 60
 TOLD_AGAIN_S = 3600
 MACHINES_TOLD_MAX = 20
 
-# Who told what cannot be, in the newest two days of which there is any: so a look costs no more as days go by.
+# Who told what cannot be, today and yesterday: so a look costs no more as days go by.
 _CLIPPED = (
     "select vm_id, host_name, any_value(vm_name), sum(value_count)::BIGINT, string_agg(distinct column_name, ', '"
-    " order by column_name) from untrusted_values where the_date + 1 >= (select max(the_date) from untrusted_values)"
+    " order by column_name) from untrusted_values"
+    " where the_date between make_timestamp($1)::DATE - 1 and make_timestamp($1)::DATE"
     " group by the_date, vm_id, host_name"
 )
 _DISCARDED = (
@@ -55,8 +56,8 @@ class HistoryNotices:
         self._refused_told = _Told()
         self._refused_why = ""
         self._told: dict[tuple[str, str | None, str], _Told] = {}
-        for what, sql in (("clipped", _CLIPPED), ("discarded", _DISCARDED)):
-            for vm_id, host, _, count, _ in self._ask(sql):
+        for what in ("clipped", "discarded"):
+            for vm_id, host, _, count, _ in self._ask(what):
                 self._told.setdefault((what, vm_id, host), _Told()).count += count
 
     def take(self) -> list[Notice]:
@@ -64,8 +65,8 @@ class HistoryNotices:
         now_ns = self._now_ns()
         if now_ns - self._looked_ns >= LOOK_EACH_S * NS_PER_S:
             self._looked_ns = now_ns
-            self._look("clipped", _CLIPPED, now_ns)
-            self._look("discarded", _DISCARDED, now_ns)
+            self._look("clipped", now_ns)
+            self._look("discarded", now_ns)
             self._look_for_drops()
             self._look_for_refused(now_ns)
         waiting, self._waiting = self._waiting, []
@@ -98,17 +99,21 @@ class HistoryNotices:
 
     # ------------------------------------------------------------------ inside
 
-    def _ask(self, sql: str) -> list[tuple[str | None, str, str | None, int, str]]:
+    def _ask(self, what: str) -> list[tuple[str | None, str, str | None, int, str]]:
         try:
-            return self._store.query(sql).rows  # type: ignore[return-value]  # the columns of the two statements above
+            if what == "clipped":
+                rows = self._store.query(_CLIPPED, (self._now_ns() // 1000,)).rows
+            else:
+                rows = self._store.query(_DISCARDED).rows
         except OlvmError as error:
             log.warning("history: not looked for what cannot be believed: %s", error)
             return []
+        return rows  # type: ignore[return-value]  # the columns of the two statements above
 
-    def _look(self, what: str, sql: str, now_ns: int) -> None:
+    def _look(self, what: str, now_ns: int) -> None:
         counts: dict[tuple[str, str | None, str], int] = {}
         words: dict[tuple[str, str | None, str], tuple[str | None, str]] = {}
-        for vm_id, host, vm_name, count, said in self._ask(sql):
+        for vm_id, host, vm_name, count, said in self._ask(what):
             key = (what, vm_id, host)
             counts[key] = counts.get(key, 0) + count
             words[key] = (vm_name, said)

@@ -56,14 +56,18 @@ def _more_figures() -> list[str]:
     return _samples_and_rollups()
 
 
-def _requests_and_clipped() -> list[str]:
-    """Before, operations did not name their request, and what was clipped was counted in one number."""
+def _requests_of_operations() -> list[str]:
+    """Before, operations did not name their request."""
     column = OPERATIONS.columns[-1]
     return [
-        *rollup_statements(),
         f"alter table {OPERATIONS.name} add column if not exists {column.name} {column.sql_type}",
         comment_statement(OPERATIONS.name, column.name, column.comment),
     ]
+
+
+def _clipped_by_machine() -> list[str]:
+    """Before, what was clipped was counted in one number."""
+    return rollup_statements()
 
 
 def _samples_and_rollups() -> list[str]:
@@ -78,6 +82,7 @@ _STEPS: Final[dict[int, Callable[[], list[str]]]] = {
     1: _guests_in_columns,
     2: _rollups,
     3: _more_figures,
-    4: _requests_and_clipped,
+    4: _requests_of_operations,
+    5: _clipped_by_machine,
 }
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"
