@@ -4,7 +4,8 @@ Rules:
 1. At one time everything that ends ends first; then the line is served; then VMs arrive, in the trace's order.
 2. `fifo`: the head of the line waits until it fits, and all behind it wait. A lifetime begins when the VM is placed.
 3. `reject`: a VM that no host has room for when it arrives is refused.
-4. Where several nodes of the chosen host have room, the VM goes to the lowest; NUMA balance fit chooses.
+4. Where more nodes of the chosen host have room than the VM asks for, it goes to the lowest; for a VM of one node NUMA
+   balance fit chooses.
 5. The loop may return anywhere between two events and be called again: everything it knows stands in the arrays.
 """
 
@@ -25,7 +26,7 @@ from olvm.experiments.kernels.best_fit import (
 from olvm.experiments.kernels.ends import pop_end, push_end
 from olvm.experiments.kernels.first_fit import FirstFitIndex, first_fit_changed, first_fit_from
 from olvm.experiments.kernels.lifetimes import Lifetimes, entered, find_aligned, left, outlived
-from olvm.experiments.kernels.numa import find_most_even, most_even_node
+from olvm.experiments.kernels.numa import find_most_even, lowest_nodes, most_even_node
 from olvm.experiments.kernels.samples import Samples, mark_changed, sample_before
 from olvm.experiments.kernels.scan import find_by_chance, find_by_score
 from olvm.experiments.kernels.state import (
@@ -34,6 +35,7 @@ from olvm.experiments.kernels.state import (
     END_COUNT,
     FIRST_FIT,
     HANDLED,
+    LAST_END,
     LAVA,
     NEXT,
     NILAS,
@@ -46,6 +48,7 @@ from olvm.experiments.kernels.state import (
     REFUSED,
     ROUND_ROBIN,
     RUNNING,
+    SOME_NODES,
     SPREAD,
     TAKEN_CPU,
     TAKEN_MEM,
@@ -142,16 +145,16 @@ def _finish(policy: int, world: World, node_count: int) -> bool:
 @compiled
 def _chosen(policy: int, world: World, vm: int, now_s: float, node_count: int) -> int:
     requests, fleet, progress, indexes = world.requests, world.fleet, world.progress, world.indexes
-    ask = Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
+    ask = _ask(requests, vm, node_count)
     if policy == FIRST_FIT:
-        return first_fit_from(indexes.first_fit, 0, vm, ask)
+        return first_fit_from(indexes.first_fit, fleet, 0, vm, ask)
     if policy == BEST_FIT:
         return find_best(indexes.best_fit, fleet, ask)
     if policy == ROUND_ROBIN:
         turn = progress.counts[TURN]
-        host = first_fit_from(indexes.first_fit, turn, vm, ask)
+        host = first_fit_from(indexes.first_fit, fleet, turn, vm, ask)
         if host < 0 and turn > 0:
-            host = first_fit_from(indexes.first_fit, 0, vm, ask)
+            host = first_fit_from(indexes.first_fit, fleet, 0, vm, ask)
         return host
     if policy in (RANDOM, TWO_CHOICE):
         return find_by_chance(policy, fleet, progress.random, indexes.scratch, ask)
@@ -164,21 +167,28 @@ def _chosen(policy: int, world: World, vm: int, now_s: float, node_count: int) -
 
 
 @compiled
+def _ask(requests: Requests, vm: int, node_count: int) -> Ask:
+    group = requests.group[vm] if len(requests.group) else 0
+    return Ask(requests.cpu[vm], requests.mem[vm], requests.parts[vm], node_count, group)
+
+
+@compiled
 def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -> None:
     """A VM comes to a host that has room, at the clock's time."""
     requests, fleet = world.requests, world.fleet
     counts, clock = world.progress.counts, world.progress.clock
     node = SPREAD
-    if policy == NUMA_BALANCE:
-        node = most_even_node(
-            fleet, host, Ask(requests.cpu[vm], requests.mem[vm], requests.is_spread[vm] != 0, node_count)
-        )
-    elif requests.is_spread[vm] == 0:
+    if policy == NUMA_BALANCE and requests.parts[vm] == 1:
+        node = most_even_node(fleet, host, _ask(requests, vm, node_count))
+    elif requests.parts[vm] == 1:
         node = 0
         at = host * node_count
         while fleet.node_cpu[at] < requests.cpu[vm] or fleet.node_mem[at] < requests.mem[vm]:
             node += 1
             at += 1
+    elif requests.parts[vm] < node_count:
+        node = SOME_NODES
+        requests.nodes[vm] = lowest_nodes(fleet, host, _ask(requests, vm, node_count))
     requests.status[vm] = PLACED
     requests.host[vm] = host
     requests.node[vm] = node
@@ -192,6 +202,7 @@ def take_place(policy: int, world: World, vm: int, host: int, node_count: int) -
         if fleet.was_used[host] == 0:
             fleet.was_used[host] = 1
             counts[USED] += 1
+        fleet.since_s[host] = clock[NOW]
     fleet.vm_count[host] += 1
     if policy in (NILAS, LAVA):
         entered(policy, world.indexes.lifetimes, fleet, vm, host, clock[NOW])
@@ -212,6 +223,7 @@ def take_end(policy: int, world: World, node_count: int) -> int:
     fleet, counts = world.fleet, world.progress.counts
     counts[END_COUNT] -= 1
     end_s = world.ends.at_s[0]
+    world.progress.clock[LAST_END] = end_s
     vm = pop_end(world.ends, counts[END_COUNT])
     _change(policy, world, vm, 1, node_count)
     host = world.requests.host[vm]
@@ -221,6 +233,7 @@ def take_end(policy: int, world: World, node_count: int) -> int:
     counts[RUNNING] -= 1
     if fleet.vm_count[host] == 0:
         counts[ACTIVE] -= 1
+        fleet.held_s[host] += end_s - fleet.since_s[host]
     return int(host)
 
 
@@ -232,7 +245,7 @@ def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> N
     if policy == BEST_FIT:
         best_fit_remove(indexes.best_fit, fleet, host, node_count)
     cpu, mem = sign * requests.cpu[vm], sign * requests.mem[vm]
-    parts = 1 if node >= 0 else node_count
+    parts = requests.parts[vm]
     if policy == WEIGHTED_DOT_PRODUCT:
         counts[TAKEN_CPU] -= cpu * parts
         counts[TAKEN_MEM] -= mem * parts
@@ -242,9 +255,11 @@ def _change(policy: int, world: World, vm: int, sign: int, node_count: int) -> N
         fleet.node_cpu[host * node_count + node] += cpu
         fleet.node_mem[host * node_count + node] += mem
     else:
-        for at in range(host * node_count, (host + 1) * node_count):
-            fleet.node_cpu[at] += cpu
-            fleet.node_mem[at] += mem
+        nodes = requests.nodes[vm] if node == SOME_NODES else -1
+        for k in range(node_count):
+            if nodes >> k & 1:
+                fleet.node_cpu[host * node_count + k] += cpu
+                fleet.node_mem[host * node_count + k] += mem
     if policy == BEST_FIT:
         best_fit_insert(indexes.best_fit, fleet, host, node_count)
     elif policy in (FIRST_FIT, ROUND_ROBIN):

@@ -69,7 +69,6 @@ def emptier(fleet: Fleet, one: int, other: int) -> bool:
 @compiled
 def find_by_score(policy: int, fleet: Fleet, counts: Ints, ask: Ask) -> int:
     """The host with room of the highest score (worst fit: the emptiest); -1 if there is none."""
-    parts = ask.node_count if ask.is_spread else 1
     best, best_score = -1, 0.0
     for host in range(len(fleet.host_cpu)):
         if not has_room(fleet, host, ask):
@@ -78,7 +77,7 @@ def find_by_score(policy: int, fleet: Fleet, counts: Ints, ask: Ask) -> int:
             if best < 0 or emptier(fleet, host, best):
                 best = host
         else:
-            this = score(policy, fleet, counts, host, ask.cpu * parts, ask.mem * parts)
+            this = score(policy, fleet, counts, host, ask.cpu * ask.parts, ask.mem * ask.parts)
             if best < 0 or this > best_score:
                 best, best_score = host, this
     return best

@@ -16,6 +16,7 @@ class Host:
     index: int
     nodes: list[list[int]]  # free (vCPUs, memory) of each
     node_size: tuple[int, int]
+    groups: frozenset[str] = frozenset()
     vms: set[int] = field(default_factory=set)
 
     def free(self) -> tuple[int, int]:
@@ -23,10 +24,10 @@ class Host:
 
     def room(self, vm: Vm) -> list[int]:
         """The nodes that the VM would take; empty: no room."""
+        if vm.group is not None and vm.group not in self.groups:
+            return []
         fitting = [k for k, (cpu, mem) in enumerate(self.nodes) if cpu >= vm.cpu and mem >= vm.mem]
-        if vm.is_spread:
-            return fitting if len(fitting) == len(self.nodes) else []
-        return fitting[:1]
+        return fitting[: vm.parts] if len(fitting) >= vm.parts else []
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Vm:
     lifetime: float | None
     cpu: int  # of each node that it takes
     mem: int
-    is_spread: bool
+    parts: int  # how many nodes it takes that of
+    group: str | None = None
     predicted: float = math.inf  # its lifetime, as it is told when the VM comes
 
 
@@ -69,36 +71,52 @@ class Scene:
 class Answer:
     host: list[int | None]
     node: list[int | None]  # None: spread, or not placed
+    nodes: list[list[int]]  # all that it has; empty: not placed
     start: list[float | None]
     refused: list[bool]
     used: int = 0
     peak: int = 0
+    host_seconds: list[float] = field(default_factory=list)  # with VMs, of each host
 
 
 def replay_slowly(
-    vms: list[Vm], capacities: list[tuple[int, int]], node_count: int, policy: str, queue: str, seed: int
+    vms: list[Vm],
+    capacities: list[tuple[int, int]],
+    node_count: int,
+    *,
+    policy: str,
+    queue: str,
+    seed: int,
+    groups: list[frozenset[str]] | None = None,
 ) -> Answer:
+    groups = groups or [frozenset()] * len(capacities)
     hosts = [
         Host(
             index,
             [[cpu // node_count, mem // node_count] for _ in range(node_count)],
             (cpu // node_count, mem // node_count),
+            groups[index],
         )
         for index, (cpu, mem) in enumerate(capacities)
     ]
-    empty = [Host(host.index, [list(node) for node in host.nodes], host.node_size) for host in hosts]
+    empty = [
+        Host(host.index, [list(node) for node in host.nodes], host.node_size, host.groups) for host in hosts
+    ]
     largest = (max(host.free()[0] for host in hosts), max(host.free()[1] for host in hosts))
     scene = Scene(vms, hosts, largest, Chance(seed), Lives())
-    answer = Answer([None] * len(vms), [None] * len(vms), [None] * len(vms), [False] * len(vms))
+    count = len(vms)
+    answer = Answer([None] * count, [None] * count, [[] for _ in vms], [None] * count, [False] * count)
     ends: list[tuple[float, int]] = []
     taken: dict[int, list[int]] = {}
     ever: set[int] = set()
-    now = -math.inf
+    now, last_end = -math.inf, -math.inf
     line_stands = False
 
     def leave_until(time: float) -> None:
+        nonlocal last_end
         for end, vm in sorted(ends):
             if end <= time:
+                last_end = end
                 ends.remove((end, vm))
                 host = hosts[answer.host[vm] or 0]
                 for k in taken.pop(vm):
@@ -127,9 +145,7 @@ def replay_slowly(
             line_stands = queue == "fifo"
             continue
         now, scene.last = time, host.index
-        taken[number] = (
-            [most_even(host, vm)[1]] if policy == "numa_balance" and not vm.is_spread else host.room(vm)
-        )
+        taken[number] = most_even(host, vm)[1] if policy == "numa_balance" else host.room(vm)
         for k in taken[number]:
             host.nodes[k][0] -= vm.cpu
             host.nodes[k][1] -= vm.mem
@@ -137,13 +153,31 @@ def replay_slowly(
         scene.lives.came(host, number, vm)
         ever.add(host.index)
         answer.host[number] = host.index
-        answer.node[number] = None if vm.is_spread else taken[number][0]
+        answer.node[number] = None if vm.parts > 1 else taken[number][0]
+        answer.nodes[number] = taken[number]
         answer.start[number] = now
         answer.peak = max(answer.peak, sum(bool(each.vms) for each in hosts))
         if vm.lifetime is not None:
             ends.append((now + vm.lifetime, number))
     answer.used = len(ever)
+    answer.host_seconds = [
+        seconds_held(vms, answer, host.index, max(now, last_end, vms[-1].arrival)) for host in hosts
+    ]
     return answer
+
+
+def seconds_held(vms: list[Vm], answer: Answer, host: int, last: float) -> float:
+    """How long a host held VMs until `last`: the length of the union of their times."""
+    times = sorted(
+        (start, last if vm.lifetime is None else min(last, start + vm.lifetime))
+        for vm, start, place in zip(vms, answer.start, answer.host, strict=True)
+        if place == host and start is not None
+    )
+    total, until = 0.0, -math.inf
+    for start, end in times:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def choose(policy: str, vm: Vm, scene: Scene) -> Host | None:
@@ -174,18 +208,19 @@ def choose(policy: str, vm: Vm, scene: Scene) -> Host | None:
             return max(fitting, key=lambda host: (score(policy, vm, host, scene), -host.index))
 
 
-def most_even(host: Host, vm: Vm) -> tuple[float, int]:
-    """How uneven the host would be with the VM on the node that leaves it most even, and that node."""
+def most_even(host: Host, vm: Vm) -> tuple[float, list[int]]:
+    """How uneven the host would be with the VM there, and its nodes: of one node, that leaves it most even."""
+    ways = [host.room(vm)]
+    if vm.parts == 1:
+        ways = [[k] for k, (cpu, mem) in enumerate(host.nodes) if cpu >= vm.cpu and mem >= vm.mem]
     outcomes = []
-    for k, (cpu, mem) in enumerate(host.nodes):
-        if cpu < vm.cpu or mem < vm.mem:
-            continue
+    for way in ways:
         after = [list(node) for node in host.nodes]
-        for each in range(len(after)) if vm.is_spread else [k]:
+        for each in way:
             after[each][0] -= vm.cpu
             after[each][1] -= vm.mem
         spreads = [max(free) - min(free) for free in zip(*after, strict=True)]
-        outcomes.append((spreads[0] / host.node_size[0] + spreads[1] / host.node_size[1], k))
+        outcomes.append((spreads[0] / host.node_size[0] + spreads[1] / host.node_size[1], way))
     return min(outcomes)
 
 
@@ -194,8 +229,7 @@ def score(policy: str, vm: Vm, host: Host, scene: Scene) -> float:
     share = (1.0 / scene.largest[0], 1.0 / scene.largest[1])
 
     def asked_of(one: Vm) -> tuple[int, int]:
-        parts = len(host.nodes) if one.is_spread else 1
-        return one.cpu * parts, one.mem * parts
+        return one.cpu * one.parts, one.mem * one.parts
 
     asked = (asked_of(vm)[0] * share[0], asked_of(vm)[1] * share[1])
     free = (host.free()[0] * share[0], host.free()[1] * share[1])

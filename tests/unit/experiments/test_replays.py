@@ -54,7 +54,8 @@ def slow(
     for row in range(len(trace["arrival_s"])):
         cpu, mem = int(trace["vcpus"][row] * MILLI), int(trace["memory_gib"][row] * GIB_KIB)
         is_spread = nodes > 1 and split is not None and trace["memory_gib"][row] > split
-        parts = nodes if is_spread else 1
+        said = trace.get("numa_nodes", {row: None})[row] if nodes > 1 else None
+        parts = said or (nodes if is_spread else 1)
         life = trace["lifetime_s"][row]
         vms.append(
             Vm(
@@ -62,12 +63,14 @@ def slow(
                 None if np.isnan(life) else life,
                 -(-cpu // parts),
                 -(-mem // parts),
-                is_spread,
+                parts,
+                trace.get("host_group", {row: None})[row],
                 float(predicted[row]),
             )
         )
     capacities = list(zip(fleet.milli_cpus.tolist(), fleet.memory_kib.tolist(), strict=True))
-    return replay_slowly(vms, capacities, nodes, name, queue, seed)
+    groups = None if fleet.groups is None else [frozenset(names) for names in fleet.groups]
+    return replay_slowly(vms, capacities, nodes, policy=name, queue=queue, seed=seed, groups=groups)
 
 
 # 0 is the plain case everywhere: one arrival after the other, small, for ever.
@@ -130,6 +133,7 @@ def test_replay_of_any_trace_decides_as_the_slow_one(  # noqa: PLR0917 - what Hy
     assert result.placed + result.rejected + result.waiting == len(rows)
     if not result.rejected and not result.wait_s_total and not result.waiting:
         assert result.hosts_peak >= result.bound_hosts
+    assert result.host_hours * 3600 == pytest.approx(sum(answer.host_seconds))
 
 
 @settings(max_examples=100, deadline=None)
