@@ -23,12 +23,11 @@ LOOK_EACH_S = 60
 TOLD_AGAIN_S = 3600
 MACHINES_TOLD_MAX = 20
 
-# Who told what cannot be, today and yesterday: so a look costs no more as days go by.
+# Who told what cannot be, since yesterday: so a look costs no more as days go by.
 _CLIPPED = (
     "select vm_id, host_name, any_value(vm_name), sum(value_count)::BIGINT, string_agg(distinct column_name, ', '"
     " order by column_name) from untrusted_values"
-    " where the_date between make_timestamp($1)::DATE - 1 and make_timestamp($1)::DATE"
-    " group by the_date, vm_id, host_name"
+    " where the_date >= make_timestamp($1)::DATE - 1 group by the_date, vm_id, host_name"
 )
 _DISCARDED = (
     "select vm_id, host_name, vm_name, lines_discarded + messages_unknown + messages_delayed + events_dropped,"
@@ -84,7 +83,6 @@ class HistoryNotices:
     def refused(self, why: str) -> None:
         """A report was no report."""
         self._refused_count += 1
-        log.warning("history: %s", why)
         self._refused_why = why
 
     def clock_ahead(self, seconds: int) -> None:
