@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from actors.history_notices import HistoryNotices
 from actors.runner import clock_ns
 from actors.sampling import GuestFactsBatch
 from actors.silo import Silo, deliver_result
@@ -25,7 +26,7 @@ from actors.telemetry import (
 from olvm.history.guest_rows import GuestFacts
 from olvm.history.rows import ConfigurationChange
 from olvm.history.store import HistoryStore
-from olvm.model.errors import OlvmError
+from olvm.model.errors import BadInput, OlvmError
 from olvm.model.limits import NS_PER_S
 from olvm.model.messages import CallEnded
 from olvm.model.records import EventRecord, OperationRecord
@@ -43,7 +44,7 @@ class HistoryPort:
         self._store = store
         self._now_ns = now_ns
         self._maintained_ns = now_ns()
-        self._clipped_count_told = 0
+        self._notices = HistoryNotices(store, now_ns)
 
     def submit(self, caller: str, request: object, tag: str) -> None:
         try:
@@ -56,12 +57,14 @@ class HistoryPort:
                 return  # nobody waits for it
             answer = CallEnded(tag, True, value)
         deliver_result(self._silo, caller, answer, "history")
+        if isinstance(request, Flush):
+            self._tell_notices(caller)
 
     def _carry_out(self, request: object) -> bytes | None:
         store = self._store
         match request:
             case StoreSamples():
-                store.add_samples(request.payload)
+                self._add_samples(request.payload)
             case StoreGuestFacts():
                 store.add_guest_facts(guest_facts_of(request.payload))
             case StoreEvents():
@@ -73,13 +76,26 @@ class HistoryPort:
             case ReadCursor():
                 return msgspec.msgpack.encode(store.event_cursor(request.source))
             case Flush():
-                store.commit()
-                self._report_clipped()
-                self._maintain_when_due()
+                self._flush()
                 return b""
             case _:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
+
+    def _add_samples(self, payload: bytes) -> None:
+        try:
+            self._store.add_samples(payload)
+        except BadInput as error:
+            self._notices.refused(error.message)
+
+    def _flush(self) -> None:
+        try:
+            self._store.commit()
+        except OlvmError as error:
+            self._notices.failed("commit", "history_unwritable", error.message)
+            raise
+        self._notices.succeeded("commit")
+        self._maintain_when_due()
 
     def _maintain_when_due(self) -> None:
         """A pass that fails is tried again; what was committed before it is on the disk all the same."""
@@ -93,24 +109,17 @@ class HistoryPort:
             store.maintain(now_ns, elapsed_ns)
         except OlvmError as error:
             log.error("history: %s", error)  # noqa: TRY400 - the sentence says it all
+            self._notices.failed("maintain", "history_not_maintained", error.message)
             return
+        self._notices.succeeded("maintain")
         if store.clock_ahead_ns > 0 and not was_ahead:
-            log.warning(
-                "history: the clock is %d s ahead of what history knows; what is old is erased slowly until it is "
-                "caught up: set the clock right if it is wrong, and do nothing if this machine was off",
-                store.clock_ahead_ns // NS_PER_S,
-            )
+            self._notices.clock_ahead(store.clock_ahead_ns // NS_PER_S)
 
-    def _report_clipped(self) -> None:
-        """What a guest or an agent said and cannot be is not believed silently."""
-        count = self._store.counters.clipped_value_count
-        if count > self._clipped_count_told:
-            log.warning(
-                "history: %d values beyond what is possible were clipped, %d since the start",
-                count - self._clipped_count_told,
-                count,
-            )
-            self._clipped_count_told = count
+    def _tell_notices(self, caller: str) -> None:
+        for notice in self._notices.take():
+            log.warning("history: %s", notice.message)
+            told = CallEnded("notice", True, msgspec.msgpack.encode(notice))
+            deliver_result(self._silo, caller, told, "history")
 
     def _store_events(self, request: StoreEvents) -> bytes:
         events = EVENTS.decode(request.payload)

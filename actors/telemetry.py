@@ -12,6 +12,7 @@ import msgspec
 from actors.behaviour import TimedRecord, Turn
 from olvm.model import messages as m
 from olvm.model.limits import TURNS_PER_COMMIT_MAX
+from olvm.model.records import Severity
 
 HISTORY = "history"
 EVENTS_PER_PULL_MAX = 5_000
@@ -56,6 +57,21 @@ class ReadCursor(msgspec.Struct, frozen=True):
 
 class Flush(msgspec.Struct, frozen=True):
     """Commit what is buffered; answered when that is done."""
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What history has to tell people: the answer `notice`, an event that the telemetry actor records."""
+
+    code: str
+    message: str
+    severity: Severity = "warning"
+    host: str = ""
+    vm_id: str = ""
+    vm_name: str = ""
+    details: dict[str, str | int | float | bool | None] = {}
+
+
+NOTICE = msgspec.msgpack.Decoder(Notice)
 
 
 class Telemetry:
@@ -122,6 +138,17 @@ class Telemetry:
             turn.wake("pull", turn.config.events_pull_period_s)
         elif message.tag in ("operations_cursor", "operations"):
             self._on_operations(message, turn)
+        elif message.tag == "notice":
+            notice = NOTICE.decode(message.value)
+            turn.record(
+                notice.code,
+                notice.message,
+                notice.severity,
+                host=notice.host,
+                vm_id=notice.vm_id,
+                vm_name=notice.vm_name,
+                details=notice.details,
+            )
         elif message.tag == "flush" and message.ok:
             flushed, self.flushing = self.flushing, {}
             for (sender, incarnation), numbers in flushed.items():

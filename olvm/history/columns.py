@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from struct import pack
 from typing import Any, NamedTuple
 
+from olvm.history.clipped import Clips
 from olvm.history.dictionary import NO_KEY
 from olvm.history.kinds import SampleColumn, SampleKind
 from olvm.history.samples import UNKNOWN_FLOAT, SampleBatch
@@ -28,8 +29,8 @@ class KeyedBatch(NamedTuple):
     text_keys: tuple[bytes, ...]
 
 
-def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dict[str, Any], int]:
-    """The columns of `kind.table` for all rows of these reports, by name; and how many values were clipped."""
+def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dict[str, Any], list[Clips]]:
+    """The columns of `kind.table` for all rows of these reports, by name; and the values that were clipped."""
     import numpy as np
 
     row_counts = np.array([keyed.batch.row_count for keyed in batches], dtype=np.int64)
@@ -44,7 +45,7 @@ def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dic
     for position, (name, _) in enumerate(kind.texts):
         joined = b"".join([keyed.text_keys[position] for keyed in batches])
         columns[f"{name}_key"] = np.frombuffer(joined, dtype=np.int32)
-    clipped_count = 0
+    clips = []
     for column in kind.columns:
         joined = b"".join(
             [
@@ -55,9 +56,12 @@ def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dic
         values = np.frombuffer(joined, dtype="<f4" if column.code == "f" else "<i8")
         if sys.byteorder != "little":
             values = values.astype(values.dtype.newbyteorder("="))
-        columns[column.name], count = _clipped(column, values)
-        clipped_count += count
-    return columns, clipped_count
+        columns[column.name], beyond = _clipped(column, values)
+        if beyond is not None:
+            vm_keys = columns["vm_key"][beyond] if kind.has_vm else None
+            of = columns["history_datetime"][beyond], columns["host_key"][beyond], vm_keys
+            clips.append(Clips(column.name, *of, values[beyond]))
+    return columns, clips
 
 
 def report_columns(batches: Sequence[KeyedBatch]) -> dict[str, Any]:
@@ -94,13 +98,16 @@ def insert_reports_sql(kind: SampleKind, source: str) -> str:
     return f"insert into sample_reports (kind, {names}) select '{kind.name}', {names} from {source}"
 
 
-def _clipped(column: SampleColumn, values: Any) -> tuple[Any, int]:
-    """What cannot be: too large becomes the maximum; negative is 0 of a share, and unknown of a number."""
+def _clipped(column: SampleColumn, values: Any) -> tuple[Any, Any]:
+    """What cannot be: too large becomes the maximum; negative is 0 of a share, and unknown of a number.
+
+    And which rows those were; None: no row.
+    """
     import numpy as np
 
     lowest = 0.0 if column.code == "f" else -1
-    count = int(np.count_nonzero((values > column.maximum) | (values < lowest)))  # NaN is neither
-    return (np.clip(values, lowest, column.maximum), count) if count else (values, 0)
+    beyond = (values > column.maximum) | (values < lowest)  # NaN is neither
+    return (np.clip(values, lowest, column.maximum), beyond) if beyond.any() else (values, None)
 
 
 def _unknown(code: str, row_count: int) -> bytes:

@@ -188,6 +188,56 @@ _SAMPLE_LOSSES: Final = HistoryView(
     "from events where code = 'samples_dropped'",
 )
 
+_UNTRUSTED_VALUES: Final = HistoryView(
+    "untrusted_values",
+    "Statistics that cannot be, by day: the nearest possible value is stored in their place. Kept as long as events.",
+    (
+        C("the_date", "c.day::DATE", "Day of UTC."),
+        C("vm_id", "nullif(c.vm_id, '')", "The VM that they are of; NULL: of the host itself."),
+        C("vm_name", "v.vm_name", "Its newest name."),
+        C("host_name", "c.host_name", "The host that told them."),
+        C("statistics", "c.kind", "vm, host, vm_disk, …: which statistics."),
+        C("column_name", "c.column_name", "Which of their columns."),
+        C("value_count", "c.value_count", "How many values."),
+        C("least_told", "c.least_told", "The smallest of them, as it was told."),
+        C("most_told", "c.most_told", "The largest."),
+        C("last_at", "c.last_at", "Time of the newest, UTC."),
+    ),
+    "from clipped_values c left join vm_names v on v.vm_id = c.vm_id",
+)
+
+_UNTRUSTED_GUESTS: Final = HistoryView(
+    "untrusted_guests",
+    "VMs whose statistics or guest agents told what could not be taken as it was. Lines are counted since their host"
+    " listens, as last told.",
+    (
+        C("vm_id", "vm_id", "Identity of the VM."),
+        C("vm_name", "coalesce(vm_name, clipped_name)", "Its name."),
+        C("host_name", "coalesce(host_name, clipped_host)", "The host that heard it last."),
+        C(
+            "clipped_values",
+            "coalesce(clipped_values, 0)",
+            "Statistics that cannot be; see untrusted_values.",
+        ),
+        C("lines_discarded", "coalesce(lines_discarded, 0)", "Lines that were no message, or too long."),
+        C("messages_unknown", "coalesce(messages_unknown, 0)", "Messages that the protocol does not have."),
+        C(
+            "messages_delayed",
+            "coalesce(messages_delayed, 0)",
+            "How often it talked too fast, and had to wait.",
+        ),
+        C(
+            "events_dropped",
+            "coalesce(events_dropped, 0)",
+            "Events of its sessions that were too many at once.",
+        ),
+    ),
+    "from (select * from guest_facts where lines_discarded + messages_unknown + messages_delayed + events_dropped > 0)"
+    " full join (select vm_id, any_value(vm_name) as clipped_name, max_by(host_name, last_at) as clipped_host,"
+    " sum(value_count)::BIGINT as clipped_values from untrusted_values where vm_id is not null group by vm_id)"
+    " using (vm_id)",
+)
+
 _OPERATIONS: Final = HistoryView(
     "operations",
     "Operations that have ended. The engine's own table has the same name: say history.operations for this one.",
@@ -388,6 +438,8 @@ OWN_VIEWS: Final = (
     _CALENDAR,
     _PLACEMENTS,
     _SAMPLE_LOSSES,
+    _UNTRUSTED_VALUES,
+    _UNTRUSTED_GUESTS,
     _OPERATIONS,
     _MIGRATIONS,
     _HOST_DOWNTIME,

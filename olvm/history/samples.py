@@ -348,10 +348,11 @@ def _packed(kind: SampleKind, rows: Sequence[tuple[float | int, ...]], host: str
             continue  # rule 2; `count` knows the NaN that stands for the unknown by its identity
         try:
             numbers: array[float] | array[int] = array(column.code, values)
-        except (OverflowError, TypeError) as error:
-            raise BadInput(
-                f"samples of host {host!r}: {column.name} is not a number of 64 bits: {error}"
-            ) from error
+        except OverflowError:
+            # One guest's lie must not cost the samples of its host: the writer clips what this makes of it, and counts.
+            numbers = array(column.code, [max(-(2**63), min(value, 2**63 - 1)) for value in values])
+        except TypeError as error:
+            raise BadInput(f"samples of host {host!r}: {column.name} is no number: {error}") from error
         if sys.byteorder == "big":
             numbers.byteswap()
         packed[column.name] = numbers.tobytes()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from olvm.history.clipped import CREATION_STATEMENTS as CLIPPED_STATEMENTS
 from olvm.history.guest_rows import VIEWS
 from olvm.history.kinds import KINDS, SampleKind
 from olvm.history.own_views import OWN_VIEWS
@@ -21,7 +22,7 @@ from olvm.history.row_table import Column, RowTable
 from olvm.history.rows import ROW_TABLES
 from olvm.history.views import STATISTICS_VIEWS, HistoryView
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 _TIME_COMMENT: Final = "When the sample was taken by the host's clock, UTC."
 
@@ -72,7 +73,7 @@ def creation_statements() -> list[str]:
 
 def rollup_statements() -> list[str]:
     """Tables of hours and days, and what keeps account of them; those that exist are left alone."""
-    statements = list(_BOOKKEEPING_STATEMENTS)
+    statements = [*_BOOKKEEPING_STATEMENTS, *CLIPPED_STATEMENTS]
     for kind, grain in ROLLUP_TABLES:
         comment = f"{grain} roll-up of {kind.table}; read it through its view."
         statements += table_statements(rollup_table(kind, grain), comment, rollup_columns(kind, grain))

@@ -119,6 +119,7 @@ class HistoryStore:
         # Keyed by primary key: within one commit each row of a table occurs once.
         self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table.name: {} for table in ROW_TABLES}
         self._next_try_row_count = ROWS_PER_COMMIT
+        self._dropped: tuple[int, int, int] | None = None
         self._event_seq_taken: dict[str, int] = {}  # buffered or committed
         self._event_seq_committed: dict[str, int] = {}
         self._newest_operations: set[str] = set()  # those that ended at the cursor of their log
@@ -247,6 +248,11 @@ class HistoryStore:
         self._event_seq_taken[log] = taken_ns
         self._commit_if_many_rows()
         return taken_ns
+
+    def take_dropped(self) -> tuple[int, int, int] | None:
+        """Sample rows dropped since this was asked last, and the times of the oldest and newest, ns."""
+        dropped, self._dropped = self._dropped, None
+        return dropped
 
     def commit(self) -> None:
         """Put everything buffered on disk, in one transaction.
@@ -438,9 +444,11 @@ class HistoryStore:
 
     def _drop_oldest_samples(self) -> None:
         while self._sample_count > SAMPLES_BUFFERED_MAX:
-            dropped_count = self._batches.popleft().batch.row_count
-            self._sample_count -= dropped_count
-            self.counters.dropped_sample_count += dropped_count
+            batch = self._batches.popleft().batch
+            self._sample_count -= batch.row_count
+            self.counters.dropped_sample_count += batch.row_count
+            count, from_ns, to_ns = self._dropped or (0, batch.at_ns, batch.at_ns)
+            self._dropped = count + batch.row_count, min(from_ns, batch.at_ns), max(to_ns, batch.at_ns)
 
     def _buffer(self, table: RowTable, rows: Iterable[Row]) -> None:
         buffered = self._rows[table.name]

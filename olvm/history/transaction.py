@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from olvm.history.bounds import REPORT_WINDOW
+from olvm.history.clipped import CLIPPED_TABLE, write_clips
 from olvm.history.columns import (
     KeyedBatch,
     insert_reports_sql,
@@ -57,8 +58,9 @@ def write_samples(con: duckdb.DuckDBPyConnection, batches: Sequence[KeyedBatch])
     for kind in KINDS:
         of_kind = [keyed for keyed in batches if keyed.batch.kind == kind.name]
         if of_kind:
-            columns, count = sample_columns(kind, of_kind)
-            clipped_count += count
+            columns, clips = sample_columns(kind, of_kind)
+            clipped_count += sum(len(clip.told) for clip in clips)
+            write_clips(con, kind, clips)
             _insert(con, insert_samples_sql(kind, "arriving"), columns)
             _insert(con, insert_reports_sql(kind, "arriving"), report_columns(of_kind))
     return clipped_count
@@ -137,6 +139,9 @@ def erase_expired(
         row = con.fetchone()
         erased_count += row[0] if row and table != "sample_reports" else 0
     con.execute("delete from events where log_time < make_timestamp($1)", [max(events_horizon_ns, 0) // 1000])
+    con.execute(
+        f"delete from {CLIPPED_TABLE} where last_at < make_timestamp($1)", [max(events_horizon_ns, 0) // 1000]
+    )
     con.execute(
         "delete from operations_history where finished_at < make_timestamp($1)",
         [max(operations_horizon_ns, 0) // 1000],

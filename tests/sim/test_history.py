@@ -38,6 +38,9 @@ class _Histories:
         self.store = HistoryStore.open(self._path)
         process.silo.ports["history"] = HistoryPort(process.silo, self.store, self._world.timeline.now_ns)
 
+    def has_buffered(self) -> bool:
+        return self.store is not None and self.store._sample_count > 0
+
     def lose(self) -> None:
         """As a kill: what is buffered is gone."""
         if self.store is not None:
@@ -56,6 +59,8 @@ def _run(
     world.build()
     for down_s in (1.0, 40.0, 400.0):
         world.run(200)
+        # The worst moment: history has samples in memory that are not on its disk.
+        assert world.run_until(histories.has_buffered)
         assert world.faults.crash_silo("telemetry", down_s)
         world.run(down_s)
     world.faults.heal()

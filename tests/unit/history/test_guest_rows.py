@@ -68,6 +68,7 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
             connection.execute(f"drop view {view.name}")
         for column in SINCE_VERSION_2:
             connection.execute(f"alter table guest_facts drop column {column.name}")
+        connection.execute("drop table clipped_values")
         connection.execute("drop view operations")
         connection.execute("alter table operations_history drop column request_id")
         connection.execute("update meta set value = '1' where key = 'schema_version'")
@@ -77,6 +78,7 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
     ]
     assert _asked(migrated, "select name from guest_interfaces") == []
     assert _asked(migrated, "select request_id from operations") == []
+    assert _asked(migrated, "select value_count from untrusted_values") == []
     migrated.add_guest_facts([_full()])
     migrated.commit()
     assert _asked(migrated, "select name from guest_interfaces order by name") == [("eth0",), ("eth1",)]

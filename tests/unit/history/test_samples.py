@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import subprocess
 import sys
 from array import array
@@ -67,9 +68,16 @@ def test_guest_text_with_separators_and_surrogates_cannot_break_the_rows() -> No
     assert rows[1] == ["", "", ""]
 
 
-def test_number_past_64_bits_is_refused_by_the_encoder() -> None:
-    with pytest.raises(BadInput, match="uptime_seconds"):
-        vm_report(vm_sample(uptime_seconds=2**63))
+def test_number_past_64_bits_is_the_nearest_that_is_not_and_costs_no_other_machine_its_sample() -> None:
+    batch = decode_batch(
+        vm_report(vm_sample("a", uptime_seconds=2**80), vm_sample("b", uptime_seconds=-(2**80)))
+    )
+    assert struct.unpack("<2q", batch.columns["uptime_seconds"]) == (2**63 - 1, -(2**63))
+
+
+def test_value_that_is_no_number_is_refused_by_the_encoder() -> None:
+    with pytest.raises(BadInput, match="uptime_seconds is no number"):
+        vm_report(vm_sample(uptime_seconds="long"))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from olvm.history.bounds import EVENTS_KEPT_S
 from olvm.history.catalog import markdown
 from olvm.history.own_views import OWN_VIEWS
 from olvm.history.rows import ConfigurationChange
-from olvm.history.samples import VmDiskSample, encode_vm_disk_samples
+from olvm.history.samples import HostSample, VmDiskSample, encode_host_sample, encode_vm_disk_samples
 from olvm.history.store import HistoryStore
 from olvm.history.views import STATISTICS_VIEWS, HistoryView
 from olvm.model.records import EventRecord
@@ -174,6 +178,45 @@ def test_value_that_cannot_be_is_clipped_and_counted(store: HistoryStore) -> Non
     )
     assert answer.rows == [(100.0, 0.0, 2**33, None)]
     assert store.counters.clipped_value_count == 4
+    honest = [vm_sample(f"vm-{n}", vm_name=f"web-{n}") for n in range(2, 5)]
+    again = vm_sample("vm-1", vm_name="liar", memory_used_mb=2**70, uptime_seconds=-(2**65))
+    store.add_samples(vm_report(again, *honest, seq=2, at_ns=NOW_NS + S))
+    store.add_samples(
+        encode_host_sample(HostSample(cpu_load=-3.0), host="kvm01", at_ns=NOW_NS, host_epoch=1, seq=1)
+    )
+    store.commit()
+    answer = store.query(
+        "select vm_name, host_name, statistics, column_name, value_count, least_told, most_told, last_at"
+        " from untrusted_values order by all"
+    )
+    at, later = "2027-01-15T08:00:00", "2027-01-15T08:00:01"
+    assert answer.rows == [
+        ("liar", "kvm01", "vm", "cpu_usage_percent", 1, float(np.float32(1e30)), float(np.float32(1e30)), at),
+        ("liar", "kvm01", "vm", "memory_usage_percent", 1, -5.0, -5.0, at),
+        ("liar", "kvm01", "vm", "memory_used_mb", 2, 2.0**62, 2.0**63, later),
+        ("liar", "kvm01", "vm", "uptime_seconds", 2, -(2.0**63), -7.0, later),
+        (None, "kvm01", "host", "cpu_load", 1, -3.0, -3.0, at),
+    ]
+    assert store.query("select vm_name, clipped_values, lines_discarded from untrusted_guests").rows == [
+        ("liar", 6, 0)
+    ]
+
+
+def test_counts_of_what_was_clipped_are_durable_with_the_samples_and_age_as_events_do(
+    store: HistoryStore, path: Path
+) -> None:
+    store.add_samples(vm_report(vm_sample(cpu_usage_percent=200.0)))
+    store.commit()
+    store.add_samples(vm_report(vm_sample(cpu_usage_percent=300.0), seq=2))
+    store._drop_connection("as if killed")  # the second report was in memory
+    store._batches.clear()
+    store._sample_count = 0
+    store.close()
+    with HistoryStore.open(path) as again:
+        counted = "select value_count, most_told from untrusted_values"
+        assert again.query(counted).rows == [(1, 200.0)]
+        again.maintain(NOW_NS + (EVENTS_KEPT_S + 60) * S)
+        assert again.query(counted).rows == []
 
 
 def test_page_of_the_views_is_what_they_say() -> None:

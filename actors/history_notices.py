@@ -1,0 +1,186 @@
+"""What history has to tell people: what was not believed, what was lost, what its disk and its clock do.
+
+Decides when that becomes an event, and how often. A machine that lies on and on is told of once in `TOLD_AGAIN_S`, and
+one look finds `MACHINES_TOLD_MAX` of them at most; the rest are counted in one event, and all are in the views
+`untrusted_values` and `untrusted_guests`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from actors.telemetry import Notice
+from olvm.history.store import HistoryStore
+from olvm.model.errors import OlvmError
+from olvm.model.limits import NS_PER_S
+
+log = logging.getLogger("olvm.history")
+
+LOOK_EACH_S = 60
+TOLD_AGAIN_S = 3600
+MACHINES_TOLD_MAX = 20
+
+# Who told what cannot be, since yesterday: so a look costs no more as days go by.
+_CLIPPED = (
+    "select vm_id, host_name, any_value(vm_name), sum(value_count)::BIGINT, string_agg(distinct column_name, ', '"
+    " order by column_name) from untrusted_values"
+    " where the_date >= make_timestamp($1)::DATE - 1 group by the_date, vm_id, host_name"
+)
+_DISCARDED = (
+    "select vm_id, host_name, vm_name, lines_discarded + messages_unknown + messages_delayed + events_dropped,"
+    " format('{} lines that were no message, {} unknown messages, {} times too fast, {} events too many',"
+    " lines_discarded, messages_unknown, messages_delayed, events_dropped) from guest_facts"
+    " where lines_discarded + messages_unknown + messages_delayed + events_dropped > 0"
+)
+
+
+class _Told(msgspec.Struct):
+    count: int = 0
+    at_ns: int = 0
+
+
+class HistoryNotices:
+    """Of one life of a store. What was there when it was opened was told by the life before."""
+
+    def __init__(self, store: HistoryStore, now_ns: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ns = now_ns
+        self._looked_ns = now_ns()
+        self._waiting: list[Notice] = []
+        self._faults: set[str] = set()
+        self._refused_count = 0
+        self._refused_told = _Told()
+        self._refused_why = ""
+        self._told: dict[tuple[str, str | None, str], _Told] = {}
+        for what in ("clipped", "discarded"):
+            for vm_id, host, _, count, _ in self._ask(what):
+                self._told.setdefault((what, vm_id, host), _Told()).count += count
+
+    def take(self) -> list[Notice]:
+        """What is to be told now."""
+        now_ns = self._now_ns()
+        if now_ns - self._looked_ns >= LOOK_EACH_S * NS_PER_S:
+            self._looked_ns = now_ns
+            self._look("clipped", now_ns)
+            self._look("discarded", now_ns)
+            self._look_for_drops()
+            self._look_for_refused(now_ns)
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def failed(self, what: str, code: str, message: str) -> None:
+        """History could not do something; told once, until it succeeds."""
+        if what not in self._faults:
+            self._faults.add(what)
+            self._waiting.append(Notice(code, message, "error"))
+
+    def succeeded(self, what: str) -> None:
+        self._faults.discard(what)
+
+    def refused(self, why: str) -> None:
+        """A report was no report."""
+        self._refused_count += 1
+        self._refused_why = why
+
+    def clock_ahead(self, seconds: int) -> None:
+        self._waiting.append(
+            Notice(
+                "history_clock_ahead",
+                f"the clock of history is {seconds} s ahead of what history knows; what is old is erased slowly until"
+                " it is caught up: set the clock right if it is wrong, and do nothing if this machine was off",
+                details={"seconds": seconds},
+            )
+        )
+
+    # ------------------------------------------------------------------ inside
+
+    def _ask(self, what: str) -> list[tuple[str | None, str, str | None, int, str]]:
+        try:
+            if what == "clipped":
+                rows = self._store.query(_CLIPPED, (self._now_ns() // 1000,)).rows
+            else:
+                rows = self._store.query(_DISCARDED).rows
+        except OlvmError as error:
+            log.warning("history: not looked for what cannot be believed: %s", error)
+            return []
+        return rows  # type: ignore[return-value]  # the columns of the two statements above
+
+    def _look(self, what: str, now_ns: int) -> None:
+        counts: dict[tuple[str, str | None, str], int] = {}
+        words: dict[tuple[str, str | None, str], tuple[str | None, str]] = {}
+        for vm_id, host, vm_name, count, said in self._ask(what):
+            key = (what, vm_id, host)
+            counts[key] = counts.get(key, 0) + count
+            words[key] = (vm_name, said)
+        news = []
+        for key, count in counts.items():
+            told = self._told.setdefault(key, _Told())
+            if count < told.count:  # a channel's count began anew; of statistics, an old day is left out
+                told.count = 0 if what == "discarded" else count
+            if count > told.count and (told.at_ns == 0 or now_ns - told.at_ns >= TOLD_AGAIN_S * NS_PER_S):
+                news.append((count - told.count, key))
+                told.count, told.at_ns = count, now_ns
+        for key in self._told.keys() - counts.keys():
+            if key[0] == what:
+                del self._told[key]
+        news.sort(key=lambda one: (-one[0], str(one[1])))
+        for count, key in news[:MACHINES_TOLD_MAX]:
+            self._waiting.append(_notice(what, key[1], key[2], *words[key], count))
+        rest = news[MACHINES_TOLD_MAX:]
+        if rest:
+            total = sum(count for count, _ in rest)
+            self._waiting.append(
+                Notice(
+                    f"values_{what}",
+                    f"{len(rest)} more machines and hosts told {total} values or lines that cannot be believed;"
+                    " ask untrusted_values and untrusted_guests",
+                    details={"count": total, "machines": len(rest)},
+                )
+            )
+
+    def _look_for_drops(self) -> None:
+        dropped = self._store.take_dropped()
+        if dropped is not None:
+            count, from_ns, to_ns = dropped
+            self._waiting.append(
+                Notice(
+                    "samples_dropped",
+                    f"{count} samples were dropped by history: its disk took nothing for too long; make room there",
+                    "error",
+                    details={"samples": count, "from_ns": from_ns, "to_ns": to_ns, "by": "history"},
+                )
+            )
+
+    def _look_for_refused(self, now_ns: int) -> None:
+        told = self._refused_told
+        if self._refused_count > told.count and (
+            told.at_ns == 0 or now_ns - told.at_ns >= TOLD_AGAIN_S * NS_PER_S
+        ):
+            count = self._refused_count - told.count
+            self._waiting.append(
+                Notice(
+                    "reports_refused",
+                    f"{count} reports of samples were refused: the last, because {self._refused_why}",
+                    details={"count": count},
+                )
+            )
+            told.count, told.at_ns = self._refused_count, now_ns
+
+
+def _notice(what: str, vm_id: str | None, host: str, vm_name: str | None, said: str, count: int) -> Notice:
+    who = f"VM {vm_name or vm_id} on host {host}" if vm_id else f"host {host}"
+    if what == "clipped":
+        message = f"{who} told {count} values that cannot be ({said}); the nearest that can be are stored"
+    else:
+        message = f"the guest of {who} said {count} things that were not taken: {said}"
+    return Notice(
+        f"values_{what}",
+        message,
+        host=host or "",
+        vm_id=vm_id or "",
+        vm_name=vm_name or "",
+        details={"count": count},
+    )
