@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
-from history_fleet import MINUTES_PER_DAY, NS_PER_S, Fleet
+from history_fleet import MINUTES_PER_DAY, NS_PER_S, Fleet, Told
 from history_plain import PlainHistory
 from measuring import Teller
 
@@ -45,18 +45,21 @@ Ask = Callable[[str], int]
 
 
 class Clock:
-    """Seconds of wall time spent on each kind of work."""
+    """Seconds spent on each kind of work: of wall time, and of CPU time of all threads of this process."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
     def of(self, work: str) -> Iterator[None]:
-        began_s = time.perf_counter()
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - began_s
+            spent_s = time.process_time() - began_cpu_s
+            self.cpu_seconds[work] = self.cpu_seconds.get(work, 0.0) + spent_s
 
 
 def minutes_of(arguments: argparse.Namespace) -> Iterator[tuple[int, int]]:
@@ -69,7 +72,7 @@ def minutes_of(arguments: argparse.Namespace) -> Iterator[tuple[int, int]]:
 
 
 def start_ns(arguments: argparse.Namespace) -> int:
-    minutes = arguments.past_days * MINUTES_PER_DAY + int(arguments.days * MINUTES_PER_DAY)
+    minutes: int = arguments.past_days * MINUTES_PER_DAY + int(arguments.days * MINUTES_PER_DAY)
     return END_NS - minutes * 60 * NS_PER_S
 
 
@@ -78,8 +81,8 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
     clock, began_s = Clock(), time.perf_counter()
     maintain_s: list[float] = []  # of passes at 60-s reports that have rolled an hour up
     with clock.of("rows"):
-        told, facts = fleet.first_told()
-        tell(store, told.events, told.configuration, told.operations)
+        first, facts = fleet.first_told()
+        tell(store, first)
         store.add_guest_facts(facts)
         store.commit()
     past_sample_count = 0
@@ -92,7 +95,7 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
         told = [fleet.told(one) for one in range(minute, minute + period)]
         with clock.of("rows"):
             for one in told:
-                tell(store, one.events, one.configuration, one.operations)
+                tell(store, one)
         if (minute + period) % MAINTAIN_MINUTES == 0:
             with clock.of(f"{phase}_ingest"):
                 store.commit()
@@ -109,24 +112,35 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
             print(f"{done}; {spent}", file=sys.stderr, flush=True)
     with clock.of("full_maintain"):
         maintain(store, END_NS + 3600 * NS_PER_S)
-    ingest_s, upkeep_s = clock.seconds["full_ingest"], clock.seconds["full_maintain"]
-    sample_count = store.counters.sample_count - past_sample_count
-    teller.tell("samples", sample_count, "rows", past=past_sample_count)
-    teller.tell("ingest_without_upkeep", sample_count / ingest_s, "samples/s")
-    teller.tell("ingest_with_upkeep", sample_count / (ingest_s + upkeep_s), "samples/s")
-    teller.tell("upkeep_per_hour", upkeep_s / (arguments.days * 24), "s")
-    if maintain_s:
-        teller.tell("rollup_pass", statistics.median(maintain_s), "s", longest=max(maintain_s))
-    teller.tell("rows_told", clock.seconds["rows"], "s")
-    if arguments.past_days:
-        teller.tell("past", clock.seconds["past_ingest"] + clock.seconds["past_maintain"], "s")
+    counts = (store.counters.sample_count - past_sample_count, past_sample_count)
+    tell_load(teller, clock, counts, arguments.days, maintain_s)
     teller.tell("load", sum(clock.seconds.values()), "s", with_generation=time.perf_counter() - began_s)
 
 
-def tell(store: HistoryStore, events: list, configuration: list, operations: list) -> None:  # type: ignore[type-arg]
-    store.add_events("engine", events)
-    store.add_configuration(configuration)
-    store.add_operations(operations)
+def tell_load(
+    teller: Teller, clock: Clock, counts: tuple[int, int], days: float, maintain_s: list[float]
+) -> None:
+    """`counts`: samples at full rate, and of the past."""
+    ingest_s, upkeep_s = clock.seconds["full_ingest"], clock.seconds["full_maintain"]
+    ingest_cpu_s, upkeep_cpu_s = clock.cpu_seconds["full_ingest"], clock.cpu_seconds["full_maintain"]
+    teller.tell("samples", counts[0], "rows", past=counts[1])
+    for figure, wall_s, cpu_s in (
+        ("ingest_without_upkeep", ingest_s, ingest_cpu_s),
+        ("ingest_with_upkeep", ingest_s + upkeep_s, ingest_cpu_s + upkeep_cpu_s),
+    ):
+        teller.tell(figure, counts[0] / wall_s, "samples/s", per_cpu_s=counts[0] / cpu_s)
+    teller.tell("upkeep_per_hour", upkeep_s / (days * 24), "s")
+    if maintain_s:
+        teller.tell("rollup_pass", statistics.median(maintain_s), "s", longest=max(maintain_s))
+    teller.tell("rows_told", clock.seconds["rows"], "s")
+    if counts[1]:
+        teller.tell("past", clock.seconds["past_ingest"] + clock.seconds["past_maintain"], "s")
+
+
+def tell(store: HistoryStore, told: Told) -> None:
+    store.add_events("engine", told.events)
+    store.add_configuration(told.configuration)
+    store.add_operations(told.operations)
 
 
 def maintain(store: HistoryStore, now_ns: int) -> None:
@@ -136,7 +150,7 @@ def maintain(store: HistoryStore, now_ns: int) -> None:
 
 
 def load_plain(plain: PlainHistory, arguments: argparse.Namespace, teller: Teller) -> None:
-    """The same story, for the days of full rate only: a plain table has no cheap past."""
+    """The same story, minute by minute."""
     fleet = Fleet(arguments.hosts, arguments.vms, start_ns=start_ns(arguments))
     clock = Clock()
     told, facts = fleet.first_told()
@@ -152,7 +166,8 @@ def load_plain(plain: PlainHistory, arguments: argparse.Namespace, teller: Telle
     with clock.of("ingest"):
         plain.checkpoint()
     teller.tell("samples", sample_count, "rows")
-    teller.tell("ingest", sample_count / clock.seconds["ingest"], "samples/s")
+    per_cpu_s = sample_count / clock.cpu_seconds["ingest"]
+    teller.tell("ingest", sample_count / clock.seconds["ingest"], "samples/s", per_cpu_s=per_cpu_s)
 
 
 def tell_sizes(path: Path, teller: Teller) -> None:
@@ -178,7 +193,9 @@ def tell_sizes(path: Path, teller: Teller) -> None:
 
 
 def questions() -> dict[int, str]:
-    found = re.findall(r"\*\*(\d+)\. [^*]+\*\*.*?```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    found = re.findall(
+        r"\*\*(\d+)\. [^*]+\*\*.*?```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
     return {int(number): statement for number, statement in found}
 
 
@@ -187,7 +204,7 @@ def ask_all(opened: Callable[[], contextlib.AbstractContextManager[Ask]], teller
     warm_s = []
     for number, statement in questions().items():
         with opened() as ask:
-            seconds = []
+            seconds, row_count = [], 0
             for _ in range(1 + WARM_COUNT):
                 began_s = time.perf_counter()
                 row_count = ask(statement)

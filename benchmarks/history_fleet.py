@@ -97,9 +97,7 @@ class Fleet:
                 for name, values in of_kind.columns.items()
             }
             widths = {name: values.dtype.itemsize for name, values in of_kind.columns.items()}
-            for host, (begins, ends) in enumerate(
-                zip(of_kind.bounds[:-1], of_kind.bounds[1:], strict=True)
-            ):
+            for host, (begins, ends) in enumerate(zip(of_kind.bounds[:-1], of_kind.bounds[1:], strict=True)):
                 if begins == ends:
                     continue
                 batch = SampleBatch(
@@ -128,8 +126,15 @@ class Fleet:
         count = self.vm_count
         hour = minute % MINUTES_PER_DAY / 60
         day_wave = 1 + 0.5 * np.sin((hour - 9) / 24 * 2 * np.pi)
-        cpu = (self._base_cpu * day_wave * draw.uniform(0.8, 1.2, count)).clip(0, 100).astype(np.float32).round(2)
-        memory = (self._base_memory + draw.uniform(-2, 2, count) + minute / MINUTES_PER_DAY * 0.2).clip(1, 100)
+        cpu = (
+            (self._base_cpu * day_wave * draw.uniform(0.8, 1.2, count))
+            .clip(0, 100)
+            .astype(np.float32)
+            .round(2)
+        )
+        memory = (self._base_memory + draw.uniform(-2, 2, count) + minute / MINUTES_PER_DAY * 0.2).clip(
+            1, 100
+        )
         memory = memory.astype(np.float32).round(2)
         used_mb = (memory * self._memory_mb / 100).astype(np.int64)
         rates = (draw.random((4, count)) * cpu * 20_000).astype(np.int64)
@@ -201,14 +206,20 @@ class Fleet:
         at_ns = self._start_ns
         configuration = [
             ConfigurationChange(
-                object_kind="cluster", object_id=name, name=name, cluster=name, valid_from_ns=at_ns,
+                object_kind="cluster",
+                object_id=name,
+                name=name,
+                cluster=name,
+                valid_from_ns=at_ns,
                 spec={"policy": "evenly_distributed"},
             )
             for name in sorted({self.cluster_of(host) for host in range(self.host_count)})
         ]
         configuration += [self._host_version(host, "up", at_ns) for host in range(self.host_count)]
         configuration += [self._vm_version(vm, at_ns) for vm in range(self.vm_count)]
-        events = [self._event(at_ns, "vm_up", "normal", vm, int(self._host_of[vm])) for vm in range(self.vm_count)]
+        events = [
+            self._event(at_ns, "vm_up", "normal", vm, int(self._host_of[vm])) for vm in range(self.vm_count)
+        ]
         facts = [
             GuestFacts(
                 vm_id=self.id_of(vm),
@@ -217,9 +228,17 @@ class Fleet:
                 os_distribution=("Debian", "Rocky Linux", "Ubuntu")[vm % 3],
                 os_version=("12", "9.4", "24.04")[vm % 3],
                 os_type="linux",
-                applications=[f"openssl-3.0.{vm % 16}", *(f"package-{number}-1.{vm % 7}" for number in range(50))],
+                applications=[
+                    f"openssl-3.0.{vm % 16}",
+                    *(f"package-{number}-1.{vm % 7}" for number in range(50)),
+                ],
                 filesystems=[
-                    {"path": path, "type": "ext4", "total": DISK_MB << 20, "used": (vm * 37 % 100) * (DISK_MB << 20) // 100}
+                    {
+                        "path": path,
+                        "type": "ext4",
+                        "total": DISK_MB << 20,
+                        "used": (vm * 37 % 100) * (DISK_MB << 20) // 100,
+                    }
                     for path in ("/", "/var")
                 ],
             )
@@ -234,25 +253,25 @@ class Fleet:
             if until <= minute:
                 del self._lost_until[host]
                 told.configuration.append(self._host_version(host, "up", self.at_ns(minute, host)))
-        for _ in range(self._times(minute, MIGRATIONS_PER_DAY)):
+        for _ in range(self._times(MIGRATIONS_PER_DAY)):
             self._migrate(minute, int(self._draw.integers(self.vm_count)), told)
         if minute % MINUTES_PER_DAY == 600:
             self._migrate(minute, 0, told)
-        for _ in range(self._times(minute, CRASHES_PER_DAY)):
+        for _ in range(self._times(CRASHES_PER_DAY)):
             vm = int(self._draw.integers(self.vm_count))
             at_ns, host = self.at_ns(minute, 0), int(self._host_of[vm])
             told.events.append(self._event(at_ns, "vm_crashed", "error", vm, host))
             told.events.append(self._event(at_ns + 20 * NS_PER_S, "vm_up", "normal", vm, host))
-        for _ in range(self._times(minute, LOST_HOSTS_PER_DAY)):
+        for _ in range(self._times(LOST_HOSTS_PER_DAY)):
             self._lose(minute, int(self._draw.integers(self.host_count)), told)
         if minute % MINUTES_PER_DAY == 300:
             self._lose(minute, 0, told)
-        for _ in range(self._times(minute, RESIZES_PER_DAY)):
+        for _ in range(self._times(RESIZES_PER_DAY)):
             vm = int(self._draw.integers(self.vm_count))
             self._vcpus[vm] = self._vcpus[vm] % 8 + 1
             told.configuration.append(self._vm_version(vm, self.at_ns(minute, 1)))
             told.operations.append(self._operation("vm.resize", vm, self.at_ns(minute, 0), 1))
-        for _ in range(self._times(minute, OTHER_EVENTS_PER_DAY)):
+        for _ in range(self._times(OTHER_EVENTS_PER_DAY)):
             vm = int(self._draw.integers(self.vm_count))
             told.events.append(
                 self._event(self.at_ns(minute, 59), "user_logged_on", "normal", vm, int(self._host_of[vm]))
@@ -270,7 +289,7 @@ class Fleet:
     def _in_order(self, **by_vm: Any) -> dict[str, Any]:
         return {name: values[self._order] for name, values in by_vm.items()}
 
-    def _times(self, minute: int, per_day: int) -> int:
+    def _times(self, per_day: int) -> int:
         """How often something happens in this minute, as chance has it."""
         share = self.vm_count / 10_000
         return int(self._draw.poisson(per_day * share / MINUTES_PER_DAY))

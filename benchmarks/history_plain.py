@@ -5,9 +5,6 @@ the names and columns of history's own, so that the same questions can be put to
 samples are history's own.
 """
 
-# Statements are built from names of our own tables; values are parameters.
-# ruff: noqa: S608
-
 from __future__ import annotations
 
 from pathlib import Path
