@@ -201,9 +201,11 @@ def questions() -> dict[int, str]:
 
 def ask_all(opened: Callable[[], contextlib.AbstractContextManager[Ask]], teller: Teller) -> None:
     """Each question cold, then warm; every one in a newly opened file."""
-    warm_s = []
+    warm_s, open_s = [], []
     for number, statement in questions().items():
+        began_s = time.perf_counter()
         with opened() as ask:
+            open_s.append(time.perf_counter() - began_s)
             seconds, row_count = [], 0
             for _ in range(1 + WARM_COUNT):
                 began_s = time.perf_counter()
@@ -212,6 +214,7 @@ def ask_all(opened: Callable[[], contextlib.AbstractContextManager[Ask]], teller
         median_s = statistics.median(seconds[1:])
         warm_s.append(median_s)
         teller.tell(f"question_{number:02}", median_s, "s", cold=seconds[0], rows=row_count)
+    teller.tell("open", statistics.median(open_s), "s", longest=max(open_s))
     teller.tell("questions_median", statistics.median(warm_s), "s", slowest=max(warm_s))
 
 
