@@ -332,6 +332,8 @@ class Cluster:
             cpu_overcommit_percent=self.record.cpu_overcommit_percent,
         )
         self.book.table.ha_reservation = self.record.ha_reservation
+        # As after a restart: what was booked under other policies is not in the record.
+        self.book.table.turn_host = self.record.turn_host
         self.book.table.forget_watchers()
         turn.save(self.record)
         self._tell_configuration("cluster_updated", turn, message.operation_id)

@@ -85,6 +85,7 @@ class Book:
             cpu_overcommit_percent=record.cpu_overcommit_percent,
         )
         self.table.ha_reservation = record.ha_reservation
+        self.table.turn_host = record.turn_host
 
     def recover(self, hosts: list[HostRecord]) -> None:
         for host in sorted(hosts, key=lambda item: item.name):
@@ -189,11 +190,19 @@ class Book:
         # The row of an earlier attempt has the same key: a turn that writes a key must not erase it too.
         turn.erased[:] = [row for row in turn.erased if getattr(row, "vm_id", "") != held.vm_id]
         turn.save(held)
+        self._keep_turn(turn)
 
     def take_copy(self, copy: CopyRecord, turn: Turn) -> None:
         self._book_copy(copy, already_held=False)
         self.copies[copy.key] = copy
         turn.save(copy)
+        self._keep_turn(turn)
+
+    def _keep_turn(self, turn: Turn) -> None:
+        """Of a policy that needs it, as each of these costs the cluster's own record."""
+        if self.policy.selector == "RoundRobin":
+            self.record.turn_host = self.table.turn_host
+            turn.save(self.record)
 
     def _book_copy(self, copy: CopyRecord, *, already_held: bool) -> None:
         self.table.reserve(

@@ -1,4 +1,4 @@
-"""Samples of disks and network interfaces, and the rates of their counters. Names and units only, no decision.
+"""Samples of disks, network interfaces, NUMA nodes and storage pools. Names and units only, no decision.
 
 A rate is the difference of two counters of the same life; without a predecessor, or when a counter has gone back, it is
 unknown: the counter began anew, and what was counted before is not known.
@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypedDict
 
-from hypervisor_backends.measurements import DiskStatistics, DomainStatistics, HostStatistics, NicStatistics
+from hypervisor_backends.measurements import (
+    DiskStatistics,
+    DomainStatistics,
+    HostStatistics,
+    NicStatistics,
+    NumaNodeStatistics,
+    PoolStatistics,
+)
 from olvm.history.samples import (
     UNKNOWN_FLOAT,
     UNKNOWN_INT,
     HostInterfaceSample,
+    HostNumaSample,
+    HostStorageSample,
     VmDiskSample,
     VmInterfaceSample,
 )
@@ -90,6 +99,27 @@ def host_interface_sample(
     traffic = rates.traffic((host.boot_id, nic.name), host.sampled_ns, nic.rx_bytes, nic.tx_bytes)
     return HostInterfaceSample(
         host_interface_name=nic.name, host_interface_state=nic.state, **_figures(nic, traffic)
+    )
+
+
+def host_numa_sample(node: NumaNodeStatistics) -> HostNumaSample:
+    used_mb = node.mem_total_mb - node.mem_free_mb
+    return HostNumaSample(
+        numa_node=str(node.node),
+        user_cpu_usage_percent=node.cpu_user_percent,
+        system_cpu_usage_percent=node.cpu_sys_percent,
+        memory_usage_percent=100.0 * used_mb / node.mem_total_mb if node.mem_total_mb else UNKNOWN_FLOAT,
+        memory_free_mb=node.mem_free_mb,
+        memory_size_mb=node.mem_total_mb,
+    )
+
+
+def host_storage_sample(pool: PoolStatistics) -> HostStorageSample:
+    return HostStorageSample(
+        storage_name=pool.name,
+        available_disk_size_mb=pool.free_bytes // MB,
+        used_disk_size_mb=(pool.capacity_bytes - pool.free_bytes) // MB,
+        total_disk_size_mb=pool.capacity_bytes // MB,
     )
 
 

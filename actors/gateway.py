@@ -22,6 +22,7 @@ import msgspec
 
 from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
+from actors.operation_feed import OperationFeed
 from actors.pam_accounts import PamAccounts
 from actors.questions import Questions, checked_question, checked_times
 from actors.silo import Silo
@@ -118,6 +119,7 @@ class Gateway:
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
         silo.services["events"] = self._on_pull_events
+        self._operations = OperationFeed(silo, self._readers.submit)
 
     def close(self) -> None:
         self._authentication.close()
@@ -246,6 +248,7 @@ class Gateway:
             assert isinstance(record, OperationRecord)
             if record.finished_ns is not None:
                 self._ended.append(record)
+                self._operations.committed(record)
         if events:
             self._recent.extend(events)
             with self._lock:

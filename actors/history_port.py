@@ -6,32 +6,43 @@ A disk that refuses costs nothing that history can ask for again and, past its b
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
 from actors.runner import clock_ns
 from actors.sampling import GuestFactsBatch
 from actors.silo import Silo, deliver_result
-from actors.telemetry import Flush, ReadCursor, StoreEvents, StoreGuestFacts, StoreSamples
+from actors.telemetry import (
+    Flush,
+    ReadCursor,
+    StoreEvents,
+    StoreGuestFacts,
+    StoreOperations,
+    StoreSamples,
+    operation_log,
+)
 from olvm.history.guest_rows import GuestFacts
 from olvm.history.rows import ConfigurationChange
 from olvm.history.store import HistoryStore
 from olvm.model.errors import OlvmError
 from olvm.model.limits import NS_PER_S
 from olvm.model.messages import CallEnded
-from olvm.model.records import EventRecord
+from olvm.model.records import EventRecord, OperationRecord
 
 log = logging.getLogger("olvm.history")
 
+OPERATIONS = msgspec.msgpack.Decoder(list[OperationRecord])
 EVENTS = msgspec.msgpack.Decoder(list[EventRecord])
 MAINTAIN_PERIOD_NS = 300 * NS_PER_S
 
 
 class HistoryPort:
-    def __init__(self, silo: Silo, store: HistoryStore) -> None:
+    def __init__(self, silo: Silo, store: HistoryStore, now_ns: Callable[[], int] = clock_ns) -> None:
         self._silo = silo
         self._store = store
-        self._maintained_ns = clock_ns()
+        self._now_ns = now_ns
+        self._maintained_ns = now_ns()
         self._clipped_count_told = 0
 
     def submit(self, caller: str, request: object, tag: str) -> None:
@@ -55,17 +66,40 @@ class HistoryPort:
                 store.add_guest_facts(guest_facts_of(request.payload))
             case StoreEvents():
                 return self._store_events(request)
+            case StoreOperations():
+                operations = OPERATIONS.decode(request.payload)
+                cursor = store.add_operations(operations, operation_log(request.source))
+                return msgspec.msgpack.encode(cursor)
             case ReadCursor():
                 return msgspec.msgpack.encode(store.event_cursor(request.source))
             case Flush():
                 store.commit()
                 self._report_clipped()
-                if store.is_behind or clock_ns() - self._maintained_ns > MAINTAIN_PERIOD_NS:
-                    self._maintained_ns = clock_ns()
-                    store.maintain(self._maintained_ns)
+                self._maintain_when_due()
+                return b""
             case _:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
+
+    def _maintain_when_due(self) -> None:
+        """A pass that fails is tried again; what was committed before it is on the disk all the same."""
+        store, now_ns = self._store, self._now_ns()
+        elapsed_ns = now_ns - self._maintained_ns
+        if not (store.is_behind or elapsed_ns > MAINTAIN_PERIOD_NS):
+            return
+        self._maintained_ns = now_ns
+        was_ahead = store.clock_ahead_ns > 0
+        try:
+            store.maintain(now_ns, elapsed_ns)
+        except OlvmError as error:
+            log.error("history: %s", error)  # noqa: TRY400 - the sentence says it all
+            return
+        if store.clock_ahead_ns > 0 and not was_ahead:
+            log.warning(
+                "history: the clock is %d s ahead of what history knows; what is old is erased slowly until it is "
+                "caught up: set the clock right if it is wrong, and do nothing if this machine was off",
+                store.clock_ahead_ns // NS_PER_S,
+            )
 
     def _report_clipped(self) -> None:
         """What a guest or an agent said and cannot be is not believed silently."""

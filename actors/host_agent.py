@@ -26,6 +26,7 @@ from actors.host_agent_recovery import AgentRecovery
 from actors.host_agent_starts import LIST_AGAIN_S, AgentStarts
 from actors.host_agent_tasks import AgentTasks
 from actors.hypervisor_port import CloseHost, HostOpened, LookAround, OpenHost, Sampled, SampleHost
+from actors.sample_spool import TELEMETRY, SampleSpool
 from hypervisor_backends.protocol import GUEST_FACTS, TERMINAL_EVENTS, ExitReason, ListDomains
 from olvm.model import messages as m
 from olvm.model.records import AgentRecord, DomainRecord
@@ -54,6 +55,7 @@ class HostAgent:
         self.commands = AgentCommands(self.book)
         self.proxy = AgentProxy(record.host)
         self.tasks = AgentTasks(self.book)
+        self.spool = SampleSpool(record.host)
         self.opening = False
         self.asked_to_start = False  # the engine waits for the end of this opening, also if it fails
         self.opened: HostOpened | None = None  # set exactly once the host has been opened
@@ -73,6 +75,8 @@ class HostAgent:
                 self._on_call_ended(message, turn)
             case m.DomainHappened():
                 self._on_happened(message, turn)
+            case m.SamplesStored():
+                self.spool.on_stored(message, turn)
             case m.FlushReports():
                 self.book.flush_reports(turn)
             case m.TimerFired():
@@ -247,6 +251,8 @@ class HostAgent:
                 pass  # opening sets them anew
             case "report":
                 self._report(turn)
+            case "spool":
+                self.spool.send(turn)
             case "sample":
                 turn.call(HYPERVISOR, SampleHost(self.record.host, self.record.host_epoch), "sample")
                 turn.wake_each("sample", turn.config.sample_period_s)
@@ -316,10 +322,9 @@ class HostAgent:
         sampled = msgspec.msgpack.decode(message.value, type=Sampled)
         self.cpu_load_percent = sampled.cpu_load_percent
         self.swap_used_percent = sampled.swap_used_percent
-        for payload in sampled.batches:
-            turn.tell("telemetry@telemetry", m.Samples(payload))
+        self.spool.put(sampled.batches, self.record.host_epoch, turn)
         if sampled.facts:
-            turn.tell("telemetry@telemetry", m.GuestFactsTold(sampled.facts))
+            turn.tell(TELEMETRY, m.GuestFactsTold(sampled.facts))
         for vm_id, epoch, facts in sampled.guests:
             domain = self.domains.get(vm_id)
             if domain is not None and domain.epoch == epoch:

@@ -13,18 +13,23 @@ import msgspec
 from actors.device_sampling import (
     CounterRates,
     host_interface_sample,
+    host_numa_sample,
+    host_storage_sample,
     total_rate,
     vm_disk_sample,
     vm_interface_sample,
 )
 from hypervisor_backends.measurements import DomainStatistics, GuestFacts, HostStatistics
 from olvm.history.samples import (
+    UNKNOWN_FLOAT,
     HostInterfaceSample,
     HostSample,
     VmInterfaceSample,
     VmSample,
     encode_host_interface_samples,
+    encode_host_numa_samples,
     encode_host_sample,
+    encode_host_storage_samples,
     encode_vm_disk_samples,
     encode_vm_interface_samples,
     encode_vm_samples,
@@ -88,6 +93,12 @@ class Sampler:
         batches = [encode_host_sample(_host_sample(of_host, domains, host_nics), **report)]
         if host_nics:
             batches.append(encode_host_interface_samples(host_nics, **report))
+        if of_host.numa_nodes:
+            nodes = [host_numa_sample(node) for node in of_host.numa_nodes]
+            batches.append(encode_host_numa_samples(nodes, **report))
+        if of_host.pools:
+            pools = [host_storage_sample(pool) for pool in of_host.pools]
+            batches.append(encode_host_storage_samples(pools, **report))
         vms: list[VmSample] = []
         nics: list[VmInterfaceSample] = []
         for domain in domains:
@@ -179,7 +190,16 @@ def _host_sample(
         swap_total_mb=host.swap_total_mb,
         incoming_vm_migrations=host.incoming_vm_migrations,
         outgoing_vm_migrations=host.outgoing_vm_migrations,
+        idle_cpu_percent=host.cpu_idle_percent,
+        memory_free_mb=free_mb,
+        ksm_active=float(host.ksm_state),
+        agent_user_cpu_percent=_known(host.agent_cpu_user_percent),
+        agent_system_cpu_percent=_known(host.agent_cpu_sys_percent),
     )
+
+
+def _known(percent: float | None) -> float:
+    return UNKNOWN_FLOAT if percent is None else percent
 
 
 def _vm_sample(domain: DomainStatistics, sampled_ns: int, nics: list[VmInterfaceSample]) -> VmSample:
@@ -213,6 +233,33 @@ def _vm_sample(domain: DomainStatistics, sampled_ns: int, nics: list[VmInterface
         swap_out_pages_per_second=domain.swap_out_pages_per_s,
         major_faults_per_second=domain.major_faults_pages_per_s,
         minor_faults_per_second=domain.minor_faults_pages_per_s,
+        cpu_time_total_ms=domain.cpu_usage_ns // 1_000_000,
+        balloon_min_mb=domain.balloon_min_kib // 1024,
+        balloon_max_mb=domain.balloon_max_kib // 1024,
+        balloon_target_mb=domain.balloon_target_kib // 1024,
+        monitor_unresponsive=float(domain.monitor_response != 0),
+        **_guest_memory(guest),
+    )
+
+
+class _GuestMemory(TypedDict, total=False):
+    guest_memory_free_mb: int
+    guest_memory_cached_mb: int
+    guest_memory_buffers_mb: int
+    guest_swap_used_mb: int
+    guest_swap_total_mb: int
+
+
+def _guest_memory(guest: GuestFacts | None) -> _GuestMemory:
+    """Unknown where no agent has told of the guest's memory."""
+    if guest is None or not guest.memory_total_kib:
+        return _GuestMemory()
+    return _GuestMemory(
+        guest_memory_free_mb=guest.memory_free_kib // 1024,
+        guest_memory_cached_mb=guest.memory_cached_kib // 1024,
+        guest_memory_buffers_mb=guest.memory_buffers_kib // 1024,
+        guest_swap_used_mb=guest.swap_usage_kib // 1024,
+        guest_swap_total_mb=guest.swap_total_kib // 1024,
     )
 
 

@@ -1,7 +1,8 @@
 """The `telemetry` actor: what comes in goes to history, and events are pulled from the engine in order.
 
 It decides nothing about content; the history file decides what is new and what is a repetition. Events are pulled,
-not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing.
+not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing. Samples
+are acknowledged to the agent that sent them once a flush has put them on the disk; until then it keeps them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,19 @@ import msgspec
 
 from actors.behaviour import TimedRecord, Turn
 from olvm.model import messages as m
+from olvm.model.limits import TURNS_PER_COMMIT_MAX
 
 HISTORY = "history"
 EVENTS_PER_PULL_MAX = 5_000
+OPERATIONS_PER_PULL_MAX = 5_000
+
+# One batch of the engine has one time, so a page of operations reaches beyond the moment that it begins with.
+assert OPERATIONS_PER_PULL_MAX > TURNS_PER_COMMIT_MAX
+
+
+def operation_log(source: str) -> str:
+    """The name that history keeps the cursor of a silo's operations by."""
+    return f"{source}/operations"
 
 
 class StoreSamples(msgspec.Struct, frozen=True):
@@ -30,14 +41,21 @@ class StoreEvents(msgspec.Struct, frozen=True):
     payload: bytes
 
 
+class StoreOperations(msgspec.Struct, frozen=True):
+    """Answered with the new cursor, as msgpack of an int: the end of the newest operation, ns."""
+
+    source: str
+    payload: bytes
+
+
 class ReadCursor(msgspec.Struct, frozen=True):
-    """Answered with the newest event sequence that history holds of `source`, as msgpack of an int."""
+    """Answered with how far history holds the log of `source`, as msgpack of an int."""
 
     source: str
 
 
 class Flush(msgspec.Struct, frozen=True):
-    """Commit what is buffered."""
+    """Commit what is buffered; answered when that is done."""
 
 
 class Telemetry:
@@ -45,6 +63,11 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.cursor = -1
+        self.operations_cursor = -1
+        # By agent and its incarnation: numbers of reports that history was given, and those that the flush under way
+        # was asked for after.
+        self.unacknowledged: dict[tuple[str, int], dict[int, None]] = {}
+        self.flushing: dict[tuple[str, int], dict[int, None]] = {}
 
     def timed_record(self) -> TimedRecord | None:
         return None
@@ -53,6 +76,9 @@ class Telemetry:
         match message:
             case m.Samples():
                 turn.call(HISTORY, StoreSamples(message.payload), "samples")
+                if message.number:
+                    sender = turn.sender, message.incarnation
+                    self.unacknowledged.setdefault(sender, {})[message.number] = None
             case m.GuestFactsTold():
                 turn.call(HISTORY, StoreGuestFacts(message.payload), "facts")
             case m.EventsTold():
@@ -60,18 +86,33 @@ class Telemetry:
                     turn.call(HISTORY, StoreEvents(message.source, message.payload), "events")
                 else:
                     turn.wake("pull", turn.config.events_pull_period_s)
+            case m.OperationsTold():
+                if message.payload:
+                    turn.call(HISTORY, StoreOperations(message.source, message.payload), "operations")
+                else:
+                    turn.wake("pull_operations", turn.config.events_pull_period_s)
             case m.CallEnded():
                 self._on_call_ended(message, turn)
-            case m.TimerFired(name="pull"):
-                self._pull(turn)
-            case m.TimerFired(name="flush"):
-                turn.call(HISTORY, Flush(), "flush")
-                turn.wake("flush", turn.config.history_flush_period_s)
+            case m.TimerFired():
+                self._on_timer(message.name, turn)
             case m.Recovered():
                 turn.call(HISTORY, ReadCursor("engine"), "cursor")
+                turn.call(HISTORY, ReadCursor(operation_log("engine")), "operations_cursor")
                 turn.wake("flush", turn.config.history_flush_period_s)
             case _:
                 raise AssertionError(f"telemetry cannot handle {type(message).__name__}")
+
+    def _on_timer(self, name: str, turn: Turn) -> None:
+        match name:
+            case "pull":
+                self._pull(turn)
+            case "pull_operations":
+                self._pull_operations(turn)
+            case "flush":
+                self._begin_flush(turn)
+                turn.wake("flush", turn.config.history_flush_period_s)
+            case _:
+                raise AssertionError(f"telemetry has no timer {name}")
 
     def _on_call_ended(self, message: m.CallEnded, turn: Turn) -> None:
         if message.tag in ("cursor", "events") and message.ok:
@@ -79,6 +120,32 @@ class Telemetry:
             self._pull(turn)
         elif message.tag in ("cursor", "events"):
             turn.wake("pull", turn.config.events_pull_period_s)
+        elif message.tag in ("operations_cursor", "operations"):
+            self._on_operations(message, turn)
+        elif message.tag == "flush" and message.ok:
+            flushed, self.flushing = self.flushing, {}
+            for (sender, incarnation), numbers in flushed.items():
+                turn.tell(sender, m.SamplesStored(incarnation, list(numbers)))
+
+    def _on_operations(self, message: m.CallEnded, turn: Turn) -> None:
+        """A page that history knew already is the end of what there is."""
+        cursor = msgspec.msgpack.decode(message.value, type=int) if message.ok else self.operations_cursor
+        if cursor == self.operations_cursor:
+            turn.wake("pull_operations", turn.config.events_pull_period_s)
+        else:
+            self.operations_cursor = cursor
+            self._pull_operations(turn)
+
+    def _pull_operations(self, turn: Turn) -> None:
+        turn.tell("operations@engine", m.PullOperations(self.operations_cursor, OPERATIONS_PER_PULL_MAX))
+        turn.wake("pull_operations", 10 * turn.config.events_pull_period_s)  # as in `_pull`
+
+    def _begin_flush(self, turn: Turn) -> None:
+        """What an earlier flush that failed was to acknowledge, this one does."""
+        for sender, numbers in self.unacknowledged.items():
+            self.flushing.setdefault(sender, {}).update(numbers)
+        self.unacknowledged = {}
+        turn.call(HISTORY, Flush(), "flush")
 
     def _pull(self, turn: Turn) -> None:
         turn.tell("events@engine", m.PullEvents(self.cursor, EVENTS_PER_PULL_MAX))

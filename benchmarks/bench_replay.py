@@ -5,7 +5,8 @@ with the kernel alone beside it; loading the compiled code comes before. `numpy_
 instead: one pass of NumPy over the hosts for each decision, on the first VMs of the trace. `small` is a call on 300 VMs
 in memory. `first_call` is a new process from its start to the end of its first replay, compiled code cached and not.
 `large` is 2,000,000 VMs on 100,000 hosts in a process of its own, with the most memory that it had. `scarce` is a mixed
-fleet that is too small.
+fleet that is too small. `policies` says how many hosts each policy needs at most and on average over the hours; these
+are figures of its decisions, whatever the machine.
 
 python benchmarks/bench_replay.py [--hosts 1000 10000 100000] [--repeats 5] [--only placements numpy_scan …] [--vms N]
 """
@@ -28,13 +29,19 @@ from measuring import Teller
 
 from olvm.experiments import Trace, read_trace, replay
 from olvm.experiments.azure_trace import TRACE_PATH
-from olvm.experiments.policies import POLICIES
+from olvm.experiments.policies import POLICIES, PREDICTING
 
-PARTS = ("placements", "numpy_scan", "others", "own", "small", "scarce", "first_call", "large")
+PARTS = ("placements", "numpy_scan", "others", "own", "small", "scarce", "policies", "first_call", "large")
 INDEXED = ("first_fit", "best_fit")
 SHAPE = "64c256g"
 SCANNED_VMS = {1_000: 30_000, 10_000: 10_000, 100_000: 2_000}
 LARGE_VMS = 2_000_000
+COMPARED_FLEETS: dict[str, dict[str, Any]] = {
+    "equal": {"hosts": "1000x64c256g"},
+    "mixed": {"hosts": "500x64c256g,1000x32c256g"},
+    "two_nodes": {"hosts": "1000x64c256g", "numa_nodes": 2, "split_above_gib": 64},
+}
+COMPARED_ERRORS = ("", "@0.3", "@0.5", "@1")  # of predicted lifetimes, in powers of ten
 TRACE_VMS = 259_159
 
 
@@ -182,6 +189,35 @@ def tell_scarce(teller: Teller, trace: Trace) -> None:
             )
 
 
+def tell_policies(teller: Teller, path: Path, folder: Path) -> None:
+    names = [*POLICIES, *(f"{name}{error}" for name in PREDICTING for error in COMPARED_ERRORS[1:])]
+    for fleet, how in COMPARED_FLEETS.items():
+        for name in names:
+            result = replay(path, policy=name, out=folder / "out", **how)
+            series = folder / "out" / "cluster.parquet"
+            teller.tell(
+                f"policies_{fleet}_{name}_hosts_mean",
+                hourly(series, "used_hosts"),
+                "hosts",
+                hosts_peak=result.hosts_peak,
+                bound_hosts=result.bound_hosts,
+                rejected=result.rejected,
+                wait_s_total=result.wait_s_total,
+                stranded_vcpus=hourly(series, "stranded_vcpus"),
+                stranded_memory_gib=hourly(series, "stranded_memory_gib"),
+                **how,
+            )
+
+
+def hourly(series: Path, column: str) -> float:
+    """The mean of the samples."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        [(mean,)] = connection.execute(f"select avg({column}) from read_parquet('{series}')").fetchall()
+    return float(mean)
+
+
 def tell_first_call(teller: Teller) -> None:
     program = (
         "from olvm.experiments import replay; "
@@ -246,6 +282,7 @@ def main() -> None:
             "own": lambda: tell_own(teller, trace),
             "small": lambda: tell_small(teller, trace),
             "scarce": lambda: tell_scarce(teller, trace),
+            "policies": lambda: tell_policies(teller, folder / "azure.parquet", folder),
             "first_call": lambda: tell_first_call(teller),
         }
         for name, tell in parts.items():

@@ -3,9 +3,11 @@
 One thread, CPU time of this process. A decision is `place` and the booking of what it answered; where VMs also leave,
 their leaving is in the time. Arrivals are the flavours of the bundled Azure trace, drawn by a fixed seed; hosts have
 64 CPUs and 256 GiB, vCPUs up to the number of threads, and are filled to 60 % before anything is measured: by the
-policy itself, or unevenly.
+policy itself, or unevenly. The classic policies, which look at every host, start from equal uneven fleets of hosts with
+two NUMA nodes.
 
 python benchmarks/bench_scheduling.py [--hosts 10000] [--decisions 20000] [--slow-decisions 50]
+                                      [--classic-decisions 1000] [--only classic]
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from actors.behaviour import Turn
 from actors.cluster import Cluster
 from olvm.model import messages as m
 from olvm.model.config import Config
+from olvm.model.host_profile import HostNumaNode, HostProfile
 from olvm.model.limits import NS_PER_S
 from olvm.scheduling import (
     HostTable,
@@ -34,6 +37,7 @@ from olvm.scheduling import (
     policy_named,
 )
 from olvm.scheduling.affinity import AffinityGroup, affinity_of
+from olvm.scheduling.host_selectors import HOST_SELECTORS
 
 HOST_CPUS = 64
 HOST_MEMORY_BYTES = 256 * GIB_BYTES
@@ -50,6 +54,9 @@ FLAVOURS = (
     (16, 112, 1),
 )
 GROUP_SIZE = 10
+TWO_NODES = HostProfile(
+    numa_nodes=(HostNumaNode(memory_bytes=HOST_MEMORY_BYTES // 2, cpus=HOST_CPUS // 2),) * 2
+)
 
 
 class BestFit:
@@ -69,9 +76,14 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=10_000)
     parser.add_argument("--decisions", type=int, default=20_000)
     parser.add_argument("--slow-decisions", type=int, default=50)
+    parser.add_argument("--classic-decisions", type=int, default=1000)
+    parser.add_argument("--only", choices=["classic"])
     arguments = parser.parse_args()
     teller = Teller("scheduling", vars(arguments))
     hosts, count, few = arguments.hosts, arguments.decisions, arguments.slow_decisions
+    _tell_classic(teller, hosts, arguments.classic_decisions)
+    if arguments.only == "classic":
+        return
     even = policy_named("evenly_distributed")
     teller.tell("even_arrivals", _arrivals(Fleet(hosts, filled_by=even), even, count), "1/s")
     teller.tell("even_place_alone", _places(Fleet(hosts, filled_by=even), even, count), "1/s")
@@ -90,14 +102,33 @@ def main() -> None:
         teller.tell_percentiles(figure, seconds)
 
 
+def _tell_classic(teller: Teller, host_count: int, count: int) -> None:
+    """Each decision with the booking of what it chose; `evenly_distributed`, which has an index, beside them."""
+    for name in (*(one.policy for one in HOST_SELECTORS.values()), "evenly_distributed"):
+        policy, fleet = policy_named(name), Fleet(host_count, profile=TWO_NODES)
+        requests = fleet.arriving(count + 1)
+        _decide(fleet, requests[0], policy)  # warms up
+        seconds = []
+        for request in requests[1:]:
+            began_s = time.process_time()
+            _decide(fleet, request, policy)
+            seconds.append(time.process_time() - began_s)
+        teller.tell(f"classic_{name}", count / sum(seconds), "1/s")
+        teller.tell_percentiles(f"classic_{name}", seconds)
+
+
 class Fleet:
     """A table with VMs on it, and the VMs that come next."""
 
-    def __init__(self, host_count: int, *, filled_by: Policy | None = None) -> None:
+    def __init__(
+        self, host_count: int, *, filled_by: Policy | None = None, profile: HostProfile | None = None
+    ) -> None:
         self.random = random.Random(20260727)
         self.table = HostTable(cpu_overcommit_percent=100)
         for number in range(host_count):
-            self.table.add_host(f"kvm{number:06}", cpus=HOST_CPUS, memory_bytes=HOST_MEMORY_BYTES)
+            self.table.add_host(
+                f"kvm{number:06}", cpus=HOST_CPUS, memory_bytes=HOST_MEMORY_BYTES, profile=profile
+            )
         self.running: list[str] = []
         self.vm_count = 0
         vcpus_wanted = int(FILLED_SHARE * HOST_CPUS * host_count)

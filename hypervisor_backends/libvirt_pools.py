@@ -5,6 +5,7 @@ Decides when a pool is the one that was asked for, and where new disks go. Nothi
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,8 +13,11 @@ import libvirt
 
 from hypervisor_backends.device_xml import child, text_of
 from hypervisor_backends.libvirt_task_context import TaskContext, TaskRefused, bad_request_of
+from hypervisor_backends.measurements import PoolStatistics
 from hypervisor_backends.protocol import CreatePool, DeletePool, PoolInfo, PoolList
 from hypervisor_backends.task_rules import check_pool
+
+log = logging.getLogger("olvm.libvirt.pools")
 
 DEFAULT_POOL = "default"
 
@@ -70,6 +74,21 @@ def _pool_info(pool: libvirt.virStoragePool) -> PoolInfo:
         pool.refresh(0)
     _, capacity, _, free = pool.info()
     return PoolInfo(name=pool.name(), path=path_of(pool), capacity_bytes=capacity, free_bytes=free)
+
+
+def pool_statistics(connection: libvirt.virConnect) -> tuple[PoolStatistics, ...]:
+    """The room of the active pools. One that cannot be read is left out: its room is unknown."""
+    found = []
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        try:
+            info = _pool_info(pool)
+        except libvirt.libvirtError as error:
+            log.info("the room of pool %s is not known: %s", pool.name(), error)
+            continue
+        found.append(
+            PoolStatistics(name=info.name, capacity_bytes=info.capacity_bytes, free_bytes=info.free_bytes)
+        )
+    return tuple(sorted(found, key=lambda pool: pool.name))
 
 
 def path_of(pool: libvirt.virStoragePool) -> str:

@@ -12,13 +12,16 @@ from hypervisor_backends.libvirt_book import Life
 from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_host_statistics import Counts, HostReading, host_statistics, read_host
+from hypervisor_backends.libvirt_pools import pool_statistics
 from hypervisor_backends.libvirt_statistics import Reading, domain_statistics, hung_uuids, read_all
 from hypervisor_backends.libvirt_workers import TIMED_OUT
-from hypervisor_backends.measurements import DomainStatistics, HostStatistics
+from hypervisor_backends.measurements import DomainStatistics, HostStatistics, PoolStatistics
 from hypervisor_backends.protocol import CallFailed, CallSucceeded, Cancel, Done, StatisticsReport
 from olvm.model.limits import NS_PER_S
 
 BULK_BUDGET_S = 5.0
+# Room in storage changes slowly, and reading it reads directories: a pool that hangs holds up no other figure.
+POOLS_BUDGET_S = 20.0
 # How often those that hang are asked whether they answer again.
 SUSPECTS_PERIOD_S = 2.0
 VCPUS_RUN = frozenset({"powering_up", "up", "powering_down", "reboot_in_progress", "migrating_from"})
@@ -38,6 +41,9 @@ class Sampling:
         self._now: dict[tuple[str, int], Reading] = {}  # by machine and epoch
         self._before: dict[tuple[str, int], Reading] = {}
         self._suspects: frozenset[str] = frozenset()  # UUIDs of those that do not answer
+        self._pools: tuple[PoolStatistics, ...] = ()
+        self._pools_due_ns = 0
+        self._pools_under_way = False
         self._waiters: list[Done] = []
         self._under_way = False
         self._timer: Cancel | None = None
@@ -72,7 +78,7 @@ class Sampling:
             incoming=sum(life.incoming for life in book.lives.values()),
             outgoing=sum(life.outgoing is not None for life in lives),
         )
-        of_host = host_statistics(host.name, reading, self._reading_before, counts)
+        of_host = host_statistics(host.name, reading, self._reading_before, counts, self._pools)
         return of_host, [self._of(life) for life in lives]
 
     def _of(self, life: Life) -> DomainStatistics:
@@ -89,6 +95,7 @@ class Sampling:
             self._timer()
             self._timer = None
         self._under_way = True
+        self._read_pools()
         left_out, root, now_ns = self._suspects, self._host.settings.root, self._host.timers.now_ns
         read = self._host.bound(lambda connection: read_all(connection, left_out))
         waiters, self._waiters = self._waiters, []
@@ -99,6 +106,19 @@ class Sampling:
             return Raw(read_host(root, now_ns()), domains)
 
         self._host.workers.run(work, BULK_BUDGET_S, lambda result: self._on_sample(waiters, result))
+
+    def _read_pools(self) -> None:
+        now_ns = self._host.timers.now_ns()
+        if self._pools_under_way or now_ns < self._pools_due_ns:
+            return
+        self._pools_under_way = True
+        self._pools_due_ns = now_ns + int(self._host.settings.pools_period_s * NS_PER_S)
+
+        def found(result: object) -> None:
+            self._pools_under_way = False
+            self._pools = result if isinstance(result, tuple) else ()  # what could not be read is not known
+
+        self._host.workers.run(self._host.bound(pool_statistics), POOLS_BUDGET_S, found)
 
     def _on_sample(self, waiters: list[Done], result: object) -> None:
         self._under_way = False

@@ -27,6 +27,7 @@ _POSITIVE = (
     "call_timeout_s",
     "migration_timeout_s",
     "statistics_period_s",
+    "pools_period_s",
     "incoming_timeout_s",
     "workers_lost_max",
     "keepalive_interval_s",
@@ -79,6 +80,7 @@ class LibvirtSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     migration_timeout_s: float = 3600.0
     incoming_timeout_s: float = 300.0  # how long a prepared target waits for its source
     statistics_period_s: float = 15.0
+    pools_period_s: float = 60.0  # how often the room in storage pools is read, at most
     workers_lost_max: int = 32  # threads that hang in libvirt at once, before the connection is given up
     keepalive_interval_s: int = 5
     keepalive_count: int = 3

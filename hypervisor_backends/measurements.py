@@ -144,6 +144,20 @@ class DomainStatistics(msgspec.Struct, frozen=True, kw_only=True):
     guest: GuestFacts | None = None
 
 
+class NumaNodeStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    node: int
+    cpu_user_percent: float  # of the node's CPUs
+    cpu_sys_percent: float
+    mem_total_mb: int
+    mem_free_mb: int
+
+
+class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    name: str
+    capacity_bytes: int
+    free_bytes: int
+
+
 class HostStatistics(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     sampled_ns: int
@@ -168,3 +182,9 @@ class HostStatistics(msgspec.Struct, frozen=True, kw_only=True):
     incoming_vm_migrations: int
     outgoing_vm_migrations: int
     nics: tuple[NicStatistics, ...]
+    numa_nodes: tuple[NumaNodeStatistics, ...] = ()
+    pools: tuple[PoolStatistics, ...] = ()  # storage pools whose room could be read
+    agent_cpu_user_percent: float | None = (
+        None  # cpuUserVdsmd: of one core, of the process that asks; None: unknown
+    )
+    agent_cpu_sys_percent: float | None = None

@@ -116,7 +116,9 @@ class SimulatedHypervisor:
         return self._libvirtd.states()
 
     def statistics(self) -> tuple[HostStatistics, list[DomainStatistics]]:
-        return self._host.statistics()
+        host, domains = self._host.statistics()
+        pools = self._tasks.storage.pools()
+        return (msgspec.structs.replace(host, pools=pools) if pools else host), domains
 
     def close(self) -> None:
         self._closed = True

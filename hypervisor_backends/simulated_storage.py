@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from hypervisor_backends.measurements import PoolStatistics
 from hypervisor_backends.protocol import (
     CallFailed,
     CallResult,
@@ -128,6 +129,14 @@ class SimulatedStorage:
                 )
         self._path_by_pool[request.name] = path
         return None
+
+    def pools(self) -> tuple[PoolStatistics, ...]:
+        """Their room, as statistics tell it."""
+        free_bytes = self._free_bytes() if self._path_by_pool else 0
+        return tuple(
+            PoolStatistics(name=name, capacity_bytes=self._capacity_bytes, free_bytes=free_bytes)
+            for name in sorted(self._path_by_pool)
+        )
 
     def _pool_info(self, name: str) -> PoolInfo:
         return PoolInfo(

@@ -81,6 +81,8 @@ class World:
         self.clients = Clients(self.timeline, self.network, self.processes)
         self.faults = Faults(self.timeline, self.network, self.processes, self.hosts, self.plant)
         self.situations = self.processes.situations
+        # Gives each life of the telemetry silo its history, where a test wants one.
+        self.plug_history: Callable[[Process], None] | None = None
         # Hears what is said of the run for a person; see `sim.story`.
         self.tell: Callable[[str], None] | None = None
         self._engine_clock = self._new_clock(ENGINE_SILO)
@@ -116,6 +118,8 @@ class World:
         elif kind == "engine":
             silo.observer = self.clients
             self.plant.plug_engine(process)
+        elif kind == "telemetry" and self.plug_history is not None:
+            self.plug_history(process)
 
     def watch(self, observer: Any) -> None:
         """Tell `observer` of what happens, by those of `sim.oracles.oracle.HOOKS` that it has, from now on."""

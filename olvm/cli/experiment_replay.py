@@ -12,6 +12,10 @@ from olvm.cli.options import OutputFormat
 from olvm.cli.output import write_object
 
 BAD_ROWS_SHOWN_MAX = 5
+_UNHEEDED = {
+    "numa_nodes": "these hosts have one NUMA node each (--numa-nodes)",
+    "host_group": "no host is in a group (--hosts 10x64c256g:group=NAME)",
+}
 
 
 def replay(
@@ -26,14 +30,17 @@ def replay(
     hosts: Annotated[
         str,
         Parameter(
-            help="As in 1000x64c256g, 500x64c256g,500x32c512g, borg-a:1000, or a CSV file.", metavar="SPEC"
+            help="As in 1000x64c256g, 500x64c256g,500x32c512g, borg-a:1000, or a CSV file; "
+            "10x64c256g:group=gpu:price=0.9 says a host group and a price an hour.",
+            metavar="SPEC",
         ),
     ],
     policy: Annotated[
         str,
         Parameter(
             help="first_fit, best_fit, worst_fit, round_robin, random, two_choice, dot_product, cosine, "
-            "norm_greedy, or a class of your own as module:Class.",
+            "norm_greedy, weighted_dot_product, numa_balance, nilas, lava (nilas@0.5: with wrong predictions), "
+            "or a class of your own as module:Class.",
             metavar="NAME",
         ),
     ] = "first_fit",
@@ -46,7 +53,9 @@ def replay(
         float | None,
         Parameter(help="Spread VMs of more memory evenly over all nodes of a host.", metavar="G"),
     ] = None,
-    seed: Annotated[int, Parameter(help="What random and two_choice draw from.", metavar="S")] = 0,
+    seed: Annotated[
+        int, Parameter(help="What random, two_choice and errors of predictions are drawn from.", metavar="S")
+    ] = 0,
     out: Annotated[
         Path | None,
         Parameter(help="Folder for vms, hosts and cluster as Parquet, and manifest.json.", metavar="DIR"),
@@ -54,6 +63,13 @@ def replay(
     on_bad: Annotated[
         Literal["error", "drop"], Parameter(help="What a bad row of the trace does.")
     ] = "error",
+    ignore: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Do not read this column: numa_nodes, host_group or utilisation; may be repeated.",
+            metavar="COLUMN",
+        ),
+    ] = None,
     series_period: Annotated[
         float, Parameter(help="Seconds between two samples of the series, with --out.", metavar="SECONDS")
     ] = 3600.0,
@@ -81,6 +97,7 @@ def replay(
         seed=seed,
         out=out,
         on_bad=on_bad,
+        ignore=ignore or (),
         series_period_s=series_period,
         power=power,
     )
@@ -92,6 +109,8 @@ def replay(
         print(
             f"olvm: rounded up {result.rounded} requests to thousandths of a vCPU and to KiB", file=sys.stderr
         )
+    for column in result.unheeded:
+        print(f"olvm: {column} is not heeded: {_UNHEEDED[column]}", file=sys.stderr)
     if not result.compiled:
         print(
             "olvm: numba is not installed, so that this was slow: pip install 'olvm[experiments]'",

@@ -85,7 +85,8 @@ def bound(
     """The least peak of hosts in use with which these hosts can serve the trace as it is offered.
 
     Args:
-        trace, hosts: as `olvm.experiments.replay` takes them. VMs that fit on no empty host are left out.
+        trace, hosts: as `olvm.experiments.replay` takes them; what the trace says of NUMA nodes and host groups is not
+            read, and no policy that must heed it can do better. VMs that fit on no empty host are left out.
         time_limit_s: of the solver, wall time.
         seed: of the solver.
 
@@ -99,7 +100,7 @@ def bound(
         raise BadInput(f"a solver cannot have {time_limit_s} s: give more than 0")
     if find_spec("ortools") is None:
         raise OlvmError("the solver is OR-Tools, which is not installed: pip install 'olvm[solver]'")
-    read, fleet = read_trace(trace), parse_hosts(hosts)
+    read, fleet = read_trace(trace, ignore=("numa_nodes", "host_group")), parse_hosts(hosts)
     if len(read) > VMS_MAX:
         raise BadInput(
             f"the solver is for small instances: {read.source.name} has {len(read)} VMs, more than {VMS_MAX}; "

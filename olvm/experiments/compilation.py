@@ -41,7 +41,7 @@ def compiled(function: Function) -> Function:
 def entry(make: Callable[[int], Function]) -> Function:
     """Decorator of a factory whose inner function mentions its one argument, the digest of its package's text.
 
-    Cost: 15 s of CPU time for all kernels on the first call ever, half a second in later processes.
+    Cost: 20 s of CPU time for all kernels on the first call ever, half a second in later processes.
     """
     return _compiled(make(_digest_of(make)), cache=True, **_LEAN)
 

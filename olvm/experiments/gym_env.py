@@ -179,7 +179,7 @@ class PlacementEnv(gymnasium.Env[Observation, np.int64]):
         )
         request = np.zeros(2)
         if self._vm is not None:
-            parts = self._node_count if self._world.requests.is_spread[self._vm] else 1
+            parts = int(self._world.requests.parts[self._vm])
             asked = self._world.requests.cpu[self._vm], self._world.requests.mem[self._vm]
             request = np.array([asked[0] * parts * cpu, asked[1] * parts * memory])
         return {"hosts": hosts.astype(np.float32), "request": request.astype(np.float32)}

@@ -26,7 +26,6 @@ def manifest_of(
     file_digests: dict[str, str],
 ) -> dict[str, Any]:
     """Versions, commit, inputs with their SHA-256, parameters, figures, and the SHA-256 of the other files."""
-    fleet = hashlib.sha256(hosts.milli_cpus.tobytes() + hosts.memory_kib.tobytes())
     return {
         "format": FORMAT,
         "kind": "replay",
@@ -44,7 +43,7 @@ def manifest_of(
             "dropped": trace.dropped_count,
             "dropped_rows": [str(bad) for bad in trace.bad_rows[:_BAD_ROWS_MAX]],
         },
-        "hosts": {"spec": hosts.spec, "count": len(hosts), "sha256": fleet.hexdigest()},
+        "hosts": {"spec": hosts.spec, "count": len(hosts), "sha256": hosts.digest()},
         "parameters": parameters,
         "figures": figures,
         "files": file_digests,

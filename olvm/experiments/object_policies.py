@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import importlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from olvm.experiments.kernels.state import (
     ACTIVE,
     GIB_KIB,
     HANDLED,
+    LAST_END,
     MILLI,
     NO_ROOM,
     NOW,
@@ -36,6 +37,7 @@ from olvm.experiments.kernels.state import (
     PLACED,
     REFUSED,
     RUNNING,
+    SOME_NODES,
     SPREAD,
     USED,
     WAIT_MAX,
@@ -81,7 +83,8 @@ def loaded_policy(policy: str | object) -> ObjectPolicy:
 class ReplayHosts:
     """Hosts as columns in index order, as `olvm.scheduling.user_policies.UserHosts`. Arrays cannot be written to.
 
-    `fits` is true where the VM that is being placed has room, NUMA nodes included; live clusters do not have it.
+    `fits` is true where the VM that is being placed may be and has room, host group and NUMA nodes included; live
+    clusters do not have it.
     """
 
     def __init__(self, world: World, hosts: HostFleet) -> None:
@@ -111,7 +114,8 @@ class ReplayHosts:
         fleet = self._world.fleet
         is_enough = (fleet.node_cpu >= ask.cpu) & (fleet.node_mem >= ask.mem)
         by_host = is_enough.reshape(-1, ask.node_count)
-        return np.asarray(by_host.all(axis=1) if ask.is_spread else by_host.any(axis=1))
+        fits = by_host.any(axis=1) if ask.parts == 1 else by_host.sum(axis=1) >= ask.parts
+        return np.asarray(fits & (fleet.group & ask.group == ask.group) if ask.group else fits)
 
     def __len__(self) -> int:
         return len(self.cpus)
@@ -146,6 +150,11 @@ class SomeHosts:
 
     def __len__(self) -> int:
         return len(self.cpus)
+
+
+def _as_int64(bits: int) -> int:
+    """With 64 nodes, the last bit is the sign."""
+    return bits - (1 << 64) if bits >> 63 else bits
 
 
 def _frozen(array: Any) -> Any:
@@ -233,13 +242,17 @@ class ObjectLoop:
         requests, fleet = self._world.requests, self._world.fleet
         counts, clock = self._world.progress.counts, self._world.progress.clock
         node = SPREAD
-        if not requests.is_spread[vm]:
-            first, node = host * self._node_count, 0
-            while (
-                fleet.node_cpu[first + node] < requests.cpu[vm]
-                or fleet.node_mem[first + node] < requests.mem[vm]
-            ):
-                node += 1
+        if requests.parts[vm] < self._node_count or self._node_count == 1:
+            nodes = range(host * self._node_count, (host + 1) * self._node_count)
+            fits = [
+                number
+                for number, at in enumerate(nodes)
+                if fleet.node_cpu[at] >= requests.cpu[vm] and fleet.node_mem[at] >= requests.mem[vm]
+            ]
+            node = fits[0]
+            if requests.parts[vm] > 1:
+                node = SOME_NODES
+                requests.nodes[vm] = _as_int64(sum(1 << number for number in fits[: requests.parts[vm]]))
         now_s = clock[NOW]
         requests.status[vm] = PLACED
         requests.host[vm] = host
@@ -254,6 +267,7 @@ class ObjectLoop:
             if not fleet.was_used[host]:
                 fleet.was_used[host] = 1
                 counts[USED] += 1
+            fleet.since_s[host] = now_s
         fleet.vm_count[host] += 1
         wait_s = now_s - requests.arrival_s[vm]
         clock[WAIT_TOTAL] += wait_s
@@ -264,19 +278,25 @@ class ObjectLoop:
 
     def _leave(self, vm: int) -> None:
         self._change(vm, 1)
-        fleet, counts = self._world.fleet, self._world.progress.counts
-        host = self._world.requests.host[vm]
+        requests, fleet, progress = self._world.requests, self._world.fleet, self._world.progress
+        counts, host = progress.counts, requests.host[vm]
+        end_s = requests.start_s[vm] + requests.lifetime_s[vm]
+        progress.clock[LAST_END] = end_s
         fleet.vm_count[host] -= 1
         counts[RUNNING] -= 1
         if fleet.vm_count[host] == 0:
             counts[ACTIVE] -= 1
+            fleet.held_s[host] += end_s - fleet.since_s[host]
 
     def _change(self, vm: int, sign: int) -> None:
         requests, fleet = self._world.requests, self._world.fleet
         host, node = int(requests.host[vm]), int(requests.node[vm])
         cpu, mem = sign * requests.cpu[vm], sign * requests.mem[vm]
         first = host * self._node_count
-        nodes = range(first, first + self._node_count) if node == SPREAD else (first + node,)
+        nodes: Iterable[int] = (first + node,)
+        if node < 0:
+            bits = int(requests.nodes[vm]) if node == SOME_NODES else -1
+            nodes = [first + number for number in range(self._node_count) if bits >> number & 1]
         for at in nodes:
             fleet.node_cpu[at] += cpu
             fleet.node_mem[at] += mem
@@ -298,8 +318,9 @@ class ObjectLoop:
     def ask_of(self, vm: int) -> Ask:
         """What the VM asks of one node; `hosts.fits` is about it from now on."""
         requests = self._world.requests
+        group = int(requests.group[vm]) if len(requests.group) else 0
         ask = Ask(
-            int(requests.cpu[vm]), int(requests.mem[vm]), bool(requests.is_spread[vm]), self._node_count
+            int(requests.cpu[vm]), int(requests.mem[vm]), int(requests.parts[vm]), self._node_count, group
         )
         self.hosts.ask = ask
         return ask
@@ -330,7 +351,10 @@ class ObjectLoop:
     def _has_room(self, index: int, ask: Ask) -> bool:
         fleet, nodes = self._world.fleet, range(index * ask.node_count, (index + 1) * ask.node_count)
         fits = [fleet.node_cpu[at] >= ask.cpu and fleet.node_mem[at] >= ask.mem for at in nodes]
-        return all(fits) if ask.is_spread else any(fits)
+        return sum(fits) >= ask.parts and self._is_in_group(index, ask)
+
+    def _is_in_group(self, index: int, ask: Ask) -> bool:
+        return not ask.group or int(self._world.fleet.group[index]) & ask.group == ask.group
 
     def _vm(self, vm: int) -> UserVm:
         requests = self._world.requests
@@ -347,9 +371,13 @@ class ObjectLoop:
 
     def _lack(self, index: int, ask: Ask) -> str:
         host = self.hosts.row(index)
+        if not self._is_in_group(index, ask):
+            return "it is not in the host group that the VM asks for"
         where = ""
-        if ask.node_count > 1:
-            where = " in each of its NUMA nodes" if ask.is_spread else " in one NUMA node"
+        if ask.parts > 1:
+            where = f" in each of {ask.parts} NUMA nodes"
+        elif ask.node_count > 1:
+            where = " in one NUMA node"
         return (
             f"it has {host.free_vcpus:g} vCPUs and {host.free_memory_gib:g} GiB free in all, and "
             f"{ask.cpu / MILLI:g} and {ask.mem / GIB_KIB:g} are needed{where}"

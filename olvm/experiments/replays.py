@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +23,13 @@ from olvm.experiments.policies import NamedPolicy, named_policy
 from olvm.experiments.power import power_milliwatts
 from olvm.experiments.result import Result
 from olvm.experiments.running import NEVER_SPLIT, OWN_POLICY, Prepared, load_kernels, steps
-from olvm.experiments.trace import MEMORY_GIB_MAX, OnBad, read_trace
+from olvm.experiments.trace import MEMORY_GIB_MAX, NUMA_NODES_MAX, OnBad, read_trace
 from olvm.experiments.writing import OutFolder, SeriesWriter
 from olvm.model.errors import BadInput
 from olvm.model.search import nearest
 
 Queue = Literal["fifo", "reject"]
 QUEUES = ("fifo", "reject")
-NUMA_NODES_MAX = 64
 SERIES_PERIOD_S = 3600.0
 
 
@@ -44,6 +44,7 @@ def replay(
     seed: int = 0,
     out: str | Path | None = None,
     on_bad: OnBad = "error",
+    ignore: Collection[str] = (),
     series_period_s: float = SERIES_PERIOD_S,
     power: str = "hp-ml110-g4",
 ) -> Result:
@@ -56,16 +57,18 @@ def replay(
         trace: what `read_trace` takes: a path, a mapping of arrays, Arrow, a data frame, a DuckDB relation, a `Trace`.
         hosts: what `parse_hosts` takes, as `1000x64c256g`. All are empty at the beginning.
         numa_nodes: of each host, 1 to 64; they share its CPUs and memory evenly, rounded down to thousandths and KiB.
-            A VM lives in one of them.
-        split_above_gib: a VM with more memory than this is spread evenly over all nodes instead; each node gives
-            the share, rounded up. None: never.
+            A VM lives in one of them, or is spread evenly over as many as its own `numa_nodes` in the trace says;
+            where hosts have one, that is not heeded.
+        split_above_gib: a VM that does not say so and has more memory than this is spread evenly over all nodes; each
+            node gives the share, rounded up. None: never.
         policy: a name of `olvm.experiments.policies.POLICIES`, a class as `module:Class`, or an object with `choose`,
             `score` or `filter` (`olvm.scheduling.user_policies.UserPolicy`).
         queue: `fifo`: who does not fit waits, and all behind wait with it; lifetimes begin at the placement.
             `reject`: who does not fit is refused. What no empty host could hold is refused in both.
-        seed: what `random` and `two_choice` draw from; any integer.
+        seed: what `random`, `two_choice` and errors of predicted lifetimes are drawn from; any integer.
         out: folder to write; it appears when all of it is there. One that an earlier replay wrote is replaced.
         on_bad: `drop` leaves out bad rows, counts and names them.
+        ignore: which of the trace's columns `numa_nodes`, `host_group` and `utilisation` are not to be read.
         series_period_s: seconds between two samples of the series, with `out`.
         power: a name of `olvm.experiments.power.POWER_MODELS`, for the series.
 
@@ -76,8 +79,8 @@ def replay(
         UserPolicyError: a policy of one's own raised, or chose a host that has no room.
 
     Cost: 0.2 µs for each VM with first_fit and best_fit, however many hosts there are, and 1 ns for each VM and host
-    with others; 150 bytes a VM and 300 a host. The first call in a process loads the compiled kernels (half a second;
-    15 s once after an installation, when they are compiled).
+    with others (`numa_balance` 15); 150 bytes a VM and 300 a host. The first call in a process loads the compiled
+    kernels (half a second; 20 s once after an installation, when they are compiled).
     """
     node_count, split_above = checked_nodes(numa_nodes, split_above_gib)
     _check(queue, series_period_s)
@@ -89,15 +92,16 @@ def replay(
         cursor().close()  # loads DuckDB and opens its one database
     begin = time.perf_counter()
     with contextlib.nullcontext() if out is None else OutFolder(Path(out)) as folder:
-        read = read_trace(trace, on_bad=on_bad)
+        read = read_trace(trace, on_bad=on_bad, ignore=ignore)
         fleet = parse_hosts(hosts)
         read_s = time.perf_counter() - begin
         prepared = Prepared.of(read, fleet, node_count, split_above)
         samples = no_samples() if folder is None else prepared.samples(series_period_s, power_mw)
         series = None if folder is None else SeriesWriter(folder.path, samples, fleet)
-        world = prepared.world(
-            chosen.kernel if isinstance(chosen, NamedPolicy) else OWN_POLICY, seed, samples
-        )
+        if isinstance(chosen, NamedPolicy):
+            world = prepared.world(chosen.kernel, seed, samples, prediction_error=chosen.prediction_error)
+        else:
+            world = prepared.world(OWN_POLICY, seed, samples)
         began = time.perf_counter()
         for _ in steps(world, prepared, chosen, is_fifo=queue == "fifo"):
             if series is not None:
@@ -112,6 +116,7 @@ def replay(
                 "numa_nodes": node_count,
                 "split_above_gib": split_above_gib,
                 "on_bad": on_bad,
+                "ignore": sorted({*ignore, *prepared.unheeded}),
                 "series_period_s": float(series_period_s),
                 "power": power,
             }
@@ -135,7 +140,8 @@ def replay(
         write_s=total_s - kernel_s - read_s,
         total_s=total_s,
         out=None if out is None else Path(out),
-        trace=read,
+        unheeded=prepared.unheeded,
+        trace=prepared.trace,
         requests=world.requests,
     )
 

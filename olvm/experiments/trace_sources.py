@@ -50,7 +50,9 @@ class TraceSource(Protocol):
     @property
     def name(self) -> str: ...
 
-    def read(self, columns: Sequence[str]) -> RawTable: ...
+    def read(self, columns: Sequence[str], optional: Sequence[str] = ()) -> RawTable:
+        """As numbers: `columns`, which must be there, and those of `optional` that are."""
+        ...
 
     def column(self, name: str) -> Values: ...
 
@@ -131,9 +133,10 @@ class _Queried:
             first = str(error).splitlines()[0]
             raise BadInput(f"cannot read {self.name}: {first}") from error
 
-    def read(self, columns: Sequence[str]) -> RawTable:
+    def read(self, columns: Sequence[str], optional: Sequence[str] = ()) -> RawTable:
         types = {str(row[0]): str(row[1]) for row in self._run(f"describe {self._table()}").fetchall()}
         _require(self.name, columns, list(types))
+        columns = [*columns, *(column for column in optional if column in types)]
         picked = [f'try_cast("{column}" as double) as "{column}"' for column in columns]
         texts = [column for column in columns if types[column] == "VARCHAR"]
         for column in columns:
@@ -303,9 +306,10 @@ class _Columns:
         names = self._source.keys() if isinstance(self._source, Mapping) else self._source.columns
         return tuple(map(str, names))
 
-    def read(self, columns: Sequence[str]) -> RawTable:
+    def read(self, columns: Sequence[str], optional: Sequence[str] = ()) -> RawTable:
         names = self._names()
         _require(self.name, columns, names)
+        columns = [*columns, *(column for column in optional if column in names)]
         raw = {column: _raw_column(self._source[column]) for column in columns}
         lengths = {column: len(raw[column].values) for column in columns}
         if len(set(lengths.values())) > 1:

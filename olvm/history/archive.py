@@ -4,7 +4,8 @@ Rules:
 1. A file is part of history exactly while `archive_files` lists it. Listing it, deleting its rows from the table and
    showing it in the view is one transaction, after the file is on disk under its name: a row is never seen twice, and
    never not at all. What is not listed is the leaving of a crash, and is removed when the file is opened.
-2. A file holds what the view shows, names and not keys, and is readable by anyone who reads Parquet.
+2. A file holds what the view shows, names and not keys, and is readable by anyone who reads Parquet. A file of an older
+   release may have fewer columns: what it has not is NULL.
 3. Only days that no report can change any more are moved.
 """
 
@@ -127,7 +128,7 @@ def _show(con: duckdb.DuckDBPyConnection, directory: Path) -> None:
     for kind in KINDS:
         view = statistics_view(kind, "hourly")
         files = ", ".join(quoted(str(file)) for name, file in present if name == kind.name)
-        moved = f"select * from read_parquet([{files}])" if files else None
+        moved = f"select * from read_parquet([{files}], union_by_name = true)" if files else None
         for statement in one_view_statements(view, moved):
             con.execute(statement)
     shown = json.dumps([str(file) for _, file in present])

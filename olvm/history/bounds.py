@@ -30,6 +30,7 @@ TEXT_CHARS_MAX = 255
 # oVirt's DWH_TABLES_KEEP_SAMPLES is 24 hours; events age out after 30 days (EventAgingThreshold).
 SAMPLES_KEPT_S = 24 * 3600
 EVENTS_KEPT_S = 30 * 24 * 3600
+OPERATIONS_KEPT_S = 60 * 24 * 3600
 
 # `maintain` folds the log into the file once it is this long. Folding writes every row group anew that is not full, so
 # that doing it at each pass costs more than storing the samples; the log is read again after a crash.
@@ -61,6 +62,11 @@ ROLLUP_GRACE_S = 120
 ROLLUPS_PER_PASS = 60
 ERASED_HOURS_PER_PASS = 6
 ARCHIVED_DAYS_PER_PASS = 10
+
+# What is kept is told by time, and a computer's clock may start wrong. The time that erasing goes by follows the clock
+# at most so many times faster than time passes: a clock ten years ahead costs a day in the hour until it is noticed,
+# and a file that lay still for a month is up to date a day later.
+ERASING_PACE_MAX = 24
 
 # Hourly rows stay in the file for this long, and then move to Parquet beside it.
 HOURLY_IN_FILE_S = 7 * 24 * 3600

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-SampleKindName = Literal["vm", "host", "vm_disk", "vm_interface", "host_interface"]
+SampleKindName = Literal[
+    "vm", "host", "vm_disk", "vm_interface", "host_interface", "host_numa", "host_storage"
+]
 
 _BYTES_MAX: Final = 2**60
 _RATE_MAX: Final = 2**43  # 70 Tbit/s
@@ -119,6 +121,24 @@ VM_KIND: Final = SampleKind(
             _COUNT_MAX,
         ),
         SampleColumn("minor_faults_per_second", "q", "Its other page faults per second.", _COUNT_MAX),
+        SampleColumn(
+            "cpu_time_total_ms",
+            "q",
+            "CPU time used since its start, milliseconds: a counter.",
+            _BYTES_MAX,
+            True,
+        ),
+        SampleColumn("balloon_min_mb", "q", "The least that the balloon may leave the guest, MiB.", _MB_MAX),
+        SampleColumn("balloon_max_mb", "q", "The most that it may leave the guest, MiB.", _MB_MAX),
+        SampleColumn("balloon_target_mb", "q", "What it was told to leave the guest, MiB.", _MB_MAX),
+        SampleColumn("monitor_unresponsive", "f", "1 if its monitor did not answer, else 0.", 1.0),
+        SampleColumn(
+            "guest_memory_free_mb", "q", "Memory that the guest has free, MiB, as its agent tells.", _MB_MAX
+        ),
+        SampleColumn("guest_memory_cached_mb", "q", "Memory that the guest uses as a cache, MiB.", _MB_MAX),
+        SampleColumn("guest_memory_buffers_mb", "q", "Memory that the guest uses as buffers, MiB.", _MB_MAX),
+        SampleColumn("guest_swap_used_mb", "q", "Swap that the guest uses, MiB.", _MB_MAX),
+        SampleColumn("guest_swap_total_mb", "q", "Swap that the guest has, MiB.", _MB_MAX),
     ),
     has_vm=True,
     status="vm_status",
@@ -142,6 +162,13 @@ HOST_KIND: Final = SampleKind(
         SampleColumn("swap_total_mb", "q", "Swap there is, MiB.", _MB_MAX),
         SampleColumn("incoming_vm_migrations", "q", "Migrations under way to this host.", 2**31),
         SampleColumn("outgoing_vm_migrations", "q", "Migrations under way from this host.", 2**31),
+        _percent("idle_cpu_percent", "Share of the CPUs that was idle, or waited for I/O."),
+        SampleColumn("memory_free_mb", "q", "Memory that is free or could be at once, MiB.", _MB_MAX),
+        SampleColumn("ksm_active", "f", "1 if same-page merging runs, else 0.", 1.0),
+        SampleColumn(
+            "agent_user_cpu_percent", "f", "Share of one core that the host's agent used in user mode.", 1e6
+        ),
+        SampleColumn("agent_system_cpu_percent", "f", "Share of one core that it used in the kernel.", 1e6),
     ),
     has_vm=False,
     status="host_status",
@@ -212,5 +239,41 @@ HOST_INTERFACE_KIND: Final = SampleKind(
     device="host_interface_name",
 )
 
-KINDS: Final = (HOST_KIND, VM_KIND, VM_DISK_KIND, VM_INTERFACE_KIND, HOST_INTERFACE_KIND)
+HOST_NUMA_KIND: Final = SampleKind(
+    "host_numa",
+    "host_numa_samples",
+    (("numa_node", "Number of the NUMA node within its host."),),
+    (
+        _percent("user_cpu_usage_percent", "Share of the node's CPUs spent in user mode."),
+        _percent("system_cpu_usage_percent", "Share of the node's CPUs spent in the kernel."),
+        _percent("memory_usage_percent", "Share of the node's memory in use, 0 to 100."),
+        SampleColumn("memory_free_mb", "q", "Memory of the node that is free, MiB.", _MB_MAX),
+        SampleColumn("memory_size_mb", "q", "Memory that the node has, MiB.", _MB_MAX),
+    ),
+    has_vm=False,
+    device="numa_node",
+)
+
+HOST_STORAGE_KIND: Final = SampleKind(
+    "host_storage",
+    "host_storage_samples",
+    (("storage_name", "Name of the storage pool on its host."),),
+    (
+        SampleColumn("available_disk_size_mb", "q", "Room that is left, MiB.", _MB_MAX),
+        SampleColumn("used_disk_size_mb", "q", "Room that is taken, MiB.", _MB_MAX),
+        SampleColumn("total_disk_size_mb", "q", "Room in all, MiB.", _MB_MAX),
+    ),
+    has_vm=False,
+    device="storage_name",
+)
+
+KINDS: Final = (
+    HOST_KIND,
+    VM_KIND,
+    VM_DISK_KIND,
+    VM_INTERFACE_KIND,
+    HOST_INTERFACE_KIND,
+    HOST_NUMA_KIND,
+    HOST_STORAGE_KIND,
+)
 KIND_BY_NAME: Final[dict[str, SampleKind]] = {kind.name: kind for kind in KINDS}

@@ -7,6 +7,7 @@ from typing import Final
 
 from olvm.history.guest_rows import GUEST_FACTS, SINCE_VERSION_2, VIEWS
 from olvm.history.kinds import KINDS
+from olvm.history.rows import OPERATIONS
 from olvm.history.schema import (
     SCHEMA_VERSION,
     comment_statement,
@@ -25,7 +26,7 @@ def migration_statements(version: int) -> list[str]:
         statements += _STEPS[step]()
     if statements:
         raised = f"update meta set value = '{SCHEMA_VERSION}' where key = 'schema_version'"  # noqa: S608 - our own number
-        statements.append(raised)
+        statements += [*view_statements(), raised]  # views are of the tables as they are in the end
     return statements
 
 
@@ -42,16 +43,40 @@ def _guests_in_columns() -> list[str]:
 
 def _rollups() -> list[str]:
     """Before, there were samples of hosts and VMs, and no hours or days. What is held of samples is rolled up."""
-    statements = []
-    for kind in KINDS:
-        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
-    statements += rollup_statements()
+    statements = _samples_and_rollups()
     statements.append(
         "insert into rollups_due select distinct 'hourly', kind, date_trunc('hour', history_datetime)"
         " from sample_reports on conflict do nothing"
     )
-    return statements + view_statements()
+    return statements
 
 
-_STEPS: Final[dict[int, Callable[[], list[str]]]] = {1: _guests_in_columns, 2: _rollups}
+def _more_figures() -> list[str]:
+    """Before, there were fewer figures of hosts and VMs, and none of NUMA nodes and storage pools."""
+    return _samples_and_rollups()
+
+
+def _requests_of_operations() -> list[str]:
+    """Before, operations did not name their request."""
+    column = OPERATIONS.columns[-1]
+    return [
+        f"alter table {OPERATIONS.name} add column if not exists {column.name} {column.sql_type}",
+        comment_statement(OPERATIONS.name, column.name, column.comment),
+    ]
+
+
+def _samples_and_rollups() -> list[str]:
+    """Each table as it is today, made or completed."""
+    statements = []
+    for kind in KINDS:
+        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
+    return statements + rollup_statements()
+
+
+_STEPS: Final[dict[int, Callable[[], list[str]]]] = {
+    1: _guests_in_columns,
+    2: _rollups,
+    3: _more_figures,
+    4: _requests_of_operations,
+}
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"

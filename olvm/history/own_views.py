@@ -169,6 +169,25 @@ _PLACEMENTS: Final = HistoryView(
     " 'vm_suspended') or code = 'vm_ha_restart' and details->>'to' is not null)) where reason is not null",
 )
 
+_SAMPLE_LOSSES: Final = HistoryView(
+    "sample_losses",
+    "Samples that history does not have, because nobody had room for them: one row for each time that it was told.",
+    (
+        C("told_at", "log_time", "When it was told, UTC."),
+        C("host_name", "host_name", "The host whose samples are missing; NULL: of several."),
+        C("dropped_by", "details->>'by'", "agent: history was away. history: its disk took nothing."),
+        C("samples", "(details->>'samples')::BIGINT", "Rows that were dropped."),
+        C(
+            "lost_from",
+            "make_timestamp((details->>'from_ns')::BIGINT // 1000)",
+            "Time of the oldest of them, UTC.",
+        ),
+        C("lost_until", "make_timestamp((details->>'to_ns')::BIGINT // 1000)", "Time of the newest, UTC."),
+        C("message", "message", "The event in words."),
+    ),
+    "from events where code = 'samples_dropped'",
+)
+
 _OPERATIONS: Final = HistoryView(
     "operations",
     "Operations that have ended. The engine's own table has the same name: say history.operations for this one.",
@@ -180,7 +199,9 @@ _OPERATIONS: Final = HistoryView(
         C("status", "status", "succeeded or failed."),
         C("reason", "reason", "Why it failed, for a person."),
         C("error_code", "error_code", "Why it failed, for a program."),
+        C("request_id", "request_id", "What the client called its request, where it said so."),
         C("created_at", "created_at", "When it was accepted, UTC."),
+        C("started_at", "started_at", "When work began, UTC, where that is told apart."),
         C("finished_at", "finished_at", "When it ended, UTC."),
         C("seconds", "epoch(finished_at - created_at)", "From acceptance to end."),
     ),
@@ -326,15 +347,23 @@ _CAPACITY_FORECAST: Final = HistoryView(
     (
         C("cluster_name", "cluster_name", "The cluster."),
         C("days", "days", "Days that the line is drawn through."),
-        C("memory_percent", "round(memory_now, 2)", "Memory in use on the newest day, by the line."),
-        C("memory_percent_per_day", "round(memory_slope, 4)", "Its growth a day."),
+        C(
+            "memory_percent",
+            "round(memory_now, 2)",
+            "Memory in use on the newest day, by the line; of a single day, as it was.",
+        ),
+        C(
+            "memory_percent_per_day",
+            "round(memory_slope, 4)",
+            "Its growth a day; NULL: fewer than two days are known.",
+        ),
         C(
             "memory_full_on",
             "case when memory_slope > 1e-6 and (100 - memory_now) / memory_slope < 36500 then"
             " newest + ceil(greatest(100 - memory_now, 0) / memory_slope)::INTEGER end",
             "The day on which memory is used up; NULL: not within a hundred years, or fewer than two days are known.",
         ),
-        C("cpu_percent", "round(cpu_now, 2)", "CPU in use on the newest day, by the line."),
+        C("cpu_percent", "round(cpu_now, 2)", "CPU in use on the newest day, likewise."),
         C("cpu_percent_per_day", "round(cpu_slope, 4)", "Its growth a day."),
         C(
             "cpu_full_on",
@@ -344,8 +373,12 @@ _CAPACITY_FORECAST: Final = HistoryView(
         ),
     ),
     "from (select cluster_name, count(*) as days, max(day) as newest,"
-    " regr_slope(memory, n) as memory_slope, regr_intercept(memory, n) + regr_slope(memory, n) * max(n) as memory_now,"
-    " regr_slope(cpu, n) as cpu_slope, regr_intercept(cpu, n) + regr_slope(cpu, n) * max(n) as cpu_now"
+    " "
+    # Of one point DuckDB gives a slope that is no number.
+    " case when count(memory) > 1 then regr_slope(memory, n) end as memory_slope,"
+    " coalesce(regr_intercept(memory, n) + memory_slope * max(n), max_by(memory, n)) as memory_now,"
+    " case when count(cpu) > 1 then regr_slope(cpu, n) end as cpu_slope,"
+    " coalesce(regr_intercept(cpu, n) + cpu_slope * max(n), max_by(cpu, n)) as cpu_now"
     " from (select c.cluster_name, d.history_datetime as day, (d.history_datetime - date '2020-01-01')::DOUBLE as n,"
     " sum(d.memory_usage_percent * d.sample_count * c.memory_size_mb)"
     " / sum(d.sample_count * c.memory_size_mb) as memory,"
@@ -359,6 +392,7 @@ OWN_VIEWS: Final = (
     *_CONFIGURATION_VIEWS,
     _CALENDAR,
     _PLACEMENTS,
+    _SAMPLE_LOSSES,
     _OPERATIONS,
     _MIGRATIONS,
     _HOST_DOWNTIME,

@@ -84,6 +84,7 @@ OPERATIONS: Final = RowTable(
         Column("created_at", "TIMESTAMP", "When it was accepted, UTC."),
         Column("started_at", "TIMESTAMP", "When work began, UTC."),
         Column("finished_at", "TIMESTAMP NOT NULL", "When it ended, UTC."),
+        Column("request_id", "VARCHAR", "What the client called its request, where it said so."),
     ),
 )
 
@@ -140,4 +141,5 @@ def operation_row(operation: OperationRecord) -> Row:
         microseconds(operation.created_ns),
         None if operation.started_ns is None else microseconds(operation.started_ns),
         microseconds(operation.finished_ns),
+        operation.client_request_id or None,
     )

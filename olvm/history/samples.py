@@ -6,7 +6,8 @@ msgspec: no numpy, no DuckDB.
 Rules:
 1. A column is little-endian 32-bit floats or 64-bit integers, one for each row. The writer joins such columns
    of many reports without looking at a row.
-2. What is unknown is NaN or -1, and becomes NULL. A column that an older agent does not send is all unknown.
+2. What is unknown is NaN or -1, and becomes NULL. A column that is not sent is all unknown: an older agent does not
+   know it, or no row has it.
 3. Identities and texts are joined into one text each (unit and record separators), because they seldom
    change: the writer looks them up once and then recognises the whole text.
 """
@@ -25,6 +26,8 @@ from olvm.history.bounds import ROWS_PER_BATCH_MAX, TEXT_CHARS_MAX
 from olvm.history.kinds import (
     HOST_INTERFACE_KIND,
     HOST_KIND,
+    HOST_NUMA_KIND,
+    HOST_STORAGE_KIND,
     KIND_BY_NAME,
     KINDS,
     VM_DISK_KIND,
@@ -37,6 +40,8 @@ from olvm.model.errors import BadInput
 
 UNKNOWN_FLOAT: Final = float("nan")
 UNKNOWN_INT: Final = -1
+
+_UNKNOWN_BY_CODE: Final = {"f": UNKNOWN_FLOAT, "q": UNKNOWN_INT}
 
 ROW_SEPARATOR: Final = "\x1e"
 FIELD_SEPARATOR: Final = "\x1f"
@@ -73,6 +78,16 @@ class VmSample(_Sample, kw_only=True, gc=False):
     swap_out_pages_per_second: int = UNKNOWN_INT
     major_faults_per_second: int = UNKNOWN_INT
     minor_faults_per_second: int = UNKNOWN_INT
+    cpu_time_total_ms: int = UNKNOWN_INT
+    balloon_min_mb: int = UNKNOWN_INT
+    balloon_max_mb: int = UNKNOWN_INT
+    balloon_target_mb: int = UNKNOWN_INT
+    monitor_unresponsive: float = UNKNOWN_FLOAT
+    guest_memory_free_mb: int = UNKNOWN_INT
+    guest_memory_cached_mb: int = UNKNOWN_INT
+    guest_memory_buffers_mb: int = UNKNOWN_INT
+    guest_swap_used_mb: int = UNKNOWN_INT
+    guest_swap_total_mb: int = UNKNOWN_INT
 
 
 class HostSample(_Sample, kw_only=True, gc=False):
@@ -91,6 +106,11 @@ class HostSample(_Sample, kw_only=True, gc=False):
     swap_total_mb: int = UNKNOWN_INT
     incoming_vm_migrations: int = UNKNOWN_INT
     outgoing_vm_migrations: int = UNKNOWN_INT
+    idle_cpu_percent: float = UNKNOWN_FLOAT
+    memory_free_mb: int = UNKNOWN_INT
+    ksm_active: float = UNKNOWN_FLOAT
+    agent_user_cpu_percent: float = UNKNOWN_FLOAT
+    agent_system_cpu_percent: float = UNKNOWN_FLOAT
 
 
 class VmDiskSample(msgspec.Struct, kw_only=True, gc=False):
@@ -142,6 +162,26 @@ class HostInterfaceSample(_InterfaceSample, kw_only=True, gc=False):
     host_interface_state: str = ""
 
 
+class HostNumaSample(msgspec.Struct, kw_only=True, gc=False):
+    """One NUMA node of the host at one instant; units as in `HOST_NUMA_KIND`."""
+
+    numa_node: str
+    user_cpu_usage_percent: float = UNKNOWN_FLOAT
+    system_cpu_usage_percent: float = UNKNOWN_FLOAT
+    memory_usage_percent: float = UNKNOWN_FLOAT
+    memory_free_mb: int = UNKNOWN_INT
+    memory_size_mb: int = UNKNOWN_INT
+
+
+class HostStorageSample(msgspec.Struct, kw_only=True, gc=False):
+    """One storage pool of the host at one instant; units as in `HOST_STORAGE_KIND`."""
+
+    storage_name: str
+    available_disk_size_mb: int = UNKNOWN_INT
+    used_disk_size_mb: int = UNKNOWN_INT
+    total_disk_size_mb: int = UNKNOWN_INT
+
+
 class SampleBatch(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """One report of one host. (kind, host, host_epoch, seq) names it for ever.
 
@@ -160,8 +200,18 @@ class SampleBatch(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     columns: dict[str, bytes]
 
 
+class BatchHeading(msgspec.Struct, frozen=True, gc=False):
+    """What names an encoded report, without its columns."""
+
+    host: str
+    at_ns: int
+    host_epoch: int
+    row_count: int
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SampleBatch)
+_heading_decoder = msgspec.msgpack.Decoder(BatchHeading)
 _values_of: Final = {kind.name: attrgetter(*(column.name for column in kind.columns)) for kind in KINDS}
 
 
@@ -201,6 +251,20 @@ def encode_host_interface_samples(
     return _encoded(HOST_INTERFACE_KIND, samples, host, at_ns, host_epoch, seq)
 
 
+def encode_host_numa_samples(
+    samples: Sequence[HostNumaSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all NUMA nodes of the host."""
+    return _encoded(HOST_NUMA_KIND, samples, host, at_ns, host_epoch, seq)
+
+
+def encode_host_storage_samples(
+    samples: Sequence[HostStorageSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all storage pools of the host."""
+    return _encoded(HOST_STORAGE_KIND, samples, host, at_ns, host_epoch, seq)
+
+
 def _encoded(
     kind: SampleKind, samples: Sequence[Any], host: str, at_ns: int, host_epoch: int, seq: int
 ) -> bytes:
@@ -218,6 +282,11 @@ def _encoded(
         columns=_packed(kind, [values_of(sample) for sample in samples], host),
     )
     return _encoder.encode(batch)
+
+
+def heading_of(payload: bytes) -> BatchHeading:
+    """The heading of a report that was encoded here; its columns are passed over."""
+    return _heading_decoder.decode(payload)
 
 
 def decode_batch(payload: bytes) -> SampleBatch:
@@ -275,6 +344,8 @@ def _packed(kind: SampleKind, rows: Sequence[tuple[float | int, ...]], host: str
     by_column = zip(*rows, strict=True) if rows else ((),) * len(kind.columns)
     packed: dict[str, bytes] = {}
     for column, values in zip(kind.columns, by_column, strict=True):
+        if values.count(_UNKNOWN_BY_CODE[column.code]) == len(values):
+            continue  # rule 2; `count` knows the NaN that stands for the unknown by its identity
         try:
             numbers: array[float] | array[int] = array(column.code, values)
         except (OverflowError, TypeError) as error:

@@ -83,6 +83,9 @@ class HistoryCounters(msgspec.Struct, kw_only=True):
     clipped_value_count: int = 0  # beyond what is possible, stored as the nearest that is
     rolled_up_count: int = 0  # hours and days, of one kind each
     missing_file_count: int = 0  # Parquet files that history lists and that are not there
+    distrusted_clock_count: int = (
+        0  # passes of `maintain` whose clock was ahead of the time that erasing goes by
+    )
 
 
 class HistoryStore:
@@ -99,6 +102,7 @@ class HistoryStore:
         self._archive_directory = archive.archive_directory(path)
         self._con: duckdb.DuckDBPyConnection | None = None
         self._questions = RunningQuestions()
+        self.clock_ahead_ns = 0  # in the last pass of `maintain`: of the time that erasing goes by
         self.is_behind = False  # the last pass of `maintain` has left work that can be done now
         self._due: set[Due] = set()  # hours to be rolled up, as the file has them
         self._horizon_ns = 0  # samples older than this were erased; a report from before it is not judged
@@ -118,6 +122,7 @@ class HistoryStore:
         self._next_try_row_count = ROWS_PER_COMMIT
         self._event_seq_taken: dict[str, int] = {}  # buffered or committed
         self._event_seq_committed: dict[str, int] = {}
+        self._newest_operations: set[str] = set()  # those that ended at the cursor of their log
 
     @classmethod
     def open(
@@ -219,9 +224,30 @@ class HistoryStore:
                 buffered[row[:1]] = row
         self._buffer(GUEST_FACTS, ())
 
-    def add_operations(self, operations: Iterable[OperationRecord]) -> None:
-        """Buffer operations that have ended; each is stored once."""
-        self._buffer(OPERATIONS, map(operation_row, operations))
+    def add_operations(self, operations: Iterable[OperationRecord], log: str = "engine/operations") -> int:
+        """Buffer operations that have ended, in the order of their ends; each is stored once.
+
+        Returns the end of the newest taken so far of this log, ns: ask for what ended then or later. After a
+        restart ask from `event_cursor`.
+        """
+        taken_ns = self._event_seq_taken.get(log, 0)
+        rows, newest = self._rows[OPERATIONS.name], self._newest_operations
+        for operation in operations:
+            end_ns = operation.finished_ns
+            assert end_ns is not None, f"operation {operation.id} has not ended"
+            if end_ns < taken_ns or operation.id in newest:
+                continue
+            if len(rows) >= ROWS_BUFFERED_MAX:
+                break
+            row = storable(operation_row(operation))
+            rows.setdefault(OPERATIONS.key_of(row), row)
+            if end_ns > taken_ns:
+                taken_ns = end_ns
+                newest.clear()
+            newest.add(operation.id)
+        self._event_seq_taken[log] = taken_ns
+        self._commit_if_many_rows()
+        return taken_ns
 
     def commit(self) -> None:
         """Put everything buffered on disk, in one transaction.
@@ -244,10 +270,14 @@ class HistoryStore:
         self.counters.sample_count += self._sample_count
         self._forget_written()
 
-    def maintain(self, now_ns: int) -> int:
+    def maintain(self, now_ns: int, elapsed_ns: int | None = None) -> int:
         """Commit, roll up, move and erase what is past its time, fold a long log into the file.
 
         One bounded pass (`olvm.history.upkeep`): run it every few minutes, and sooner while `is_behind`.
+
+        Args:
+            elapsed_ns: what has passed since the last pass, by a clock that cannot leap. Erasing then follows a clock
+                that is ahead no faster than `ERASING_PACE_MAX`; without it `now_ns` is believed.
 
         Returns the number of sample rows erased.
         """
@@ -255,8 +285,10 @@ class HistoryStore:
         con = self._con or self._connect()
         try:
             done = upkeep.run_pass(
-                con, self._archive_directory, now_ns, self._samples_kept_ns, self._horizon_ns
+                con, self._archive_directory, now_ns, self._samples_kept_ns, self._horizon_ns, elapsed_ns
             )
+            self.clock_ahead_ns = done.clock_ahead_ns
+            self.counters.distrusted_clock_count += done.clock_ahead_ns > 0
             self._horizon_ns, self.is_behind = done.horizon_ns, done.is_behind
             self.counters.rolled_up_count += done.rolled_up_count
             self._due = set(read_due(con, "hourly"))

@@ -114,6 +114,11 @@ def read_oldest_report_ns(con: duckdb.DuckDBPyConnection) -> int | None:
     return None if row is None or row[0] is None else int(row[0]) * 1000
 
 
+def read_newest_report_ns(con: duckdb.DuckDBPyConnection) -> int | None:
+    row = con.execute("select epoch_us(max(history_datetime)) from sample_reports").fetchone()
+    return None if row is None or row[0] is None else int(row[0]) * 1000
+
+
 def read_reports_since(con: duckdb.DuckDBPyConnection, at_ns: int) -> set[ReportName]:
     con.execute(
         "select kind, host_key, host_epoch, seq from sample_reports"
@@ -123,14 +128,20 @@ def read_reports_since(con: duckdb.DuckDBPyConnection, at_ns: int) -> set[Report
     return set(con.fetchall())
 
 
-def erase_expired(con: duckdb.DuckDBPyConnection, horizon_ns: int, events_horizon_ns: int) -> int:
-    """Erase samples and events before their horizons; the number of sample rows erased."""
+def erase_expired(
+    con: duckdb.DuckDBPyConnection, horizon_ns: int, events_horizon_ns: int, operations_horizon_ns: int
+) -> int:
+    """Erase samples, events and operations before their horizons; the number of sample rows erased."""
     erased_count = 0
     for table in (*(kind.table for kind in KINDS), "sample_reports"):
         con.execute(f"delete from {table} where history_datetime < make_timestamp($1)", [horizon_ns // 1000])
         row = con.fetchone()
         erased_count += row[0] if row and table != "sample_reports" else 0
     con.execute("delete from events where log_time < make_timestamp($1)", [max(events_horizon_ns, 0) // 1000])
+    con.execute(
+        "delete from operations_history where finished_at < make_timestamp($1)",
+        [max(operations_horizon_ns, 0) // 1000],
+    )
     con.execute(
         "insert or replace into meta values ('samples_erased_before_ns', $1::VARCHAR)", [str(horizon_ns)]
     )
@@ -142,7 +153,7 @@ def erase_unused_texts(con: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
     used = [
         "select host_key as text_key from sample_reports",
         "select device_key from devices",
-        "select object_key from devices where kind = 'host_interface'",
+        "select object_key from devices where kind like 'host_%'",
     ]
     for kind in KINDS:
         used += [

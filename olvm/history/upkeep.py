@@ -4,7 +4,8 @@ Rules:
 1. Samples are erased only when every hour that needs them has been rolled up, and after that no report may change
    such an hour: `first_open_ns` says from when on reports are taken.
 2. Each piece is one transaction: after a crash it is there or it is not, and the next pass goes on.
-3. One pass does no more than the bounds say; `is_behind` tells that there is more to do now.
+3. What is erased goes by a time of its own, which no leap of the clock moves at once (`ERASING_PACE_MAX`).
+4. One pass does no more than the bounds say; `is_behind` tells that there is more to do now.
 """
 
 # Statements are built from names of our own tables; values are parameters.
@@ -22,10 +23,12 @@ from olvm.history.bounds import (
     ARCHIVED_DAYS_PER_PASS,
     DAILY_KEPT_S,
     ERASED_HOURS_PER_PASS,
+    ERASING_PACE_MAX,
     EVENTS_KEPT_S,
     HOURLY_IN_FILE_S,
     HOURLY_KEPT_S,
     NS_PER_S,
+    OPERATIONS_KEPT_S,
     ROLLUP_GRACE_S,
     ROLLUPS_PER_PASS,
     SAMPLE_HOLDS_S,
@@ -43,12 +46,16 @@ from olvm.history.rollups import (
 
 
 class Pass(NamedTuple):
-    """What one pass has come to. `horizon_ns`: samples before it have been erased."""
+    """What one pass has come to. `horizon_ns`: samples before it have been erased.
+
+    `clock_ahead_ns`: how far the clock is ahead of the time that erasing goes by.
+    """
 
     erased_count: int
     rolled_up_count: int
     horizon_ns: int
     is_behind: bool
+    clock_ahead_ns: int
 
 
 def first_open_ns(horizon_ns: int) -> int:
@@ -60,21 +67,33 @@ def first_open_ns(horizon_ns: int) -> int:
 
 
 def run_pass(
-    con: duckdb.DuckDBPyConnection, directory: Path, now_ns: int, samples_kept_ns: int, horizon_ns: int
+    con: duckdb.DuckDBPyConnection,
+    directory: Path,
+    clock_ns: int,
+    samples_kept_ns: int,
+    horizon_ns: int,
+    elapsed_ns: int | None,
 ) -> Pass:
-    """One pass over everything; DuckDB's errors come through, and the transaction under way is then lost."""
+    """One pass over everything; DuckDB's errors come through, and the transaction under way is then lost.
+
+    `elapsed_ns` has passed since the last pass, by a clock that cannot leap; None: `clock_ns` is to be believed.
+    """
+    rolled_up_count = roll_up_due(con, clock_ns, ROLLUPS_PER_PASS)
+    now_ns = clock_ns if elapsed_ns is None else _paced_ns(con, clock_ns, elapsed_ns)
     now_s = now_ns // NS_PER_S
-    rolled_up_count = roll_up_due(con, now_ns, ROLLUPS_PER_PASS)
     wanted_ns = max(horizon_ns, now_ns - samples_kept_ns, 0)
     reached_ns = max(horizon_ns, min(wanted_ns, _erasable_before_ns(con)))
     con.execute("begin")
-    erased_count = transaction.erase_expired(con, reached_ns, now_ns - EVENTS_KEPT_S * NS_PER_S)
+    erased_count = transaction.erase_expired(
+        con, reached_ns, now_ns - EVENTS_KEPT_S * NS_PER_S, now_ns - OPERATIONS_KEPT_S * NS_PER_S
+    )
     for kind, grain in ROLLUP_TABLES:
         kept_s = HOURLY_KEPT_S if grain == "hourly" else DAILY_KEPT_S
         con.execute(
             f"delete from {rollup_table(kind, grain)} where history_datetime < make_timestamp($1)",
             [max(now_s - kept_s, 0) * 1_000_000],
         )
+    con.execute("insert or replace into meta values ('erasing_time_ns', $1)", [str(now_ns)])
     con.execute("commit")
     archive.forget_days(con, directory, max(now_s - HOURLY_KEPT_S, 0))
     before_s = min(now_s - HOURLY_IN_FILE_S, first_open_ns(reached_ns) // NS_PER_S, _due_day_s(con))
@@ -84,7 +103,7 @@ def run_pass(
     is_behind = (
         rolled_up_count == ROLLUPS_PER_PASS or reached_ns < wanted_ns or len(days) > ARCHIVED_DAYS_PER_PASS
     )
-    return Pass(erased_count, rolled_up_count, reached_ns, is_behind)
+    return Pass(erased_count, rolled_up_count, reached_ns, is_behind, clock_ns - now_ns)
 
 
 def roll_up_due(con: duckdb.DuckDBPyConnection, now_ns: int, count_max: int) -> int:
@@ -100,6 +119,13 @@ def roll_up_due(con: duckdb.DuckDBPyConnection, now_ns: int, count_max: int) -> 
             con.execute("commit")
             made_count += 1
     return made_count
+
+
+def _paced_ns(con: duckdb.DuckDBPyConnection, clock_ns: int, elapsed_ns: int) -> int:
+    """The time to erase by. It begins at the clock, or, in a file of an older release, at the newest report."""
+    row = con.execute("select value from meta where key = 'erasing_time_ns'").fetchone()
+    last_ns = int(row[0]) if row is not None else transaction.read_newest_report_ns(con)
+    return clock_ns if last_ns is None else min(clock_ns, last_ns + ERASING_PACE_MAX * max(elapsed_ns, 0))
 
 
 def _erasable_before_ns(con: duckdb.DuckDBPyConnection) -> int:

@@ -13,6 +13,8 @@ from typing import Final, Literal, NamedTuple
 from olvm.history.kinds import (
     HOST_INTERFACE_KIND,
     HOST_KIND,
+    HOST_NUMA_KIND,
+    HOST_STORAGE_KIND,
     KINDS,
     VM_DISK_KIND,
     VM_INTERFACE_KIND,
@@ -29,6 +31,8 @@ NAME_BY_KIND: Final[dict[str, str]] = {
     VM_DISK_KIND.name: "statistics_vms_disks_resources_usage",
     VM_INTERFACE_KIND.name: "statistics_vms_interfaces_resources_usage",
     HOST_INTERFACE_KIND.name: "statistics_hosts_interfaces_resources_usage",
+    HOST_NUMA_KIND.name: "statistics_hosts_numa_nodes_resources_usage",
+    HOST_STORAGE_KIND.name: "statistics_storage_domains_resources_usage",
 }
 _WHAT_BY_KIND: Final[dict[str, str]] = {
     HOST_KIND.name: "host",
@@ -36,6 +40,8 @@ _WHAT_BY_KIND: Final[dict[str, str]] = {
     VM_DISK_KIND.name: "disk",
     VM_INTERFACE_KIND.name: "interface",
     HOST_INTERFACE_KIND.name: "interface",
+    HOST_NUMA_KIND.name: "NUMA node",
+    HOST_STORAGE_KIND.name: "storage pool",
 }
 
 

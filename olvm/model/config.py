@@ -20,6 +20,9 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     heartbeat_period_s: float = 3.0  # VdsRefreshRate
     report_period_s: float = 15.0  # vm_sample_interval; NumberVmRefreshesBeforeSave x VdsRefreshRate
     sample_period_s: float = 15.0  # vm_sample_interval: host and VM statistics
+    # Rows that a host's agent keeps while history is away. A host with 50 machines of two disks and one interface has
+    # about 200 rows a sampling, so this is an hour of it, in about 8 MB.
+    samples_buffered_rows_max: int = 50_000
     host_grace_s: float = 60.0  # TimeoutToResetVdsInSeconds
     host_grace_per_vm_s: float = 0.5  # DelayResetPerVmInSeconds
     host_connecting_after_s: float = 10.0  # three missed heartbeats and a little
@@ -96,6 +99,8 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             )
         if self.lease_renew_period_s * 2 > self.lease_expiry_s:
             raise BadInput("configuration lease_expiry_s must be at least twice lease_renew_period_s")
+        if self.samples_buffered_rows_max < 1:
+            raise BadInput("configuration samples_buffered_rows_max must be at least 1 row")
         if self.rerun_count_max < 1 or self.failed_starts_max < 1:
             raise BadInput("configuration rerun_count_max and failed_starts_max must be at least 1")
 

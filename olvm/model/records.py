@@ -112,6 +112,8 @@ class ClusterRecord(Record):
     power_wave: int | None = None  # the priority whose machines are asked now
     power_timeout_s: float = 0.0
     ha_reservation_broken: bool = False
+    # The host of the newest booking, written while the policy takes hosts in turn: a restart goes on from there.
+    turn_host: str = ""
 
 
 class AffinityGroupRecord(Record):

@@ -64,6 +64,7 @@ def place_batch(
         ordered.sort(key=_size_of(table, _SIZES[order]), reverse=True)  # stable, in both directions
     placed: dict[str, Placement] = {}
     refused: dict[str, NoPlacement] = {}
+    turn_host = table.turn_host
     try:
         for request in ordered:
             outcome = place(table, request, policy)
@@ -77,6 +78,7 @@ def place_batch(
     finally:
         for vm_id in placed:
             table.release(vm_id)
+        table.turn_host = turn_host
     if all_or_none and refused:
         (first,) = refused.values()
         reason = f"it was to be placed with others, and {first.reason}"

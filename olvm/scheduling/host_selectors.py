@@ -5,14 +5,15 @@ choices. Hosts stand in order of name, which is the order that "first" and every
 the cluster may still promise there; where CPUs and memory are added or compared, both count as shares of the cluster's
 largest host.
 
-Not here: next fit (`round_robin`), which remembers its last choice; a placement depends on table, request and policy
-alone. Chance is drawn from the machine's id, so that a repeated question has the same answer.
+A choice depends on table, request and policy alone, so that a repeated question has the same answer: chance is drawn
+from the machine's id, and whose turn it is follows from the newest booking, which the table knows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +21,7 @@ import msgspec
 
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest, memory_need_bytes
+from olvm.scheduling.resources import numa_unevenness
 from olvm.scheduling.user_columns import free_vcpus
 
 Choose = Callable[[HostTable, VmRequest, list[int]], int]
@@ -54,6 +56,12 @@ def _emptiest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
     return max(slots, key=partial(_free, table))
 
 
+def _next(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    del request
+    at = bisect_right(slots, table.turn_host, key=table.name.__getitem__)
+    return slots[at % len(slots)]
+
+
 def _any(table: HostTable, request: VmRequest, slots: list[int]) -> int:
     del table
     return slots[_draws(request)[0] % len(slots)]
@@ -70,20 +78,43 @@ def _draws(request: VmRequest) -> tuple[int, int]:
 
 
 _Score = Callable[[float, float, float, float], float]
+# vCPUs are counted in thousandths, as replays do, so that both round to the same shares; bytes and KiB differ by a
+# power of two and round alike anyway.
+_MILLI = 1000
+
+
+def _shares(table: HostTable) -> tuple[float, float]:
+    """One thousandth of a vCPU and one byte as shares of the cluster's largest host."""
+    limit_percent = table.cpu_overcommit_percent or 100
+    cpus = max(table.cpus[slot] * limit_percent // 100 for slot in table.all_slots())
+    memory_bytes = max(table.capacity_bytes(slot) for slot in table.all_slots())
+    return 1 / (_MILLI * max(1, cpus)), 1 / max(1, memory_bytes)
 
 
 def _by_score(score: _Score, table: HostTable, request: VmRequest, slots: list[int]) -> int:
     """`score` of what is asked and what is free, vCPUs and memory each as shares; the largest wins."""
-    limit_percent = table.cpu_overcommit_percent or 100
-    cpu_share = 1 / max(1, *(table.cpus[slot] * limit_percent // 100 for slot in table.slots()))
-    memory_share = 1 / max(1, *(table.capacity_bytes(slot) for slot in table.slots()))
-    asked_cpu, asked_memory = request.vcpus * cpu_share, memory_need_bytes(request) * memory_share
+    cpu_share, memory_share = _shares(table)
+    asked_cpu = _MILLI * request.vcpus * cpu_share
+    asked_memory = memory_need_bytes(request) * memory_share
 
     def of(slot: int) -> float:
         cpus, memory_bytes = _free(table, slot)
-        return score(asked_cpu, asked_memory, cpus * cpu_share, memory_bytes * memory_share)
+        return score(asked_cpu, asked_memory, _MILLI * cpus * cpu_share, memory_bytes * memory_share)
 
     return max(slots, key=of)
+
+
+def _by_weighted_dot(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    """Weights are average demands of what is booked and of what asks; sums, which differ by one factor for all."""
+    cpu_share, memory_share = _shares(table)
+    booked = [(table.taken_cpus(slot), table.reserved_memory_bytes[slot]) for slot in table.all_slots()]
+    cpu_weight = _MILLI * (sum(cpus for cpus, _ in booked) + request.vcpus) * cpu_share
+    memory_weight = (sum(amount for _, amount in booked) + memory_need_bytes(request)) * memory_share
+
+    def weighted(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
+        return cpu_weight * asked_cpu * cpu + memory_weight * asked_memory * memory
+
+    return _by_score(weighted, table, request, slots)
 
 
 def _dot(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
@@ -102,6 +133,14 @@ def _closest(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -
     return -(left_cpu * left_cpu + left_memory * left_memory)
 
 
+def _most_even(table: HostTable, request: VmRequest, slots: list[int]) -> int:
+    def order(slot: int) -> tuple[bool, int, int, int]:
+        uneven = numa_unevenness(table.profile[slot], table.taken[slot], request.needs)
+        return uneven is None, uneven or 0, *_free(table, slot)
+
+    return min(slots, key=order)
+
+
 _JOHNSON = "Johnson, Demers, Ullman, Garey, Graham, SIAM J. Comput. 3(4), 1974"
 _PANIGRAHY = "Panigrahy, Talwar, Uyeda, Wieder, Heuristics for vector bin packing, 2011"
 HOST_SELECTORS: dict[str, HostSelector] = {
@@ -117,6 +156,12 @@ HOST_SELECTORS: dict[str, HostSelector] = {
         takes="the host with the most free vCPUs, then the most free memory",
         source=_JOHNSON,
         choose=_emptiest,
+    ),
+    "RoundRobin": HostSelector(
+        policy="round_robin",
+        takes="the next host after that of the newest booking, around the end",
+        source=_JOHNSON + ", as next fit over a circle",
+        choose=_next,
     ),
     "Random": HostSelector(
         policy="random",
@@ -147,5 +192,18 @@ HOST_SELECTORS: dict[str, HostSelector] = {
         takes="the host on which the L2 norm of what stays free is least",
         source=_PANIGRAHY + ", norm-based greedy with L2",
         choose=partial(_by_score, _closest),
+    ),
+    "WeightedDotProduct": HostSelector(
+        policy="weighted_dot_product",
+        takes="the host with the largest dot product of what is asked and what is free, each resource weighted by "
+        "the average demand of the machines there are and of the one that asks",
+        source=_PANIGRAHY + ", with average demands as weights, over what is known online",
+        choose=_by_weighted_dot,
+    ),
+    "NumaBalance": HostSelector(
+        policy="numa_balance",
+        takes="the host whose NUMA nodes stay most even in free memory, then the one that BestFit would take",
+        source="balance fit, of which we know no paper; how even is measured is ours",
+        choose=_most_even,
     ),
 }

@@ -76,6 +76,7 @@ class HostTable:
         self._reservations_by_vm: dict[str, tuple[Reservation, ...]] = {}
         self._watchers: dict[object, Watcher] = {}
         self.ha_reservation = False  # the cluster keeps room for its highly available VMs
+        self.turn_host = ""  # of the newest booking that was a choice; it may be gone
         self.hosted_engine_need_bytes = 0  # of the machine that the engine runs in; 0: there is none
         self.set_overcommit(
             memory_overcommit_percent=memory_overcommit_percent, cpu_overcommit_percent=cpu_overcommit_percent
@@ -94,6 +95,14 @@ class HostTable:
     def slots(self) -> list[int]:
         """Every host's slot, usable or not, in order of host name. Cost: O(n log n)."""
         return [self._slot_by_name[name] for name in sorted(self._slot_by_name)]
+
+    def all_slots(self) -> Iterable[int]:
+        """The same in no order that means anything. Cost: nothing."""
+        return self._slot_by_name.values()
+
+    def taken_cpus(self, slot: int) -> int:
+        """vCPUs booked there, and CPUs that somebody has alone."""
+        return self.reserved_cpus[slot] + len(self.taken[slot].exclusive_cpus)
 
     def row(self, host: str) -> HostRow:
         slot = self._slot(host)
@@ -266,6 +275,8 @@ class HostTable:
         )
         self._reservations_by_vm[vm_id] = (*held, reservation)
         self._book(slot, reservation, 1)
+        if not already_running:
+            self.turn_host = host
         return reservation
 
     def resize(

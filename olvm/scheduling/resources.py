@@ -118,6 +118,29 @@ def numa_fit(profile: HostProfile, taken: Taken, needs: PlacementNeeds) -> tuple
     return tuple(chosen)
 
 
+def numa_unevenness(profile: HostProfile, taken: Taken, needs: PlacementNeeds | None) -> int | None:
+    """How far apart the host's nodes would be in free memory with the machine there, in millionths of a node.
+
+    The difference between the freest node and the fullest, each as a share of its own memory. None: the host's nodes
+    are not known, and the machine wants some.
+    """
+    wanted = needs is not None and bool(needs.numa_nodes)
+    if not profile.numa_nodes:
+        return None if wanted else 0
+    found = numa_fit(profile, taken, needs) if needs is not None and wanted else ()
+    claimed = taken.numa_bytes
+    if found and not isinstance(found, str):
+        claimed = Counter(claimed)
+        for node, amount in found:
+            claimed[node] += amount
+    free = [
+        1_000_000 * (node.memory_bytes - claimed[at]) // node.memory_bytes
+        for at, node in enumerate(profile.numa_nodes)
+        if node.memory_bytes
+    ]
+    return max(free, default=0) - min(free, default=0)
+
+
 def _numa_sentence(virtual: VirtualNumaNode, node: int | None, free: dict[int, int]) -> str:
     if node is None:
         return f"the host has no NUMA node {', '.join(map(str, virtual.host_nodes))}"

@@ -97,7 +97,7 @@ def columns_of(table: HostTable, slots: list[int]) -> HostColumns:
 def free_vcpus(table: HostTable, slot: int) -> int:
     """What the cluster may still promise there, overcommit included; without a CPU limit one vCPU takes one thread."""
     limit = table.cpus[slot] * (table.cpu_overcommit_percent or 100) // 100
-    return limit - table.reserved_cpus[slot] - len(table.taken[slot].exclusive_cpus)
+    return limit - table.taken_cpus(slot)
 
 
 def row_of(table: HostTable, slot: int) -> tuple[float, float, float, float, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hypervisor_backends.measurements import PoolStatistics
 from hypervisor_backends.protocol import (
+    BulkStatistics,
     CloneVolume,
     CreatePool,
     CreateVolume,
@@ -14,6 +16,7 @@ from hypervisor_backends.protocol import (
     ListVolumes,
     PoolList,
     ResizeVolume,
+    StatisticsReport,
 )
 from tests.unit.hypervisor_backends.task_bench import MIB, TaskBench
 
@@ -33,6 +36,29 @@ def test_pool_is_made_once_by_its_name_and_path(tasks: TaskBench) -> None:
     tasks.do(DeletePool(name="p1"))
     assert tasks.refused(DeletePool(name="p1")) == "not_found"
     assert tasks.refused(ListVolumes(pool="p1")) == "not_found"
+
+
+def test_room_in_a_pool_is_measured_while_the_pool_is_there(tasks: TaskBench) -> None:
+    tasks.need("storage")
+    tasks.do(CreatePool(name="measured", path=f"{tasks.directory}/measured"))
+    (told,) = pools_measured(tasks, until_there=True)
+
+    assert told.name == "measured"
+    assert 0 < told.free_bytes <= told.capacity_bytes
+    tasks.do(DeletePool(name="measured"))
+    assert pools_measured(tasks, until_there=False) == []
+
+
+def pools_measured(tasks: TaskBench, *, until_there: bool) -> list[PoolStatistics]:
+    """What the host's statistics tell of that pool; a real host looks at its pools no more often than its period."""
+    for _ in range(40):
+        report = tasks.do(BulkStatistics())
+        assert isinstance(report, StatisticsReport)
+        found = [pool for pool in report.host.pools if pool.name == "measured"]
+        if bool(found) == until_there:
+            return found
+        tasks.bench.scheduler.advance(0.5)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ class LabBench(Bench):
                 "seed_directory": str(lab.shared / "seeds"),
                 "guest_wait_timeout_s": 0.3,
                 "statistics_period_s": 2.0,
+                "pools_period_s": 1.0,
                 "incoming_timeout_s": 3.0,
                 "guest_hooks_timeout_s": 2.0,
                 "call_timeout_s": 30.0,

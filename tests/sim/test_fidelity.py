@@ -113,7 +113,16 @@ class Simulated:
     [
         *(
             (name, name)
-            for name in ("first_fit", "best_fit", "worst_fit", "dot_product", "cosine", "norm_greedy")
+            for name in (
+                "first_fit",
+                "best_fit",
+                "worst_fit",
+                "round_robin",
+                "dot_product",
+                "cosine",
+                "norm_greedy",
+                "weighted_dot_product",
+            )
         ),
         ("best_fit", "tests.sim.test_fidelity:BestFit"),
     ],

@@ -115,8 +115,7 @@ def _id_of(cell: Cell, digests: tuple[str, str, str]) -> str:
 
 
 def _hosts_digest(spec: str) -> str:
-    fleet = parse_hosts(spec)
-    return hashlib.sha256(fleet.milli_cpus.tobytes() + fleet.memory_kib.tobytes()).hexdigest()
+    return parse_hosts(spec).digest()
 
 
 def _trace_digest(path: str) -> str:

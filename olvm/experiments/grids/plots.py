@@ -93,7 +93,10 @@ def dot_plot(
 
 
 def nice_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
-    """From at most `low` to at least `high`, in steps of 1, 2 or 5 times a power of ten; at least two."""
+    """From at most `low` to at least `high`, in steps of 1, 2 or 5 times a power of ten; at least two.
+
+    A billionth of a step, which nobody sees, gets no tick of its own.
+    """
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):
         low, high = low - max(1.0, abs(low) * 0.1), high + max(1.0, abs(high) * 0.1)
     rough = (high - low) / wanted

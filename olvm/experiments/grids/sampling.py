@@ -36,16 +36,8 @@ def sampled(trace: Trace, window_vms: int, keep: float, seed: int) -> Trace:
         raise BadInput(
             f"nothing is left of {trace.source.name}: of {count} VMs none was kept; keep more than {keep:g}"
         )
-    arrival_s = trace.arrival_s[at] - trace.arrival_s[first]
-    sample = replace(
-        trace,
-        arrival_s=arrival_s,
-        lifetime_s=trace.lifetime_s[at],
-        milli_vcpus=trace.milli_vcpus[at],
-        memory_kib=trace.memory_kib[at],
-        rows=at if trace.rows is None else trace.rows[at],
-        digest=hashlib.sha256(f"{trace.digest} {window_vms} {keep!r} {seed}".encode()).hexdigest(),
-    )
-    for column in (sample.arrival_s, sample.lifetime_s, sample.milli_vcpus, sample.memory_kib):
-        column.flags.writeable = False
-    return sample
+    sample = trace.picked(at)
+    arrival_s = sample.arrival_s - trace.arrival_s[first]
+    arrival_s.flags.writeable = False
+    digest = hashlib.sha256(f"{trace.digest} {window_vms} {keep!r} {seed}".encode()).hexdigest()
+    return replace(sample, arrival_s=arrival_s, digest=digest)

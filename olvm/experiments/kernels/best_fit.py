@@ -4,11 +4,12 @@ Three layers, from the outside in:
 
 1. *Levels*: one for each number of free vCPUs that a host can have. A tree over them holds the most free memory of any
    host in each, so that a search steps only on levels where a host with enough of both is.
-2. *Classes*: hosts that have the same free in every NUMA node. The classes of a level stand in a treap, ordered by
-   free memory, then node by node.
+2. *Classes*: hosts of the same groups that have the same free in every NUMA node. The classes of a level stand in a
+   treap, ordered by free memory, then by groups, then node by node.
 3. *Hosts*: those of a class stand in a pairing heap, the lowest index at the root.
 
-With several nodes a host can have room in total and in no single node; such classes are passed one by one.
+With several nodes a host can have room in total and in no single node, and where VMs ask for host groups, hosts of
+other groups are classes of their own; such classes are passed one by one.
 
 Cost: O(log levels + log classes + log hosts) for a decision and for an update, amortized; what hosts of one class cost
 together does not grow with their number.
@@ -100,13 +101,13 @@ def _fill(digest: int) -> Callable[..., None]:
 def find_best(index: BestFitIndex, fleet: Fleet, ask: Ask) -> int:
     """The host with the least free vCPUs, then memory, then index, of those with room; -1 if there is none."""
     node_count = ask.node_count
-    parts = node_count if ask.is_spread else 1
-    cpu_in_all, mem_in_all = ask.cpu * parts, ask.mem * parts
+    cpu_in_all, mem_in_all = ask.cpu * ask.parts, ask.mem * ask.parts
+    is_plain = node_count == 1 and len(fleet.group) == 0
     class_count = len(index.rank)
     level = _level_from(index.level_mem, cpu_in_all // index.level_cpu[0], mem_in_all)
     while level >= 0:
         at = _first_class(index, class_count + level, mem_in_all)
-        if node_count == 1:
+        if is_plain:
             return int(index.top[at])
         host = -1
         while at >= 0:
@@ -124,13 +125,16 @@ def find_best(index: BestFitIndex, fleet: Fleet, ask: Ask) -> int:
 
 @compiled
 def has_room(fleet: Fleet, host: int, ask: Ask) -> bool:
-    """Some node of the host has `cpu` and `mem` free, or each has if the VM is spread."""
-    first = host * ask.node_count
+    """The host is in the group that is asked for, and so many nodes of it as the VM has parts have room for one."""
+    if ask.group and fleet.group[host] & ask.group != ask.group:
+        return False
+    first, missing = host * ask.node_count, ask.parts
     for at in range(first, first + ask.node_count):
-        fits = bool(fleet.node_cpu[at] >= ask.cpu and fleet.node_mem[at] >= ask.mem)
-        if fits != ask.is_spread:
-            return fits
-    return ask.is_spread
+        if fleet.node_cpu[at] >= ask.cpu and fleet.node_mem[at] >= ask.mem:
+            missing -= 1
+            if missing == 0:
+                return True
+    return False
 
 
 @compiled
@@ -183,6 +187,8 @@ def _order(fleet: Fleet, one: int, other: int, node_count: int) -> int:
     """Below, at or above 0 as host `one` stands before, beside or after host `other` of the same level."""
     if fleet.host_mem[one] != fleet.host_mem[other]:
         return -1 if fleet.host_mem[one] < fleet.host_mem[other] else 1
+    if len(fleet.group) and fleet.group[one] != fleet.group[other]:
+        return -1 if fleet.group[one] < fleet.group[other] else 1
     if node_count == 1:
         return 0
     for k in range(node_count):

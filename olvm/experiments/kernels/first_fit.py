@@ -8,7 +8,9 @@ and a VM that fits nowhere is known by the root. With more sizes a kind is what 
 vCPUs and memory may be free on different hosts, and a search may have to come back, but never to the same subtree.
 
 Cost: O(log n + kinds) for an update, O(log n) for a search; with more sizes than kinds a search may take O(n), as in a
-fleet where half of the hosts lack a little memory and the other half a little of a vCPU.
+fleet where half of the hosts lack a little memory and the other half a little of a vCPU. The tree knows nothing of
+host groups, nor of several nodes that are not all: hosts that it finds and that are none for such a VM are passed one
+by one.
 
 Source: the tree of first fit is in D. S. Johnson, "Near-optimal bin packing algorithms", 1973; kinds are the
 equivalence classes of requests of Hadary et al., "Protean", OSDI 2020, as bits.
@@ -22,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from olvm.experiments.compilation import compiled, entry
+from olvm.experiments.kernels.best_fit import has_room
 from olvm.experiments.kernels.state import Ask, Bytes, Demand, Fleet, Ints
 
 KIND_COUNT_MAX = 62  # bits of an int64 that is never negative
@@ -153,13 +156,22 @@ def set_leaf(tree: Ints, floors: Ints, leaf: int, cpu: int, mem: int) -> None:
 
 
 @compiled
-def first_fit_from(index: FirstFitIndex, start: int, vm: int, ask: Ask) -> int:
+def first_fit_from(index: FirstFitIndex, fleet: Fleet, start: int, vm: int, ask: Ask) -> int:
     """The first host at or after `start` with room; -1 if there is none."""
     kind = int(index.kind[vm])
-    if ask.is_spread:
-        return find_first(index.by_host, start, ask.cpu, ask.mem, kind)
-    leaf = find_first(index.by_node, start * ask.node_count, ask.cpu, ask.mem, kind)
-    return leaf // ask.node_count if leaf >= 0 else -1
+    is_by_host = ask.parts > 1 and ask.parts == ask.node_count
+    is_exact = ask.group == 0 and (ask.parts == 1 or is_by_host)
+    while True:
+        if is_by_host:
+            host = find_first(index.by_host, start, ask.cpu, ask.mem, kind)
+        else:
+            leaf = find_first(index.by_node, start * ask.node_count, ask.cpu, ask.mem, kind)
+            host = leaf // ask.node_count if leaf >= 0 else -1
+        if host < 0 or is_exact or has_room(fleet, host, ask):
+            return host
+        start = host + 1
+        if start == len(fleet.host_cpu):
+            return -1
 
 
 @compiled

@@ -12,13 +12,18 @@ import numpy as np
 
 from olvm.experiments.compilation import compiled
 from olvm.experiments.kernels.best_fit import has_room
+from olvm.experiments.kernels.numa import fuller
 from olvm.experiments.kernels.state import (
     COSINE,
     DOT_PRODUCT,
     RANDOM,
+    TAKEN_CPU,
+    TAKEN_MEM,
+    WEIGHTED_DOT_PRODUCT,
     WORST_FIT,
     Ask,
     Fleet,
+    Ints,
     SmallInts,
     Words,
 )
@@ -36,12 +41,17 @@ def draw_below(random: Words, count: int) -> int:
 
 
 @compiled
-def score(policy: int, fleet: Fleet, host: int, cpu: int, mem: int) -> float:
+def score(policy: int, fleet: Fleet, counts: Ints, host: int, cpu: int, mem: int) -> float:
     """Larger is better. `cpu` and `mem` are all that the VM takes from the host."""
     free_cpu, free_mem = fleet.host_cpu[host] * fleet.share[0], fleet.host_mem[host] * fleet.share[1]
     asked_cpu, asked_mem = cpu * fleet.share[0], mem * fleet.share[1]
     if policy == DOT_PRODUCT:
         return float(asked_cpu * free_cpu + asked_mem * free_mem)
+    if policy == WEIGHTED_DOT_PRODUCT:
+        # Sums instead of averages, which differ by one factor for all hosts; the VM that asks is one of them.
+        weight_cpu = (counts[TAKEN_CPU] + cpu) * fleet.share[0]
+        weight_mem = (counts[TAKEN_MEM] + mem) * fleet.share[1]
+        return float(weight_cpu * asked_cpu * free_cpu + weight_mem * asked_mem * free_mem)
     if policy == COSINE:
         product = asked_cpu * free_cpu + asked_mem * free_mem
         asked = np.sqrt(asked_cpu * asked_cpu + asked_mem * asked_mem)
@@ -53,15 +63,12 @@ def score(policy: int, fleet: Fleet, host: int, cpu: int, mem: int) -> float:
 @compiled
 def emptier(fleet: Fleet, one: int, other: int) -> bool:
     """Host `one` has more vCPUs free than `other`, or as many and more memory."""
-    if fleet.host_cpu[one] != fleet.host_cpu[other]:
-        return bool(fleet.host_cpu[one] > fleet.host_cpu[other])
-    return bool(fleet.host_mem[one] > fleet.host_mem[other])
+    return fuller(fleet, other, one)
 
 
 @compiled
-def find_by_score(policy: int, fleet: Fleet, ask: Ask) -> int:
+def find_by_score(policy: int, fleet: Fleet, counts: Ints, ask: Ask) -> int:
     """The host with room of the highest score (worst fit: the emptiest); -1 if there is none."""
-    parts = ask.node_count if ask.is_spread else 1
     best, best_score = -1, 0.0
     for host in range(len(fleet.host_cpu)):
         if not has_room(fleet, host, ask):
@@ -70,7 +77,7 @@ def find_by_score(policy: int, fleet: Fleet, ask: Ask) -> int:
             if best < 0 or emptier(fleet, host, best):
                 best = host
         else:
-            this = score(policy, fleet, host, ask.cpu * parts, ask.mem * parts)
+            this = score(policy, fleet, counts, host, ask.cpu * ask.parts, ask.mem * ask.parts)
             if best < 0 or this > best_score:
                 best, best_score = host, this
     return best

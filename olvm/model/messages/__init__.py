@@ -138,9 +138,12 @@ from olvm.model.messages.inner import (
     EventsTold,
     EventTold,
     GuestFactsTold,
+    OperationsTold,
     PullEvents,
+    PullOperations,
     Recovered,
     Samples,
+    SamplesStored,
     TimerFired,
 )
 from olvm.model.messages.message import Message
@@ -255,10 +258,13 @@ AnyMessage = (
     | CallEnded
     | DomainHappened
     | Samples
+    | SamplesStored
     | GuestFactsTold
     | EventsTold
     | EventTold
     | PullEvents
+    | PullOperations
+    | OperationsTold
     | ShowConsole
     | PassOn
     | TaskDomain
@@ -369,6 +375,7 @@ __all__ = [
     "OperationEnded",
     "OperationProgressed",
     "OperationView",
+    "OperationsTold",
     "PassOn",
     "PlaceCopy",
     "PlaceVm",
@@ -377,6 +384,7 @@ __all__ = [
     "PrepareIncoming",
     "PromoteCopy",
     "PullEvents",
+    "PullOperations",
     "QueryDomain",
     "Recovered",
     "Refusal",
@@ -391,6 +399,7 @@ __all__ = [
     "ResumeBehavior",
     "Rule",
     "Samples",
+    "SamplesStored",
     "SetAffinityGroup",
     "SetVerifier",
     "Settings",

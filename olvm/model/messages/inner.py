@@ -40,9 +40,21 @@ class DomainHappened(Message, frozen=True):
 
 
 class Samples(Message, frozen=True):
-    """One encoded columnar batch, see olvm.history."""
+    """One encoded columnar batch, see olvm.history.
+
+    With a number it is acknowledged by `SamplesStored`; incarnation and number name it to its sender.
+    """
 
     payload: bytes
+    incarnation: int = 0
+    number: int = 0
+
+
+class SamplesStored(Message, frozen=True):
+    """These batches are on history's disk, or history refuses them: no need to say them again."""
+
+    incarnation: int
+    numbers: list[int]
 
 
 class GuestFactsTold(Message, frozen=True):
@@ -60,6 +72,20 @@ class EventTold(Message, frozen=True):
     """An event recorded in another silo; the engine's silo numbers and keeps all of them."""
 
     row: bytes  # msgpack of EventRecord
+
+
+class OperationsTold(Message, frozen=True):
+    """Committed operations of a silo that have ended, in the order of their ends."""
+
+    source: str
+    payload: bytes  # msgpack of a list of OperationRecord
+
+
+class PullOperations(Message, frozen=True):
+    """The telemetry actor asks the engine's silo for operations that ended at `from_ns` or later."""
+
+    from_ns: int
+    row_count_max: int
 
 
 class PullEvents(Message, frozen=True):

@@ -9,6 +9,7 @@ from types import ModuleType
 import msgspec
 import pytest
 
+from actors.behaviour import Turn
 from actors.cluster import Cluster
 from olvm.model import messages as m
 from olvm.model.host_profile import HostHugePages, HostProfile
@@ -17,6 +18,7 @@ from olvm.model.policy_definition import PolicyDefinition
 from olvm.model.records import ReservationRecord
 from tests.builders import GIB
 from tests.unit.actors.clusters import (
+    Disk,
     cluster,
     copy_ask,
     give,
@@ -179,3 +181,32 @@ def test_reservation_of_an_older_version_needs_nothing() -> None:
         ).needs
         is None
     )
+
+
+def test_round_robin_goes_on_after_a_restart_where_it_was() -> None:
+    one, disk = cluster("H1", "H2", "H3"), Disk()
+
+    def ask(message: m.AnyMessage, sender: str) -> Turn:
+        done = give(one, message, sender)
+        disk.keep(done)
+        return done
+
+    ask(m.ChangeCluster("op-1", m.UpdateCluster("prod", policy="round_robin")), "engine")
+    for vm_id, host in (("v1", "H1"), ("v2", "H2")):
+        ask(place(vm_id), f"vm/{vm_id}")
+        assert one.book.reservations[vm_id].host == host
+    ask(m.ReleaseVm("v2", "H2", 1), "vm/v2")  # the newest booking, and nobody is on H2 any more
+    again = disk.restarted([host_record(name) for name in ("H1", "H2", "H3")])
+
+    assert host_of(again, "v3") == host_of(one, "v3") == "H3"
+    ask(copy_ask("v1"), "vm/v1")  # its turn: back to H1, where v1 is, so H2
+    assert [copy.host for copy in one.book.copies.values()] == ["H2"]
+    assert host_of(disk.restarted([host_record(name) for name in ("H1", "H2", "H3")]), "v4") == "H3"
+
+
+def test_round_robin_begins_where_its_record_says_when_it_is_chosen_again() -> None:
+    one = cluster("H1", "H2", "H3", policy="first_fit")
+    run(one, "v1", "H2")  # of another policy: not written down
+    give(one, m.ChangeCluster("op-1", m.UpdateCluster("prod", policy="round_robin")), "engine")
+
+    assert host_of(recovered(one), "v2") == host_of(one, "v2") == "H1"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
+
 import msgspec
 
 from actors.device_sampling import CounterRates
 from actors.sampling import Sampler
-from hypervisor_backends.measurements import DiskStatistics, NicStatistics
+from hypervisor_backends.measurements import (
+    DiskStatistics,
+    NicStatistics,
+    NumaNodeStatistics,
+    PoolStatistics,
+)
 from olvm.history.samples import decode_batch
 from tests.unit.actors.test_sampling import GUEST, HOST, domain
 
@@ -57,3 +64,32 @@ def test_sampling_tells_disks_and_interfaces_apart_from_their_machine() -> None:
         ("vm_disk", 1),
         ("vm_interface", 1),
     ]
+
+
+def test_nodes_and_pools_of_a_host_have_rows_of_their_own() -> None:
+    node = NumaNodeStatistics(
+        node=1, cpu_user_percent=10.0, cpu_sys_percent=5.0, mem_total_mb=4000, mem_free_mb=1000
+    )
+    pool = PoolStatistics(name="default", capacity_bytes=10 * 2**20, free_bytes=3 * 2**20)
+    host = msgspec.structs.replace(HOST, numa_nodes=(node,), pools=(pool,))
+    payloads, _ = Sampler("H1").encode(S, 1, host, [])
+    by_kind = {batch.kind: batch for batch in map(decode_batch, payloads)}
+    numa, storage = by_kind["host_numa"], by_kind["host_storage"]
+    assert (numa.texts, storage.texts) == ("1", "default")
+    assert array("f", numa.columns["memory_usage_percent"]).tolist() == [75.0]
+    assert array("q", numa.columns["memory_free_mb"]).tolist() == [1000]
+    assert [
+        array("q", storage.columns[f"{what}_disk_size_mb"])[0] for what in ("available", "used", "total")
+    ] == [
+        3,
+        7,
+        10,
+    ]
+
+
+def test_memory_of_a_guest_is_unknown_until_its_agent_has_told() -> None:
+    told = msgspec.structs.replace(GUEST, memory_total_kib=4096, memory_free_kib=2048, swap_usage_kib=1024)
+    for guest, expected in ((told, [2]), (None, None)):
+        (_, payload), _ = Sampler("H1").encode(S, 1, HOST, [domain(guest)])
+        data = decode_batch(payload).columns.get("guest_memory_free_mb")
+        assert (array("q", data).tolist() if data is not None else None) == expected

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from actors.behaviour import Turn
-from actors.telemetry import EVENTS_PER_PULL_MAX, ReadCursor, StoreEvents, StoreSamples, Telemetry
+from actors.telemetry import (
+    EVENTS_PER_PULL_MAX,
+    OPERATIONS_PER_PULL_MAX,
+    Flush,
+    ReadCursor,
+    StoreEvents,
+    StoreOperations,
+    StoreSamples,
+    Telemetry,
+)
 from olvm.model import messages as m
 from tests.builders import turn
 
@@ -22,7 +31,10 @@ def give(one: Telemetry, message: m.AnyMessage) -> Turn:
 
 def test_telemetry_start_reads_the_cursor_and_then_pulls_from_it() -> None:
     one = Telemetry()
-    assert give(one, m.Recovered()).calls == [("history", ReadCursor("engine"), "cursor")]
+    assert give(one, m.Recovered()).calls == [
+        ("history", ReadCursor("engine"), "cursor"),
+        ("history", ReadCursor("engine/operations"), "operations_cursor"),
+    ]
     done = give(one, CURSOR)
     assert done.sent == [PULL]
     assert [name for name, _ in done.timers] == ["pull"]
@@ -58,3 +70,66 @@ def test_telemetry_samples_go_to_history_and_are_not_journalled() -> None:
 def test_telemetry_message_of_another_actor_is_a_fault_of_the_programmer() -> None:
     with pytest.raises(AssertionError, match="cannot handle"):
         give(Telemetry(), m.HostLost("H1", ""))
+
+
+def _samples(one: Telemetry, sender: str, *numbers: int) -> None:
+    for number in numbers:
+        done = turn(me="telemetry", sender=sender)
+        one.handle(m.Samples(b"batch", 4, number), done)
+        assert done.sent == []
+
+
+def _told(value: int, tag: str = "operations") -> m.CallEnded:
+    return m.CallEnded(tag, True, msgspec.msgpack.encode(value))
+
+
+def _pull_from(ns: int) -> tuple[str, m.AnyMessage, bool]:
+    return ("operations@engine", m.PullOperations(ns, OPERATIONS_PER_PULL_MAX), False)
+
+
+def test_telemetry_operations_are_pulled_from_the_end_of_the_newest_that_history_has() -> None:
+    one = Telemetry()
+    assert give(one, _told(700, "operations_cursor")).sent == [_pull_from(700)]
+    stored = give(one, m.OperationsTold("engine", b"rows"))
+    assert stored.calls == [("history", StoreOperations("engine", b"rows"), "operations")]
+    assert give(one, _told(900)).sent == [_pull_from(900)]
+
+
+def test_telemetry_operations_that_bring_nothing_new_are_asked_for_later() -> None:
+    one = Telemetry()
+    give(one, _told(700, "operations_cursor"))
+    for message in (
+        _told(700),
+        m.OperationsTold("engine", b""),
+        m.CallEnded("operations", False, b"full disk"),
+    ):
+        done = give(one, message)
+        assert (done.sent, [name for name, _ in done.timers]) == ([], ["pull_operations"])
+    assert give(one, m.TimerFired("pull_operations")).sent == [_pull_from(700)]
+
+
+FLUSHED = m.CallEnded("flush", True)
+
+
+def test_telemetry_samples_are_acknowledged_to_their_agents_after_the_flush() -> None:
+    one = Telemetry()
+    _samples(one, "agent/H1@host-1", 1, 2, 1)
+    _samples(one, "agent/H2@host-1", 9)
+    assert give(one, m.TimerFired("flush")).calls == [("history", Flush(), "flush")]
+    _samples(one, "agent/H1@host-1", 3)  # after the flush began: the next one is of it
+    assert give(one, FLUSHED).sent == [
+        ("agent/H1@host-1", m.SamplesStored(4, [1, 2]), False),
+        ("agent/H2@host-1", m.SamplesStored(4, [9]), False),
+    ]
+    give(one, m.TimerFired("flush"))
+    assert give(one, FLUSHED).sent == [("agent/H1@host-1", m.SamplesStored(4, [3]), False)]
+
+
+def test_telemetry_flush_that_fails_acknowledges_nothing_until_one_succeeds() -> None:
+    one = Telemetry()
+    _samples(one, "agent/H1@host-1", 1)
+    give(one, m.TimerFired("flush"))
+    assert give(one, m.CallEnded("flush", False, b"full disk")).sent == []
+    _samples(one, "agent/H1@host-1", 2)
+    give(one, m.TimerFired("flush"))
+    assert give(one, FLUSHED).sent == [("agent/H1@host-1", m.SamplesStored(4, [1, 2]), False)]

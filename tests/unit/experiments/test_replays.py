@@ -18,6 +18,7 @@ from olvm.experiments.azure_trace import TRACE_PATH
 from olvm.experiments.host_specs import HostFleet
 from olvm.experiments.kernels.state import GIB_KIB, MILLI
 from olvm.experiments.policies import POLICIES
+from olvm.experiments.running import predicted_lifetimes
 from olvm.model.errors import BadInput, Conflict, UserPolicyError
 from tests.architecture.source import ROOT
 from tests.unit.experiments.slow_replay import Answer, Vm, replay_slowly
@@ -36,12 +37,25 @@ def table(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def slow(trace: dict[str, Any], fleet: HostFleet, nodes: int, split: float | None, **how: Any) -> Answer:
+def slow(
+    trace: dict[str, Any],
+    fleet: HostFleet,
+    nodes: int,
+    split: float | None,
+    *,
+    policy: str,
+    queue: str,
+    seed: int,
+) -> Answer:
     vms = []
+    name, _, error = policy.partition("@")
+    lives = np.where(np.isnan(trace["lifetime_s"]), np.inf, trace["lifetime_s"])
+    predicted = predicted_lifetimes(lives, float(error or 0), seed)
     for row in range(len(trace["arrival_s"])):
         cpu, mem = int(trace["vcpus"][row] * MILLI), int(trace["memory_gib"][row] * GIB_KIB)
         is_spread = nodes > 1 and split is not None and trace["memory_gib"][row] > split
-        parts = nodes if is_spread else 1
+        said = trace.get("numa_nodes", {row: None})[row] if nodes > 1 else None
+        parts = said or (nodes if is_spread else 1)
         life = trace["lifetime_s"][row]
         vms.append(
             Vm(
@@ -49,11 +63,14 @@ def slow(trace: dict[str, Any], fleet: HostFleet, nodes: int, split: float | Non
                 None if np.isnan(life) else life,
                 -(-cpu // parts),
                 -(-mem // parts),
-                is_spread,
+                parts,
+                trace.get("host_group", {row: None})[row],
+                float(predicted[row]),
             )
         )
     capacities = list(zip(fleet.milli_cpus.tolist(), fleet.memory_kib.tolist(), strict=True))
-    return replay_slowly(vms, capacities, nodes, **how)
+    groups = None if fleet.groups is None else [frozenset(names) for names in fleet.groups]
+    return replay_slowly(vms, capacities, nodes, policy=name, queue=queue, seed=seed, groups=groups)
 
 
 # 0 is the plain case everywhere: one arrival after the other, small, for ever.
@@ -116,6 +133,7 @@ def test_replay_of_any_trace_decides_as_the_slow_one(  # noqa: PLR0917 - what Hy
     assert result.placed + result.rejected + result.waiting == len(rows)
     if not result.rejected and not result.wait_s_total and not result.waiting:
         assert result.hosts_peak >= result.bound_hosts
+    assert result.host_hours * 3600 == pytest.approx(sum(answer.host_seconds))
 
 
 @settings(max_examples=100, deadline=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from olvm.history.guest_rows import SINCE_VERSION_2, VIEWS, GuestFacts
+from olvm.history.schema import SCHEMA_VERSION
 from olvm.history.store import HistoryStore
 from tests.unit.history.building import NOW_NS
 
@@ -67,16 +68,19 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
             connection.execute(f"drop view {view.name}")
         for column in SINCE_VERSION_2:
             connection.execute(f"alter table guest_facts drop column {column.name}")
+        connection.execute("drop view operations")
+        connection.execute("alter table operations_history drop column request_id")
         connection.execute("update meta set value = '1' where key = 'schema_version'")
     migrated = HistoryStore.open(path)
     assert _asked(migrated, "select vm_name, session, applications->>1 from guest_facts") == [
         ("web", None, "vim-9.0")
     ]
     assert _asked(migrated, "select name from guest_interfaces") == []
+    assert _asked(migrated, "select request_id from operations") == []
     migrated.add_guest_facts([_full()])
     migrated.commit()
     assert _asked(migrated, "select name from guest_interfaces order by name") == [("eth0",), ("eth1",)]
     migrated.close()
     again = HistoryStore.open(path)
-    assert _asked(again, "select value from meta where key = 'schema_version'") == [("3",)]
+    assert _asked(again, "select value from meta where key = 'schema_version'") == [(str(SCHEMA_VERSION),)]
     again.close()

@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -361,6 +362,28 @@ def test_days_in_parquet_are_shown_where_the_file_was_moved_and_go_when_their_ti
         assert not file.exists()
 
 
+def test_parquet_file_of_an_older_release_has_fewer_columns_and_costs_the_others_none(path: Path) -> None:
+    assert _run(path, "only_fill") == 0
+    with HistoryStore.open(path) as store:
+        check(store)
+        store.maintain(WEEKS_LATER_NS)
+        whole = rows_of(store, ROLLED.format("hourly"))
+    (file,) = (path.parent / "history-parquet").iterdir()
+    older = file.with_name("vm_hourly-2020-01-01.parquet")  # its columns are read first: it is the older one
+    with duckdb.connect(str(path)) as con:
+        con.execute(
+            "copy (select * exclude (cpu_usage_percent, max_cpu_usage_percent)"
+            f" replace (history_datetime - interval 10 year as history_datetime) from '{file}') to '{older}'"
+        )
+        con.execute("insert into archive_files values ('vm', timestamp '2020-01-01', $1, 1)", [older.name])
+    with HistoryStore.open(path) as store:
+        newer = rows_of(store, ROLLED.format("hourly") + " limit 100000")[-len(whole) :]
+        assert newer == whole
+        figures = "select count(cpu_usage_percent), count(*) from statistics_vms_resources_usage_hourly"
+        (known, of_both) = rows_of(store, figures)[0]
+        assert 0 < known <= of_both // 2
+
+
 def test_parquet_file_that_is_missing_is_counted_and_the_rest_answers(path: Path) -> None:
     assert _run(path, "only_fill") == 0
     with HistoryStore.open(path) as store:
@@ -372,3 +395,42 @@ def test_parquet_file_that_is_missing_is_counted_and_the_rest_answers(path: Path
         assert store.counters.missing_file_count == 1
         assert rows_of(store, ROLLED.format("hourly")) == []
         assert len(rows_of(store, ROLLED.format("daily"))) > 0
+
+
+def test_clock_that_starts_years_ahead_erases_no_more_than_its_pace_allows(path: Path) -> None:
+    """What would be gone at once is there while somebody may still set the clock right."""
+    years_ns = 10 * 365 * DAY_S * NS_PER_S
+    assert _run(path, "only_fill") == 0
+    with HistoryStore.open(path) as store:
+        check(store)
+        everything = rows_of(store, ROLLED.format("hourly")), rows_of(store, ROLLED.format("daily"))
+        samples = rows_of(store, "select count(*) from vm_samples")
+        store.maintain(LATER_NS, 300 * NS_PER_S)
+    with HistoryStore.open(path) as store:
+        assert store.maintain(LATER_NS + years_ns, 300 * NS_PER_S) == 0
+        assert (store.counters.distrusted_clock_count, store.clock_ahead_ns > 0) == (1, True)
+        assert (rows_of(store, ROLLED.format("hourly")), rows_of(store, ROLLED.format("daily"))) == everything
+        assert rows_of(store, "select count(*) from vm_samples") == samples
+        store.maintain(LATER_NS + 600 * NS_PER_S, 300 * NS_PER_S)  # it has been set right
+        assert (store.counters.distrusted_clock_count, store.clock_ahead_ns) == (1, 0)
+
+
+def test_machine_that_was_off_for_weeks_catches_up_with_what_is_old(path: Path) -> None:
+    assert _run(path, "only_fill") == 0
+    with HistoryStore.open(path) as store:
+        check(store)
+        store.maintain(LATER_NS, 300 * NS_PER_S)
+        hours = rows_of(store, ROLLED.format("hourly"))
+        days = rows_of(store, ROLLED.format("daily"))
+        assert hours
+        late_ns = LATER_NS + (HOURLY_KEPT_S + DAY_S) * NS_PER_S
+        for passed in range(61):  # an hour each
+            late_ns += HOUR_S * NS_PER_S
+            store.maintain(late_ns, HOUR_S * NS_PER_S)
+            if passed == 48:
+                assert rows_of(store, ROLLED.format("hourly")) == hours
+        while store.clock_ahead_ns > 0 or store.is_behind:
+            late_ns += HOUR_S * NS_PER_S
+            store.maintain(late_ns, HOUR_S * NS_PER_S)
+        assert rows_of(store, ROLLED.format("hourly")) == []
+        assert rows_of(store, ROLLED.format("daily")) == days

@@ -37,7 +37,13 @@ def test_vm_report_encoded_and_decoded_keeps_every_value() -> None:
     assert split_rows(batch.ids, 2, 2) == [["a", ""], ["b", "web"]]
     assert array("q", batch.columns["uptime_seconds"]).tolist() == [2**40, -1]
     assert array("f", batch.columns["cpu_usage_percent"]).tolist() == [12.5, 12.5]
-    assert all(math.isnan(value) for value in array("f", batch.columns["memory_usage_percent"]))
+    assert "memory_usage_percent" not in batch.columns, "no row has it, so it is not sent"
+
+
+def test_column_that_one_row_has_is_sent_with_the_others_unknown() -> None:
+    batch = decode_batch(vm_report(vm_sample("a"), vm_sample("b", memory_usage_percent=40.0)))
+    unknown, known = array("f", batch.columns["memory_usage_percent"])
+    assert (math.isnan(unknown), known) == (True, 40.0)
 
 
 def test_vm_report_without_vms_decodes_to_no_rows() -> None:

@@ -8,7 +8,8 @@ import duckdb
 import msgspec
 import pytest
 
-from olvm.history.bounds import ROWS_PER_COMMIT, SAMPLES_PER_COMMIT
+from olvm.history import store as store_module
+from olvm.history.bounds import OPERATIONS_KEPT_S, ROWS_PER_COMMIT, SAMPLES_PER_COMMIT
 from olvm.history.guest_rows import GuestFacts
 from olvm.history.rows import ROW_TABLES, ConfigurationChange
 from olvm.history.samples import HostSample, decode_batch, encode_host_sample
@@ -17,6 +18,7 @@ from olvm.model.errors import BadInput, JournalCorrupt, JournalError, JournalLoc
 from olvm.model.records import OperationRecord
 from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
 
+DAY_S = 86_400
 VM_VIEW = "statistics_vms_resources_usage_samples"
 
 
@@ -251,24 +253,77 @@ def test_configuration_versions_follow_each_other(store: HistoryStore) -> None:
     assert answer.rows == [(2, "2027-01-15T08:00:01"), (4, None)]
 
 
+def _operation(number: int, end_s: int, **fields: object) -> OperationRecord:
+    values: dict[str, object] = {
+        "id": f"op-{number}",
+        "kind": "start_vm",
+        "target_kind": "vm",
+        "target_id": "vm-1",
+        "target_name": "web",
+        "status": "succeeded",
+        "created_ns": NOW_NS,
+        "finished_ns": NOW_NS + end_s * 10**9,
+    }
+    return OperationRecord(**(values | fields))  # type: ignore[arg-type]
+
+
 def test_operation_that_ended_is_stored_once(store: HistoryStore) -> None:
-    operation = OperationRecord(
-        id="op-1",
-        kind="start_vm",
-        target_kind="vm",
-        target_id="vm-1",
-        target_name="web",
-        status="failed",
-        reason="no host",
-        created_ns=NOW_NS,
-        finished_ns=NOW_NS + 10**9,
-    )
-    store.add_operations([operation])
+    operation = _operation(1, 1, status="failed", reason="no host", client_request_id="mine")
+    for _ in range(2):
+        store.add_operations([operation])
+        store.commit()
+    answer = store.query("select * exclude (created_at) from operations")
+    (row,) = answer.rows
+    assert dict(zip(answer.columns, row, strict=True)) == {
+        "operation_id": "op-1",
+        "kind": "start_vm",
+        "target_kind": "vm",
+        "target_name": "web",
+        "status": "failed",
+        "reason": "no host",
+        "error_code": None,
+        "request_id": "mine",
+        "started_at": None,
+        "finished_at": "2027-01-15T08:00:01",
+        "seconds": 1.0,
+    }
+
+
+def test_operations_of_one_moment_that_come_in_two_pages_are_all_stored(
+    store: HistoryStore, path: Path
+) -> None:
+    cursor = store.add_operations([_operation(1, 1), _operation(2, 2)])
     store.commit()
-    store.add_operations([operation])
+    assert cursor == NOW_NS + 2 * 10**9 == store.event_cursor("engine/operations")
+    store.close()
+    with HistoryStore.open(path) as again:  # which knows no ids, and is told of the newest once more
+        assert again.event_cursor("engine/operations") == cursor
+        assert again.add_operations([_operation(2, 2), _operation(3, 2), _operation(4, 3)]) == cursor + 10**9
+        again.commit()
+        rows = again.query("select operation_id from operations_history order by 1").rows
+        assert rows == [("op-1",), ("op-2",), ("op-3",), ("op-4",)]
+        commits = again.counters.commit_count
+        assert again.add_operations([_operation(4, 3)]) == cursor + 10**9
+        again.commit()
+        assert again.counters.commit_count == commits  # nothing new, nothing written
+
+
+def test_operations_that_find_no_room_are_asked_for_again(
+    store: HistoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "ROWS_BUFFERED_MAX", 2)
+    operations = [_operation(n, n) for n in range(1, 5)]
+    assert store.add_operations(operations) == NOW_NS + 2 * 10**9
     store.commit()
-    answer = store.query("select operation_id, reason, started_at, finished_at from operations_history")
-    assert answer.rows == [("op-1", "no host", None, "2027-01-15T08:00:01")]
+    assert store.add_operations(operations) == NOW_NS + 4 * 10**9
+    store.commit()
+    assert store.query("select count(*) from operations_history").rows == [(4,)]
+
+
+def test_operations_are_erased_when_they_are_past_their_time(store: HistoryStore) -> None:
+    store.add_operations([_operation(1, 1), _operation(2, DAY_S)])
+    store.maintain(NOW_NS + (OPERATIONS_KEPT_S + 2) * 10**9)
+    assert store.query("select operation_id from operations").rows == [("op-2",)]
 
 
 def test_rows_enough_for_a_commit_are_committed_unasked(store: HistoryStore) -> None:

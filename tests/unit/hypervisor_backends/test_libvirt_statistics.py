@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
 from hypervisor_backends.libvirt_book import Life
-from hypervisor_backends.libvirt_host_statistics import Counts, host_statistics, read_host
+from hypervisor_backends.libvirt_host_statistics import (
+    Counts,
+    cpus_of,
+    host_statistics,
+    read_host,
+)
 from hypervisor_backends.libvirt_migration import flags_of, is_limited, statistics_of
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.libvirt_statistics import Reading, domain_statistics
@@ -113,6 +119,49 @@ def test_host_is_read_from_the_files_below_its_root(tmp_path: Path) -> None:
     assert [(nic.name, nic.rx_bytes) for nic in told.nics] == [("eth0", 77)]
     assert told.boot_id == "abc-4242"
     assert told.vm_count == 2
+
+
+def test_numa_nodes_are_read_with_the_time_of_their_own_processors(tmp_path: Path) -> None:
+    readings = []
+    for at_s, busy in ((1, 0), (2, 60)):
+        root = fake_host(tmp_path, 100)
+        (tmp_path / "proc/stat").write_text(
+            f"cpu 0 0 0 0\ncpu0 {busy} 0 0 {100 - busy}\ncpu1 0 0 {busy} 100\ncpu2 0 0 0 {busy}\nintr 5\n"
+        )
+        for node, cpus in ((0, "0-1"), (1, "2")):
+            directory = tmp_path / f"sys/devices/system/node/node{node}"
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "cpulist").write_text(f"{cpus}\n")
+            (directory / "meminfo").write_text(
+                f"Node {node} MemTotal:       {2048 + 2048 * node} kB\nNode {node} MemFree:        1024 kB\n"
+            )
+        readings.append(read_host(root, at_s * S))
+    counts = Counts(vm_count=0, vm_active=0, incoming=0, outgoing=0)
+
+    first, second = host_statistics("h1", readings[1], readings[0], counts).numa_nodes
+
+    assert (first.node, first.mem_total_mb, first.mem_free_mb) == (0, 2, 1)
+    assert (second.node, second.mem_total_mb, second.mem_free_mb) == (1, 4, 1)
+    # Node 0 has used 60 ticks of each kind in its two processors; of node 1 all 60 were idle.
+    assert (first.cpu_user_percent, first.cpu_sys_percent) == (50.0, 50.0)
+    assert (second.cpu_user_percent, second.cpu_sys_percent) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("text", "cpus"), [("0-3,8", [0, 1, 2, 3, 8]), ("5\n", [5]), ("", []), ("\n", [])])
+def test_list_of_processors_is_read_as_the_kernel_writes_it(text: str, cpus: list[int]) -> None:
+    assert cpus_of(text) == cpus
+
+
+def test_own_time_of_the_agent_is_known_from_the_second_reading_on(tmp_path: Path) -> None:
+    counts = Counts(vm_count=0, vm_active=0, incoming=0, outgoing=0)
+    first = msgspec.structs.replace(read_host(fake_host(tmp_path, 100), S), agent_s=(1.0, 2.0))
+    second = msgspec.structs.replace(first, at_ns=11 * S, agent_s=(1.5, 2.1))
+
+    alone, told = host_statistics("h1", first, None, counts), host_statistics("h1", second, first, counts)
+
+    assert (alone.agent_cpu_user_percent, alone.agent_cpu_sys_percent) == (None, None)
+    assert told.agent_cpu_user_percent == pytest.approx(5.0)
+    assert told.agent_cpu_sys_percent == pytest.approx(1.0)
 
 
 def test_host_whose_kernel_tells_nothing_is_still_a_row(tmp_path: Path) -> None:

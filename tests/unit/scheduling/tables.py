@@ -93,13 +93,23 @@ def requests_strategy() -> st.SearchStrategy[VmRequest]:
     )
 
 
-UNCERTAIN = {"random", "two_choice", "dot_product", "cosine", "norm_greedy"}
+UNCERTAIN = {
+    "random",
+    "two_choice",
+    "round_robin",
+    "dot_product",
+    "cosine",
+    "norm_greedy",
+    "weighted_dot_product",
+    "numa_balance",
+}
 
 
 def policies_strategy() -> st.SearchStrategy[Policy]:
     """Every built-in policy with its defaults, and with the parameters that its weights read.
 
-    But those that draw, or compare sums of shares: `test_host_selectors.py` has these.
+    But those that draw, go by the newest booking or by NUMA nodes, or compare sums of shares: they are in
+    `test_host_selectors.py`.
     """
     ratio = st.sampled_from([0, 0.5, 1, 2, 2.5])
     memory_mib = st.integers(1, 8192)

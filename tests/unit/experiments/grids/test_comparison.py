@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from olvm.experiments.grids.bootstrap import mean_interval
@@ -132,10 +132,12 @@ def test_nothing_is_compared_before_a_seed_is_finished_by_all(tmp_path: Path) ->
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+@example(low=-6.103515625e-05, width=300301.0)
 def test_ticks_hold_what_is_drawn(low: float, width: float) -> None:
     ticks = nice_ticks(low, low + width)
 
-    assert ticks[0] <= low + 1e-6
-    assert ticks[-1] >= low + width - 1e-6
+    unseen = 2e-9 * (ticks[1] - ticks[0]) + 1e-9
+    assert ticks[0] <= low + unseen
+    assert ticks[-1] >= low + width - unseen
     assert 2 <= len(ticks) <= 14
     assert ticks == sorted(set(ticks))
