@@ -32,6 +32,10 @@ SAMPLES_KEPT_S = 24 * 3600
 EVENTS_KEPT_S = 30 * 24 * 3600
 OPERATIONS_KEPT_S = 60 * 24 * 3600
 
+# `maintain` folds the log into the file once it is this long. Folding writes every row group anew that is not full, so
+# that doing it at each pass costs more than storing the samples; the log is read again after a crash.
+LOG_FOLDED_BYTES = 128 * 2**20
+
 # One question: rows in the answer and seconds of work.
 QUERY_ROWS_MAX = 1_000_000
 QUERY_TIMEOUT_S = 60.0

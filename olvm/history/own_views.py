@@ -379,10 +379,15 @@ _WASTE: Final = HistoryView(
             "Memory that not even the peak used, MiB.",
         ),
     ),
-    "from configuration_history_vms c join (select vm_id, count(distinct history_datetime) as hours,"
-    " sum(cpu_usage_percent * sample_count) / sum(sample_count) as cpu, max(max_cpu_usage_percent) as max_cpu,"
-    " (sum(memory_used_mb::HUGEINT * sample_count) // sum(sample_count))::BIGINT as memory,"
+    # Hours are bits of their day: a machine that moved within an hour has two rows of it, and counting distinct hours
+    # would take as many groups as there are rows.
+    "from configuration_history_vms c join (select vm_id, sum(bit_count(hours))::BIGINT as hours,"
+    " sum(cpu) / sum(samples) as cpu, max(max_cpu) as max_cpu, (sum(memory) // sum(samples))::BIGINT as memory,"
+    " max(max_memory) as max_memory from (select vm_id, bit_or(1 << hour(history_datetime)) as hours,"
+    " sum(cpu_usage_percent * sample_count) as cpu, sum(sample_count) as samples,"
+    " max(max_cpu_usage_percent) as max_cpu, sum(memory_used_mb::HUGEINT * sample_count) as memory,"
     " max(max_memory_used_mb) as max_memory from statistics_vms_resources_usage_hourly where sample_count > 0"
+    " group by vm_id, history_datetime::DATE)"
     " group by vm_id) u using (vm_id) where c.valid_until is null and c.delete_date is null",
 )
 

@@ -26,6 +26,7 @@ import msgspec
 
 from olvm.history import archive, transaction, upkeep
 from olvm.history.bounds import (
+    LOG_FOLDED_BYTES,
     NS_PER_S,
     QUERY_ROWS_MAX,
     QUERY_TIMEOUT_S,
@@ -276,7 +277,7 @@ class HistoryStore:
         self._forget_written()
 
     def maintain(self, now_ns: int, elapsed_ns: int | None = None) -> int:
-        """Commit, roll up, move and erase what is past its time, fold the log into the file.
+        """Commit, roll up, move and erase what is past its time, fold a long log into the file.
 
         One bounded pass (`olvm.history.upkeep`): run it every few minutes, and sooner while `is_behind`.
 
@@ -300,7 +301,8 @@ class HistoryStore:
             if len(self._texts) > TEXTS_MAX // 2:
                 self._texts.forget_all_but(transaction.erase_unused_texts(con))
                 self._text_keys_by_host.clear()
-            con.execute("checkpoint")
+            if self._log_bytes() >= LOG_FOLDED_BYTES:
+                con.execute("checkpoint")
         except (duckdb.Error, OSError) as error:
             self._give_up_connection()
             raise typed_error(error, self.path, "maintained") from error
@@ -441,6 +443,10 @@ class HistoryStore:
         vm_keys = self._vms.packed(split_rows(batch.ids, batch.row_count, 2))
         self._vm_keys_by_host[batch.kind, batch.host] = (batch.ids, vm_keys)
         return vm_keys
+
+    def _log_bytes(self) -> int:
+        log = self.path.with_name(f"{self.path.name}.wal")
+        return log.stat().st_size if log.exists() else 0
 
     def _drop_oldest_samples(self) -> None:
         while self._sample_count > SAMPLES_BUFFERED_MAX:

@@ -27,6 +27,7 @@ TINY_EXPERIMENTS = {
         *("--only", "placements", "numpy_scan", "others", "own", "small", "scarce"),
     ],
 }
+HISTORY_AT_SCALE = ["--hosts", "3", "--vms", "9", "--days", "0.1"]
 FIELDS = {"benchmark", "figure", "value", "unit", "machine", "parameters", "commit"}
 
 
@@ -74,3 +75,14 @@ def test_telemetry_benchmark_floods_history_with_what_it_says_it_sends() -> None
         assert value_by_figure[f"{case}.samples_stored"] == 100
     assert value_by_figure["questions_answered"] > 0
     assert value_by_figure["questions_failed"] == 0
+
+
+@pytest.mark.parametrize("layout", ["history", "plain"])
+def test_history_at_scale_tells_sizes_rates_and_each_question(layout: str) -> None:
+    lines = run_benchmark("bench_history_scale.py", [*HISTORY_AT_SCALE, "--layout", layout])
+    check_series("bench_history_scale.py", lines)
+    value_by_figure = {line["figure"]: line["value"] for line in lines}
+    # 144 minutes: three kinds of nine machines, and of three hosts with two interfaces each.
+    assert value_by_figure["samples"] == 144 * (3 * 9 + 3 + 2 * 3)
+    assert value_by_figure["file"] > 0
+    assert {f"question_{number:02}" for number in range(1, 31)} <= set(value_by_figure)

@@ -159,6 +159,18 @@ def test_maintain_erases_what_is_past_its_day_and_refuses_it_for_ever(path: Path
 # ---------------------------------------------------------------- events and other rows
 
 
+def test_maintain_folds_the_log_once_it_is_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = path.with_name(f"{path.name}.wal")
+    with HistoryStore.open(path) as store:
+        store.add_samples(vm_report())
+        store.maintain(NOW_NS)
+        assert log.stat().st_size > 0
+        monkeypatch.setattr("olvm.history.store.LOG_FOLDED_BYTES", log.stat().st_size)
+        store.maintain(NOW_NS)
+        assert not log.exists() or log.stat().st_size == 0
+        assert _count(store, VM_VIEW) == 1
+
+
 def test_events_in_sequence_are_stored_with_their_fields(store: HistoryStore) -> None:
     assert store.add_events("engine", [event(1), event(2, severity="alert")]) == 2
     assert store.event_cursor("engine") == 0

@@ -153,6 +153,16 @@ def test_waste_is_what_not_even_the_peak_used(store: HistoryStore) -> None:
     assert answer.rows == [(1.2, 2.0, 2.0, 1536, 2048, 6144)]
 
 
+def test_waste_counts_an_hour_once_for_a_machine_that_moved_within_it(store: HistoryStore) -> None:
+    store.add_configuration([version(0, kind="vm", name="vm-1", spec={"vcpus": 4, "memory_bytes": 2**33})])
+    sample = vm_sample("vm-1", vm_status="Up", memory_used_mb=1024)
+    for host, at_s in (("kvm01", 60), ("kvm02", 600), ("kvm02", 3700), ("kvm02", 86_460)):
+        store.add_samples(vm_report(sample, host=host, seq=at_s, at_ns=NOW_NS + at_s * S))
+    store.maintain(NOW_NS + 26 * 3600 * S)
+    hourly = "select count(*) from statistics_vms_resources_usage_hourly"
+    assert store.query(f"select hours, ({hourly}) from waste").rows == [(3, 4)]
+
+
 def test_disks_of_vms_are_rolled_up_and_stay_known(store: HistoryStore) -> None:
     sample = VmDiskSample(
         vm_id="vm-1", vm_name="web", vm_disk_name="vda", vm_disk_size_mb=2048, read_latency_seconds=0.5
