@@ -111,6 +111,7 @@ def _die(path: str, number: str, when: str) -> None:
         if (count, moment) == (int(number), when):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    store_module.LOG_FOLDED_BYTES = 0  # type: ignore[misc]
     store = store_module.HistoryStore.open(path)
     struck(store, strike)
     settle(store)
