@@ -262,6 +262,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only-questions", action="store_true")
     arguments = parser.parse_args()
+    if min(arguments.hosts, arguments.vms, arguments.days) <= 0 or arguments.past_days < 0:
+        parser.error("--hosts, --vms and --days are to be more than 0, --past-days not less")
+    if arguments.only_questions and not (arguments.out and arguments.out.is_dir()):
+        parser.error("--only-questions asks what an earlier run has left: name its directory with --out")
+    if arguments.out and arguments.out.exists() and not arguments.only_questions:
+        parser.error(f"--out {arguments.out} exists; name a new directory, or say --only-questions")
     parameters = {
         name: value for name, value in vars(arguments).items() if name not in ("out", "only_questions")
     }
@@ -269,7 +275,7 @@ def main() -> None:
     bench = bench_history if arguments.layout == "history" else bench_plain
     with contextlib.ExitStack() as stack:
         directory = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        directory.mkdir(parents=True, exist_ok=arguments.only_questions or arguments.out is None)
+        directory.mkdir(parents=True, exist_ok=True)
         bench(directory, arguments, teller)
 
 

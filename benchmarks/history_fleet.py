@@ -7,7 +7,7 @@ fleet at once, so that making them costs less than storing them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -33,6 +33,8 @@ LOST_HOSTS_PER_DAY: Final = 4
 RESIZES_PER_DAY: Final = 200
 OTHER_EVENTS_PER_DAY: Final = 20_000
 LOST_MINUTES: Final = 10
+
+Details = dict[str, str | int | float | bool | None]
 
 
 class KindReports(NamedTuple):
@@ -357,11 +359,12 @@ class Fleet:
             return
         at_ns, seconds = self.at_ns(minute, 1), int(self._draw.integers(3, 40))
         ends_ns = at_ns + seconds * NS_PER_S
-        there = {"from": self.hosts[source], "to": self.hosts[target], "reason": "balancing"}
+        there: Details = {"from": self.hosts[source], "to": self.hosts[target], "reason": "balancing"}
         told.events.append(self._event(at_ns, "vm_migration_started", "normal", vm, source, there))
         status: OperationStatus = "succeeded"
         if self._draw.random() < 0.05:
-            status, why = "failed", {**there, "why": "it did not converge", "progress_percent": 70}
+            status = "failed"
+            why = {**there, "why": "it did not converge", "progress_percent": 70}
             told.events.append(self._event(ends_ns, "vm_migration_failed", "warning", vm, source, why))
         else:
             how = {**there, "bytes": int(self._memory_mb[vm]) << 20, "downtime_ms": 10 * seconds}
@@ -381,7 +384,7 @@ class Fleet:
             target = self._other_host(host)
             assert target is not None, "a host of the cluster was there a moment ago"
             told.events.append(self._event(at_ns, "vm_crashed", "error", vm, host))
-            details = {"from": self.hosts[host], "to": self.hosts[target]}
+            details: Details = {"from": self.hosts[host], "to": self.hosts[target]}
             restarted_ns = at_ns + 90 * NS_PER_S
             told.events.append(self._event(restarted_ns, "vm_ha_restart", "warning", vm, target, details))
             self._host_of[vm] = target
@@ -404,7 +407,7 @@ class Fleet:
         severity: Severity,
         vm: int,
         host: int,
-        details: Mapping[str, str | int | float | bool | None] | None = None,
+        details: Details | None = None,
     ) -> EventRecord:
         self._event_seq += 1
         return EventRecord(
