@@ -7,6 +7,7 @@ watches it, from the commit that ended it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import secrets
@@ -119,7 +120,7 @@ class Gateway:
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
         silo.services["events"] = self._on_pull_events
-        self._operations = OperationFeed(silo, self._readers.submit)
+        self._operations = OperationFeed(silo, self._read_for_history)
 
     def close(self) -> None:
         self._authentication.close()
@@ -292,6 +293,11 @@ class Gateway:
             events = list(itertools.islice(recent, start, start + ask.row_count_max))
             tell(msgspec.msgpack.encode(events) if events else b"")
         else:
+            self._read_for_history(read)
+
+    def _read_for_history(self, read: Callable[[], None]) -> None:
+        """In a reader thread; once those have ended nobody waits for it: history asks again when the engine is back."""
+        with contextlib.suppress(RuntimeError):  # what a pool that was shut down raises
             self._readers.submit(read)
 
     # ------------------------------------------------------------------ reads: in reader threads
