@@ -120,7 +120,7 @@ class Gateway:
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
         silo.services["events"] = self._on_pull_events
-        self._operations = OperationFeed(silo, self._read_for_history)
+        self._operations = OperationFeed(silo, self._in_reader)
 
     def close(self) -> None:
         self._authentication.close()
@@ -293,17 +293,17 @@ class Gateway:
             events = list(itertools.islice(recent, start, start + ask.row_count_max))
             tell(msgspec.msgpack.encode(events) if events else b"")
         else:
-            self._read_for_history(read)
+            self._in_reader(read)
 
-    def _read_for_history(self, read: Callable[[], None]) -> None:
-        """In a reader thread; once those have ended nobody waits for it: history asks again when the engine is back."""
+    def _in_reader(self, read: Callable[[], None]) -> None:
+        """In a reader thread; once those have ended, nobody waits for it any more."""
         with contextlib.suppress(RuntimeError):  # what a pool that was shut down raises
             self._readers.submit(read)
 
     # ------------------------------------------------------------------ reads: in reader threads
 
     def _read(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
-        self._readers.submit(self._answer, connection, number, produce)
+        self._in_reader(lambda: self._answer(connection, number, produce))
 
     def _answer(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
         body: Any
