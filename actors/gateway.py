@@ -120,7 +120,7 @@ class Gateway:
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
         silo.services["events"] = self._on_pull_events
-        self._operations = OperationFeed(silo, self._readers.submit)
+        self._operations = OperationFeed(silo, self._in_reader)
 
     def close(self) -> None:
         self._is_closed = True
@@ -294,16 +294,20 @@ class Gateway:
             events = list(itertools.islice(recent, start, start + ask.row_count_max))
             tell(msgspec.msgpack.encode(events) if events else b"")
         else:
+            self._in_reader(read)
+
+    def _in_reader(self, read: Callable[[], None]) -> None:
+        """In a reader thread; once those have ended, nobody waits for it any more."""
+        try:
             self._readers.submit(read)
+        except RuntimeError:  # what a pool that was shut down raises
+            if not self._is_closed:
+                raise
 
     # ------------------------------------------------------------------ reads: in reader threads
 
     def _read(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
-        try:
-            self._readers.submit(self._answer, connection, number, produce)
-        except RuntimeError:  # a client that waited for events, or asked, at the very end
-            if not self._is_closed:
-                raise
+        self._in_reader(lambda: self._answer(connection, number, produce))
 
     def _answer(self, connection: Connection, number: int, produce: Callable[[], Any]) -> None:
         body: Any
