@@ -5,6 +5,7 @@ It must not know what a question says or who answers it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,9 @@ from olvm.model.client_protocol import ExportHistory, Sql
 from olvm.model.errors import BadInput, Conflict
 from olvm.model.limits import SQL_AT_ONCE_MAX, SQL_ROWS_MAX, SQL_SHORT_S, SQL_TIMEOUT_S_MAX, SQL_WAITING_MAX
 from olvm.stopping import Stop
+
+# Long ones: a question takes a processor whole, and one is left for those who do not ask.
+AT_ONCE = max(1, min(SQL_AT_ONCE_MAX, (os.cpu_count() or 1) - 1))
 
 QuestionKey = tuple[int, int]  # a connection's number, and its number for the request
 
@@ -47,8 +51,9 @@ def checked_times(ask: ExportHistory) -> None:
 class Questions:
     """Runs them in threads of its own. May be used from any thread."""
 
-    def __init__(self) -> None:
-        self._long = ThreadPoolExecutor(SQL_AT_ONCE_MAX, thread_name_prefix="question")
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._at_once = at_once
+        self._long = ThreadPoolExecutor(at_once, thread_name_prefix="question")
         self._short = ThreadPoolExecutor(SQL_AT_ONCE_MAX, thread_name_prefix="lookup")
         self._lock = threading.Lock()
         self._stop_by_key: dict[QuestionKey, Stop] = {}
@@ -61,7 +66,7 @@ class Questions:
         """
         stop = Stop()
         with self._lock:
-            if len(self._stop_by_key) >= SQL_AT_ONCE_MAX + SQL_WAITING_MAX:
+            if len(self._stop_by_key) >= self._at_once + SQL_WAITING_MAX:
                 raise Conflict(
                     f"sql: {len(self._stop_by_key)} questions run or wait already; ask again later"
                 )

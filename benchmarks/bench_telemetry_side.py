@@ -24,10 +24,10 @@ from bench_starts import time_start
 from measuring import Teller, add_hosts, create_vms, instant
 
 import olvm
+from actors.questions import AT_ONCE
 from actors.wire import TELEMETRY_SILO, Frame, encode
 from olvm.history.samples import SampleBatch, decode_batch
 from olvm.model.errors import OlvmError
-from olvm.model.limits import SQL_AT_ONCE_MAX
 from olvm.model.messages import Samples
 
 VMS_PER_REPORT = 75
@@ -110,7 +110,7 @@ class Askers:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name=f"asker-{number}", daemon=True)
-            for number in range(SQL_AT_ONCE_MAX)
+            for number in range(AT_ONCE)
         ]
         self.answered = 0
         self.failed: list[str] = []
@@ -144,7 +144,11 @@ def transmit_of(dc: olvm.DataCenter, runtime: str) -> Callable[[str, bytes], Non
 
 def stored_count(dc: olvm.DataCenter) -> int:
     """By the flood's own hosts: those of the data center send samples too."""
-    return int(dc.sql(STORED_QUERY, timeout=120).one())
+    while True:
+        try:
+            return int(dc.sql(STORED_QUERY, timeout=120).one())
+        except OlvmError:  # history had no memory for a commit, ended all questions and opens its file anew
+            time.sleep(0.2)
 
 
 def drain(dc: olvm.DataCenter, before: int, sent: int) -> tuple[int, float]:

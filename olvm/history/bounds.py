@@ -40,6 +40,9 @@ LOG_FOLDED_BYTES = 128 * 2**20
 QUERY_ROWS_MAX = 1_000_000
 QUERY_TIMEOUT_S = 60.0
 
+# How often what questions hold is looked at: in this time one takes some hundred megabytes more.
+MEMORY_LOOK_S = 0.2
+
 # The writer waits so long for questions that it has told to end: DuckDB sees an interrupt within milliseconds.
 QUERY_END_S = 5.0
 

@@ -26,7 +26,13 @@ _CHECKPOINT_THRESHOLD: Final = "1GB"
 # disk; and what all of them may take of the disk.
 MEMORY_LIMIT: Final = "1GB"
 QUESTION_OPERATOR_MEMORY: Final = "256MB"
-SPILL_MAX: Final = "8GB"
+SPILL_MAX: Final = "3GB"
+
+# Questions are stopped when all of them together hold this much that cannot go on on disk (a median has all values), or
+# have put this much there: a commit that finds no memory would stop them all and cost the writer its connection, and
+# gigabytes on their way to the disk hold up the fsync of every journal of the machine.
+QUESTIONS_MEMORY_MAX: Final = 640 * 1000**2
+QUESTIONS_SPILL_MAX: Final = 1000 * 1000**2
 
 _LOCK_HOLDER: Final = re.compile(r"\(PID (\d+)\)")
 _LOCK_WORDS: Final = ("could not set lock", "conflicting lock")
@@ -117,6 +123,16 @@ def _configure(con: duckdb.DuckDBPyConnection, directories: Sequence[Path]) -> N
     con.execute(f"set allowed_directories = [{allowed}]")
     con.execute("set enable_external_access = false")
     con.execute("set lock_configuration = true")
+
+
+def take_too_much(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the statements under way do, all together. Cost: a few milliseconds."""
+    cursor.execute(
+        "select coalesce(sum(memory_usage_bytes) filter (tag = 'ALLOCATOR'), 0),"
+        " coalesce(sum(temporary_storage_bytes), 0) from duckdb_memory()"
+    )
+    held, spilled = cursor.fetchone() or (0, 0)
+    return bool(held > QUESTIONS_MEMORY_MAX or spilled > QUESTIONS_SPILL_MAX)
 
 
 def bound_question(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import duckdb
 
-from olvm.history.bounds import QUERY_END_S, QUERY_ROWS_MAX, QUERY_TIMEOUT_S
+from olvm.history.bounds import MEMORY_LOOK_S, QUERY_END_S, QUERY_ROWS_MAX, QUERY_TIMEOUT_S
+from olvm.history.opening import QUESTIONS_MEMORY_MAX, QUESTIONS_SPILL_MAX, take_too_much
 from olvm.model.answers import collect
 from olvm.model.errors import BadInput, BadQuery
 from olvm.model.table import QueryResult
@@ -36,18 +37,54 @@ class RunningQuestions:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._stops: set[Stop] = set()
+        self._stops: dict[Stop, None] = {}  # in the order of their beginning
 
     @contextlib.contextmanager
     def running(self, stop: Stop) -> Iterator[None]:
         with self._changed:
-            self._stops.add(stop)
+            self._stops[stop] = None
         try:
             yield
         finally:
             with self._changed:
-                self._stops.discard(stop)
+                self._stops.pop(stop, None)
                 self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def guarded(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Inside, what all of them hold is looked at, and past the bound the newest is stopped.
+
+        `cursor` is the guard's own, and closed. Cost: a thread, and some milliseconds in each MEMORY_LOOK_S.
+        """
+        ended = threading.Event()
+
+        def look() -> None:
+            with contextlib.suppress(
+                duckdb.Error
+            ):  # the connection is given up: `end_all` stops its questions
+                while not ended.wait(MEMORY_LOOK_S):
+                    self._end_newest_if_much(cursor)
+
+        guard = threading.Thread(target=look, name="question-guard", daemon=True)
+        guard.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            guard.join()
+            cursor.close()
+
+    def _end_newest_if_much(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """While one that was stopped has not ended, no other is. All under the lock, or what is read might be past."""
+        with self._changed:
+            if not self._stops or any(stop.reason for stop in self._stops):
+                return
+            if take_too_much(cursor):
+                next(reversed(self._stops)).stop(
+                    f"questions took more than {QUESTIONS_MEMORY_MAX // 1000**2} MB of memory or "
+                    f"{QUESTIONS_SPILL_MAX // 1000**2} MB of disk; narrow it, for example with where, or ask a copy "
+                    "(`olvm history export`)"
+                )
 
     def end_all(self, reason: str) -> bool:
         """Stop them, and wait until they have ended; False if one still runs after QUERY_END_S."""

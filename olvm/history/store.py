@@ -329,7 +329,7 @@ class HistoryStore:
         Raises `BadQuery`, `BadInput` for a snapshot, `JournalUnwritable` while the file is out of reach.
         """
         stop = stop or Stop()
-        with self._asking(stop) as cursor:
+        with self._asking(stop) as cursor, self._questions.guarded(cursor.cursor()):
             show_snapshots(cursor, snapshots or {}, self._snapshot_directory)
             return run_query(
                 cursor, sql, parameters, row_count_max=row_count_max, timeout_s=timeout_s, stop=stop

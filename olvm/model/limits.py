@@ -109,8 +109,9 @@ SQL_ANSWER_BYTES_MAX = 256 * 1024 * 1024
 SQL_PART_ROWS_MAX = 1_000
 SQL_PART_BYTES = 1024 * 1024
 
-# Questions that run at once, those that wait for their turn, and the longest that one may run. Those that ask for no
-# more than SQL_SHORT_S, as every look at a host or a machine does, have threads of their own: they wait for no other.
+# Questions that run at once where there are processors to spare, those that wait for their turn, and the longest that
+# one may run. Those that ask for no more than SQL_SHORT_S, as every look at a host or a machine does, have threads of
+# their own: they wait for no other.
 SQL_AT_ONCE_MAX = 2
 SQL_SHORT_S = 10.0
 SQL_WAITING_MAX = 32

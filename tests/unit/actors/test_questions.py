@@ -10,11 +10,13 @@ import pytest
 from actors.questions import Questions, checked_question
 from olvm.model.client_protocol import Sql
 from olvm.model.errors import BadInput, Conflict
-from olvm.model.limits import SQL_AT_ONCE_MAX, SQL_ROWS_MAX, SQL_SHORT_S, SQL_WAITING_MAX
+from olvm.model.limits import SQL_ROWS_MAX, SQL_SHORT_S, SQL_WAITING_MAX
 from olvm.stopping import Stop
 from tests.contracts.fault_driver import poll
 
 LONG_S = 60.0
+
+AT_ONCE = 2
 
 
 class Asked:
@@ -39,20 +41,20 @@ def asked() -> Asked:
 
 @pytest.fixture
 def questions(asked: Asked) -> Iterator[Questions]:
-    questions = Questions()
+    questions = Questions(at_once=AT_ONCE)
     yield questions
     asked.may_end.set()
     questions.close()
 
 
 def test_few_run_many_wait_and_one_more_is_refused(questions: Questions, asked: Asked) -> None:
-    for number in range(SQL_AT_ONCE_MAX + SQL_WAITING_MAX):
+    for number in range(AT_ONCE + SQL_WAITING_MAX):
         questions.submit((1, number), LONG_S, asked.answer)
-    poll(lambda: len(asked.running) == SQL_AT_ONCE_MAX)
+    poll(lambda: len(asked.running) == AT_ONCE)
     with pytest.raises(Conflict, match="run or wait already"):
         questions.submit((1, 999), LONG_S, asked.answer)
     asked.may_end.set()
-    poll(lambda: len(asked.reasons) == SQL_AT_ONCE_MAX + SQL_WAITING_MAX)
+    poll(lambda: len(asked.reasons) == AT_ONCE + SQL_WAITING_MAX)
     questions.submit((1, 999), LONG_S, asked.answer)
 
 
@@ -71,7 +73,7 @@ def test_client_that_leaves_ends_its_questions_and_nobody_elses(questions: Quest
 def test_question_that_is_cancelled_while_it_waits_ends_as_soon_as_its_turn_comes(
     questions: Questions, asked: Asked
 ) -> None:
-    for number in range(SQL_AT_ONCE_MAX):
+    for number in range(AT_ONCE):
         questions.submit((1, number), LONG_S, asked.answer)
     waiting = Asked()
     questions.submit((1, 99), LONG_S, waiting.answer)
@@ -81,7 +83,7 @@ def test_question_that_is_cancelled_while_it_waits_ends_as_soon_as_its_turn_come
 
 
 def test_short_question_waits_for_no_long_one(questions: Questions, asked: Asked) -> None:
-    for number in range(2 * SQL_AT_ONCE_MAX):
+    for number in range(2 * AT_ONCE):
         questions.submit((1, number), LONG_S, asked.answer)
     short = Asked()
     questions.submit((1, 99), SQL_SHORT_S, short.answer)

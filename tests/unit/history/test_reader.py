@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from olvm.history import opening, reader
 from olvm.history.store import HistoryStore
 from olvm.model.errors import BadInput, BadQuery, JournalUnwritable
 from olvm.stopping import Stop
@@ -106,6 +107,47 @@ def test_samples_are_committed_while_a_question_runs(store: HistoryStore) -> Non
     assert store.query("select count(*) from vm_samples").rows == [(50,)]
     stop.stop("enough")
     asking.join()
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "sql"),
+    [
+        (
+            "QUESTIONS_MEMORY_MAX",
+            20_000_000,
+            "select median(range) from range(30000000)",
+        ),  # all values at once
+        (
+            "QUESTIONS_SPILL_MAX",
+            150_000_000,
+            "select count(*) from (select repeat('x', 100) || range as a from range(9999999) order by a desc offset 1)",
+        ),
+    ],
+)
+def test_question_that_takes_much_is_stopped_before_the_writer_wants(
+    store: HistoryStore, monkeypatch: pytest.MonkeyPatch, bound: str, most: int, sql: str
+) -> None:
+    monkeypatch.setattr(opening, bound, most)
+    monkeypatch.setattr(reader, "MEMORY_LOOK_S", 0.01)
+    first, told = Stop(), []
+
+    def ask() -> None:
+        try:
+            store.query(ENDLESS, stop=first)
+        except BadQuery as error:
+            told.append(error.message)
+
+    modest = threading.Thread(target=ask)
+    modest.start()
+    poll(lambda: len(store._questions._stops) == 1)
+    with pytest.raises(BadQuery, match="questions took more than"):
+        store.query(sql)
+    assert first.reason == "", "the one that began before it goes on"
+    store.add_samples(vm_report())
+    store.commit()
+    first.stop("enough")
+    modest.join()
+    assert told == ["the query was stopped: enough"]
 
 
 def test_query_past_its_time_is_stopped_and_the_store_goes_on(store: HistoryStore) -> None:
