@@ -25,7 +25,7 @@ from tests.unit.hypervisor_backends.task_bench import VM, TaskBench, spec_of
 @pytest.fixture(scope="module")
 def tasks(lab: Lab, guest: GuestImage) -> Iterator[TaskBench]:
     clock, opened = RealClock(), []  # type: ignore[var-annotated]
-    settings = libvirt_settings_from(lab.host("h1").settings)
+    settings = libvirt_settings_from({**lab.host("h1").settings, "pools_period_s": 1.0})
     LibvirtHypervisor.open("h1", settings, clock.post, clock.now_ns, opened.append)
     assert clock.run_until(lambda: opened, 60)
     (backend,) = opened
