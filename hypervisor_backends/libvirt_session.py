@@ -3,6 +3,9 @@
 Decides what a survey of all domains means for the book: what is adopted, what ended while nobody listened, and which
 definitions are left over. Owner's thread; what blocks runs on a worker.
 
+libvirt tells of changes before the survey is done and this side knows of the connection. What was told meanwhile may be
+newer than the survey, so those machines are looked at once more.
+
 A definition that is off and whose reason libvirt does not know was left by a host that lost its power: nobody is told,
 as the protocol says. One whose reason is known ended while this backend was away; it is told when somebody listens.
 """
@@ -60,6 +63,7 @@ class Session:
         self._timer: Cancel | None = None
         self._is_first = True
         self._closed = False
+        self._changed_unmet: set[str] = set()  # not on the book, and told of while there was no link
 
     # ------------------------------------------------------------ connect
 
@@ -182,7 +186,7 @@ class Session:
                 continue
             if lanes.is_busy(life.vm_id):
                 life.look_wanted = True  # when the call ends
-            else:
+            elif not life.look_wanted:
                 book.apply(life, Seen(uuid=life.uuid, execution="absent"))
         for one in found:
             life_there = book.lives.get(one.metadata.vm_id)
@@ -190,11 +194,15 @@ class Session:
                 self._meet_stranger(one)
             elif lanes.is_busy(life_there.vm_id):
                 life_there.look_wanted = True
-            elif life_there.epoch == one.metadata.epoch:
-                book.apply(life_there, one.seen)
-            else:
+            elif life_there.epoch != one.metadata.epoch:
                 book.end(life_there, life_there.ending or end_of(-1))
                 self._meet_stranger(one)
+            elif not life_there.look_wanted:
+                book.apply(life_there, one.seen)
+        changed, self._changed_unmet = self._changed_unmet, set()
+        for life in list(book.lives.values()):
+            if life.look_wanted or life.uuid in changed:
+                self._host.look(life)
 
     def _meet_stranger(self, one: Found) -> None:
         """A machine of ours that is not on the book: it runs, or it is what is left of one."""
@@ -214,12 +222,18 @@ class Session:
         self._host.book.adopt(life, one)
 
     def meet(self, event: LibvirtEvent) -> None:
-        """Something of a machine that is not on the book: if it is one of ours, it came without being asked for."""
+        """Something of a machine that is not on the book: if it is one of ours, it came without being asked for.
+
+        Or the connection is so new that nothing is on the book yet.
+        """
+        if self._host.link is None:
+            self._changed_unmet.add(event.uuid)
+            return
         arrives = (event.event, event.detail) == (
             libvirt.VIR_DOMAIN_EVENT_STARTED,
             libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED,
         )
-        if not arrives or self._host.link is None:
+        if not arrives:
             return
 
         def end(result: object) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
-from hypervisor_backends import libvirt_backend, libvirt_host  # noqa: E402
+from hypervisor_backends import libvirt_backend, libvirt_host, libvirt_session  # noqa: E402
 from hypervisor_backends.domain_metadata import domain_uuid  # noqa: E402
 from hypervisor_backends.libvirt_backend import LibvirtHypervisor  # noqa: E402
 from hypervisor_backends.libvirt_measuring import Measured, measured  # noqa: E402
@@ -121,6 +122,51 @@ def test_machine_destroyed_by_somebody_else_is_told_as_stopped(
 
     assert real.events[-1].exit_reason == ExitReason.ADMIN_SHUTDOWN
     assert real.backend.domains() == []
+
+
+def after_each_survey(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Each survey's answer waits until `change` was made and libvirt has told of it: the answer is out of date."""
+    survey, tell = libvirt_session.survey, libvirt_session.Session._tell
+    told = threading.Event()
+
+    def tell_and_note(session: libvirt_session.Session, event: libvirt_session.LibvirtEvent) -> None:
+        tell(session, event)
+        told.set()
+
+    def survey_and_change(connection: libvirt.virConnect, root: str) -> list[libvirt_session.Found]:
+        found = survey(connection, root)
+        change()
+        assert told.wait(20)
+        return found
+
+    monkeypatch.setattr(libvirt_session.Session, "_tell", tell_and_note)
+    monkeypatch.setattr(libvirt_session, "survey", survey_and_change)
+
+
+def test_end_that_is_told_between_the_survey_of_a_reconnect_and_its_answer_is_not_lost(
+    real: RealBench, driver: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real.start()
+    after_each_survey(monkeypatch, domain_of(driver).destroy)
+    real.backend._session._on_closed(real.backend._host.link)  # type: ignore[attr-defined]
+    real.wait_for_event("stopped")
+
+    assert real.events[-1].exit_reason == ExitReason.ADMIN_SHUTDOWN
+    assert real.backend.domains() == []
+
+
+def test_end_of_a_machine_that_is_just_being_adopted_is_not_lost(
+    real: RealBench, driver: libvirt.virConnect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real.start()
+    real.backend.close()
+    after_each_survey(monkeypatch, domain_of(driver).destroy)
+    second = RealBench(tmp_path)
+    try:
+        second.wait_for_event("stopped")
+        assert second.backend.domains() == []
+    finally:
+        second.backend.close()
 
 
 def test_machine_paused_and_continued_by_somebody_else_is_told(
