@@ -15,6 +15,7 @@ import numpy as np
 
 from olvm.history.guest_rows import GuestFacts
 from olvm.history.kinds import KIND_BY_NAME, SampleKind
+from olvm.history.row_layout import layout_of, shape_of
 from olvm.history.rows import ConfigurationChange
 from olvm.history.samples import FIELD_SEPARATOR, ROW_SEPARATOR, SampleBatch
 from olvm.model.records import EventRecord, OperationRecord, OperationStatus, Severity
@@ -33,6 +34,8 @@ LOST_HOSTS_PER_DAY: Final = 4
 RESIZES_PER_DAY: Final = 200
 OTHER_EVENTS_PER_DAY: Final = 20_000
 LOST_MINUTES: Final = 10
+
+CODES: Final = {"f": "f", "i": "q"}  # of a report, by numpy's kinds
 
 Details = dict[str, str | int | float | bool | None]
 
@@ -94,11 +97,13 @@ class Fleet:
         self._report_seq += 1
         payloads = []
         for of_kind in self.columns(minute, period_minutes):
-            packed = {
-                name: values.astype("<f4" if values.dtype.kind == "f" else "<i8", copy=False).tobytes()
-                for name, values in of_kind.columns.items()
-            }
-            widths = {name: values.dtype.itemsize for name, values in of_kind.columns.items()}
+            code_by_name = {name: CODES[values.dtype.kind] for name, values in of_kind.columns.items()}
+            shape = shape_of(tuple(code_by_name.items()))
+            layout = layout_of(shape)
+            records = np.empty(of_kind.bounds[-1], dtype=layout.record)
+            for name, values in of_kind.columns.items():
+                records[name] = values
+            rows, row_bytes = records.tobytes(), layout.packer.size
             for host, (begins, ends) in enumerate(zip(of_kind.bounds[:-1], of_kind.bounds[1:], strict=True)):
                 if begins == ends:
                     continue
@@ -111,10 +116,8 @@ class Fleet:
                     row_count=ends - begins,
                     ids=ROW_SEPARATOR.join(of_kind.ids[begins:ends]),
                     texts=ROW_SEPARATOR.join(of_kind.texts[begins:ends]),
-                    columns={
-                        name: data[begins * widths[name] : ends * widths[name]]
-                        for name, data in packed.items()
-                    },
+                    shape=shape,
+                    data=rows[begins * row_bytes : ends * row_bytes],
                 )
                 payloads.append(msgspec.msgpack.encode(batch))
         return payloads

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 NS_PER_S = 1_000_000_000
 
-# Buffered sample rows that start a commit: many enough that the fixed cost of one vanishes, and below one
-# DuckDB row group (122,880 rows). They take about 6 MB of memory.
-SAMPLES_PER_COMMIT = 50_000
+# Buffered sample rows that start a commit: many enough that the fixed cost of one vanishes (50,000 rows a commit cost a
+# seventh more of all ingest, benchmarks/RESULTS.md). They take about 25 MB of memory.
+SAMPLES_PER_COMMIT = 150_000
 
 # Sample rows held while the disk refuses them; the oldest batches go first, and are counted.
 SAMPLES_BUFFERED_MAX = 1_000_000
@@ -34,7 +34,7 @@ OPERATIONS_KEPT_S = 60 * 24 * 3600
 
 # `maintain` folds the log into the file once it is this long. Folding writes every row group anew that is not full, so
 # that doing it at each pass costs more than storing the samples; the log is read again after a crash.
-LOG_FOLDED_BYTES = 128 * 2**20
+LOG_FOLDED_BYTES = 256 * 2**20
 
 # One question: rows in the answer and seconds of work.
 QUERY_ROWS_MAX = 1_000_000

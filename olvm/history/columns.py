@@ -1,7 +1,8 @@
 """Many reports as one table of arrays that DuckDB reads in place.
 
-Decides how buffered reports become rows without any Python per row: raw columns are joined as bytes, and what
-is one value per report is repeated. numpy is loaded by the first commit, not by import.
+Decides how buffered reports become rows without any Python per row: the rows of all reports of one shape are joined as
+bytes and read as records, and what is one value per report is repeated. numpy is loaded by the first commit, not by
+import.
 """
 
 # Statements are built from names of our own tables; values are parameters.
@@ -9,15 +10,14 @@ is one value per report is repeated. numpy is loaded by the first commit, not by
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from struct import pack
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from olvm.history.clipped import Clips
 from olvm.history.dictionary import NO_KEY
 from olvm.history.kinds import SampleColumn, SampleKind
-from olvm.history.samples import UNKNOWN_FLOAT, SampleBatch
+from olvm.history.row_layout import layout_of
+from olvm.history.samples import UNKNOWN_FLOAT, UNKNOWN_INT, SampleBatch
 
 
 class KeyedBatch(NamedTuple):
@@ -30,9 +30,16 @@ class KeyedBatch(NamedTuple):
 
 
 def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dict[str, Any], list[Clips]]:
-    """The columns of `kind.table` for all rows of these reports, by name; and the values that were clipped."""
+    """The columns of `kind.table` for all rows of these reports, by name, but those that no report has sent.
+
+    And the values that were clipped. Rows are in the order of the reports, those of one shape together.
+    """
     import numpy as np
 
+    by_shape: dict[str, list[KeyedBatch]] = {}
+    for keyed in batches:
+        by_shape.setdefault(keyed.batch.shape, []).append(keyed)
+    batches = [keyed for of_shape in by_shape.values() for keyed in of_shape]
     row_counts = np.array([keyed.batch.row_count for keyed in batches], dtype=np.int64)
     at_us = np.array([keyed.batch.at_ns // 1000 for keyed in batches], dtype=np.int64)
     host_keys = np.array([keyed.host_key for keyed in batches], dtype=np.int32)
@@ -45,23 +52,44 @@ def sample_columns(kind: SampleKind, batches: Sequence[KeyedBatch]) -> tuple[dic
     for position, (name, _) in enumerate(kind.texts):
         joined = b"".join([keyed.text_keys[position] for keyed in batches])
         columns[f"{name}_key"] = np.frombuffer(joined, dtype=np.int32)
+    tables = [_records(shape, of_shape) for shape, of_shape in by_shape.items()]
     clips = []
     for column in kind.columns:
-        joined = b"".join(
-            [
-                keyed.batch.columns.get(column.name) or _unknown(column.code, keyed.batch.row_count)
-                for keyed in batches
-            ]
-        )
-        values = np.frombuffer(joined, dtype="<f4" if column.code == "f" else "<i8")
-        if sys.byteorder != "little":
-            values = values.astype(values.dtype.newbyteorder("="))
-        columns[column.name], beyond = _clipped(column, values)
+        told = _joined(column, tables)
+        if told is None:
+            continue
+        columns[column.name], beyond = _clipped(column, told)
         if beyond is not None:
             vm_keys = columns["vm_key"][beyond] if kind.has_vm else None
             of = columns["history_datetime"][beyond], columns["host_key"][beyond], vm_keys
-            clips.append(Clips(column.name, *of, values[beyond]))
+            clips.append(Clips(column.name, *of, told[beyond]))
     return columns, clips
+
+
+def _records(shape: str, batches: Sequence[KeyedBatch]) -> tuple[int, Any]:
+    """How many rows there are, and their numbers as records with a field for each column that was sent."""
+    import numpy as np
+
+    record = np.dtype(layout_of(shape).record)
+    data = b"".join([keyed.batch.data for keyed in batches])
+    row_count = sum([keyed.batch.row_count for keyed in batches])
+    return row_count, np.frombuffer(data, dtype=record) if data else np.empty(row_count, dtype=record)
+
+
+def _joined(column: SampleColumn, tables: Sequence[tuple[int, Any]]) -> Any:
+    """The column of all rows, one after another; None if nobody has sent it."""
+    import numpy as np
+
+    if not any(column.name in records.dtype.fields for _, records in tables if records.dtype.fields):
+        return None
+    dtype, unknown = (np.float32, UNKNOWN_FLOAT) if column.code == "f" else (np.int64, UNKNOWN_INT)
+    parts = [
+        records[column.name]
+        if records.dtype.fields and column.name in records.dtype.fields
+        else np.full(row_count, unknown, dtype=dtype)
+        for row_count, records in tables
+    ]
+    return np.concatenate(parts, dtype=dtype)
 
 
 def report_columns(batches: Sequence[KeyedBatch]) -> dict[str, Any]:
@@ -79,17 +107,18 @@ def report_columns(batches: Sequence[KeyedBatch]) -> dict[str, Any]:
     }
 
 
-def insert_samples_sql(kind: SampleKind, source: str) -> str:
-    """Insert `sample_columns` registered as `source`; what is unknown becomes NULL here."""
+def insert_samples_sql(kind: SampleKind, source: str, present: Container[str]) -> str:
+    """Insert `sample_columns`, registered as `source` with the columns `present`; what is unknown becomes NULL here."""
     names = ["history_datetime", *(["vm_key"] if kind.has_vm else []), "host_key"]
     values = list(names)
     for name, _ in kind.texts:
         names.append(f"{name}_key")
         values.append(f"nullif({name}_key, {NO_KEY})")
     for column in kind.columns:
-        names.append(column.name)
-        unknown = "'nan'::FLOAT" if column.code == "f" else "-1"
-        values.append(f"nullif({column.name}, {unknown})")
+        if column.name in present:
+            names.append(column.name)
+            unknown = "'nan'::FLOAT" if column.code == "f" else str(UNKNOWN_INT)
+            values.append(f"nullif({column.name}, {unknown})")
     return f"insert into {kind.table} ({', '.join(names)}) select {', '.join(values)} from {source}"
 
 
@@ -108,7 +137,3 @@ def _clipped(column: SampleColumn, values: Any) -> tuple[Any, Any]:
     lowest = 0.0 if column.code == "f" else -1
     beyond = (values > column.maximum) | (values < lowest)  # NaN is neither
     return (np.clip(values, lowest, column.maximum), beyond) if beyond.any() else (values, None)
-
-
-def _unknown(code: str, row_count: int) -> bytes:
-    return (pack("<f", UNKNOWN_FLOAT) if code == "f" else pack("<q", -1)) * row_count

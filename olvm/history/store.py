@@ -38,12 +38,11 @@ from olvm.history.bounds import (
     TEXTS_MAX,
 )
 from olvm.history.columns import KeyedBatch
-from olvm.history.dictionary import TextKeys, VmKeys
 from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
-from olvm.history.kinds import KIND_BY_NAME
 from olvm.history.opening import bound_question, connect, typed_error
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
+from olvm.history.report_keys import ReportKeys
 from olvm.history.reports import ReportWindows, Verdict
 from olvm.history.rollups import Due, hours_touched, read_due, write_due
 from olvm.history.row_table import Row, RowTable, storable
@@ -57,7 +56,7 @@ from olvm.history.rows import (
     event_row,
     operation_row,
 )
-from olvm.history.samples import SampleBatch, decode_batch, split_rows
+from olvm.history.samples import decode_batch
 from olvm.model.client_protocol import Exported, ExportHistory
 from olvm.model.errors import BadQuery, JournalLocked, JournalUnwritable
 from olvm.model.records import EventRecord, OperationRecord
@@ -105,13 +104,11 @@ class HistoryStore:
         self.clock_ahead_ns = 0  # in the last pass of `maintain`: of the time that erasing goes by
         self.is_behind = False  # the last pass of `maintain` has left work that can be done now
         self._due: set[Due] = set()  # hours to be rolled up, as the file has them
-        self._horizon_ns = 0  # samples older than this were erased; a report from before it is not judged
+        self._due_now: set[Due] = set()  # that the commit under way changes
+        self._horizon_ns = 0  # samples older than this were erased
+        self._first_open_ns = 0  # a report from before it is not judged
         self._windows = ReportWindows()
-        self._texts = TextKeys()
-        self._vms = VmKeys()
-        # (kind, host) -> the last identities and texts of that host, and their keys.
-        self._vm_keys_by_host: dict[tuple[str, str], tuple[str, bytes]] = {}
-        self._text_keys_by_host: dict[tuple[str, str], tuple[str, tuple[bytes, ...]]] = {}
+        self._keys = ReportKeys()
         # `_sample_count` is the number of rows in `_batches`.
         self._batches: deque[KeyedBatch] = deque()
         self._sample_count = 0
@@ -162,10 +159,11 @@ class HistoryStore:
         commit failed (the report is buffered).
         """
         batch = decode_batch(payload)
-        if batch.at_ns < upkeep.first_open_ns(self._horizon_ns):
+        if batch.at_ns < self._first_open_ns:
             self.counters.expired_report_count += 1
             return "expired"
-        keyed = self._keyed(batch)
+        keyed = self._keys.keyed(batch)
+        self.counters.refused_text_count = self._keys.texts.refused_count
         verdict = self._windows.judge(batch.kind, batch.host, batch.host_epoch, batch.seq)
         if verdict == "repeated":
             self.counters.repeated_report_count += 1
@@ -174,7 +172,8 @@ class HistoryStore:
         else:
             self._batches.append(keyed)
             self._sample_count += batch.row_count
-            self._drop_oldest_samples()
+            if self._sample_count > SAMPLES_BUFFERED_MAX:
+                self._drop_oldest_samples()
             if self._sample_count >= self._next_try_sample_count:
                 self.commit()
         return verdict
@@ -296,11 +295,11 @@ class HistoryStore:
             self.clock_ahead_ns = done.clock_ahead_ns
             self.counters.distrusted_clock_count += done.clock_ahead_ns > 0
             self._horizon_ns, self.is_behind = done.horizon_ns, done.is_behind
+            self._first_open_ns = upkeep.first_open_ns(done.horizon_ns)
             self.counters.rolled_up_count += done.rolled_up_count
             self._due = set(read_due(con, "hourly"))
-            if len(self._texts) > TEXTS_MAX // 2:
-                self._texts.forget_all_but(transaction.erase_unused_texts(con))
-                self._text_keys_by_host.clear()
+            if len(self._keys.texts) > TEXTS_MAX // 2:
+                self._keys.forget_all_texts_but(transaction.erase_unused_texts(con))
             if self._log_bytes() >= LOG_FOLDED_BYTES:
                 con.execute("checkpoint")
         except (duckdb.Error, OSError) as error:
@@ -392,9 +391,10 @@ class HistoryStore:
             archive.remove_leavings(con, self._archive_directory)
             self.counters.missing_file_count = archive.show_archive(con, self._archive_directory)
             self._due = set(read_due(con, "hourly"))
-            transaction.read_dictionaries(con, self._texts, self._vms)
+            transaction.read_dictionaries(con, self._keys.texts, self._keys.vms)
             self._event_seq_committed = transaction.read_event_cursors(con)
             self._horizon_ns = transaction.read_horizon_ns(con)
+            self._first_open_ns = upkeep.first_open_ns(self._horizon_ns)
             if len(self._windows) == 0:
                 for kind, host, epoch, seq in transaction.read_newest_reports(con):
                     self._windows.judge(kind, host, epoch, seq)
@@ -420,29 +420,6 @@ class HistoryStore:
         self._next_try_sample_count = self._sample_count + SAMPLES_PER_COMMIT
         self._next_try_row_count = self._row_count() + ROWS_PER_COMMIT
         self._drop_connection("history could not be written beside it; narrow it and try again")
-
-    def _keyed(self, batch: SampleBatch) -> KeyedBatch:
-        kind = KIND_BY_NAME[batch.kind]
-        known_texts = self._text_keys_by_host.get((batch.kind, batch.host))
-        if known_texts is not None and known_texts[0] == batch.texts:
-            text_keys = known_texts[1]
-        else:
-            rows = split_rows(batch.texts, batch.row_count, len(kind.texts))
-            text_keys = tuple(
-                self._texts.packed(row[field] for row in rows) for field in range(len(kind.texts))
-            )
-            self._text_keys_by_host[batch.kind, batch.host] = (batch.texts, text_keys)
-        vm_keys = self._vm_keys(batch) if kind.has_vm else b""
-        self.counters.refused_text_count = self._texts.refused_count
-        return KeyedBatch(batch, self._texts.key_of(batch.host, always=True), vm_keys, text_keys)
-
-    def _vm_keys(self, batch: SampleBatch) -> bytes:
-        known = self._vm_keys_by_host.get((batch.kind, batch.host))
-        if known is not None and known[0] == batch.ids:
-            return known[1]
-        vm_keys = self._vms.packed(split_rows(batch.ids, batch.row_count, 2))
-        self._vm_keys_by_host[batch.kind, batch.host] = (batch.ids, vm_keys)
-        return vm_keys
 
     def _log_bytes(self) -> int:
         log = self.path.with_name(f"{self.path.name}.wal")
@@ -473,9 +450,10 @@ class HistoryStore:
             self.commit()
 
     def _write(self, con: duckdb.DuckDBPyConnection) -> None:
-        transaction.write_dictionaries(con, self._texts, self._vms)
+        transaction.write_dictionaries(con, self._keys.texts, self._keys.vms)
         self._clipped_count = transaction.write_samples(con, self._batches)
-        write_due(con, self._due_of_batches() - self._due)
+        self._due_now = self._due_of_batches()
+        write_due(con, self._due_now - self._due)
         for table in ROW_TABLES:
             transaction.write_rows(con, table, list(self._rows[table.name].values()))
         transaction.write_event_cursors(con, self._event_seq_taken)
@@ -486,7 +464,7 @@ class HistoryStore:
         return {due for kind, at_ns in times for due in hours_touched(kind, at_ns)}
 
     def _forget_written(self) -> None:
-        self._due |= self._due_of_batches()
+        self._due |= self._due_now
         self.counters.clipped_value_count += self._clipped_count
         self._clipped_count = 0
         self._batches.clear()
@@ -495,9 +473,7 @@ class HistoryStore:
         for rows in self._rows.values():
             rows.clear()
         self._next_try_row_count = ROWS_PER_COMMIT
-        self._texts.new_rows.clear()
-        self._vms.new_rows.clear()
-        self._vms.renamed.clear()
+        self._keys.committed()
         self._event_seq_committed = dict(self._event_seq_taken)
 
 

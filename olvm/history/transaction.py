@@ -23,7 +23,7 @@ from olvm.history.columns import (
     sample_columns,
 )
 from olvm.history.dictionary import TextKeys, VmKeys
-from olvm.history.kinds import KINDS
+from olvm.history.kinds import KIND_BY_NAME, KINDS
 from olvm.history.rollups import ROLLUP_TABLES, rollup_table
 from olvm.history.row_table import Row, RowTable
 
@@ -55,14 +55,16 @@ def write_dictionaries(con: duckdb.DuckDBPyConnection, texts: TextKeys, vms: VmK
 def write_samples(con: duckdb.DuckDBPyConnection, batches: Sequence[KeyedBatch]) -> int:
     """All rows of these reports, and one row for each report; how many values had to be clipped."""
     clipped_count = 0
-    for kind in KINDS:
-        of_kind = [keyed for keyed in batches if keyed.batch.kind == kind.name]
-        if of_kind:
-            columns, clips = sample_columns(kind, of_kind)
-            clipped_count += sum(len(clip.told) for clip in clips)
-            write_clips(con, kind, clips)
-            _insert(con, insert_samples_sql(kind, "arriving"), columns)
-            _insert(con, insert_reports_sql(kind, "arriving"), report_columns(of_kind))
+    by_kind: dict[str, list[KeyedBatch]] = {}
+    for keyed in batches:
+        by_kind.setdefault(keyed.batch.kind, []).append(keyed)
+    for kind_name, of_kind in by_kind.items():
+        kind = KIND_BY_NAME[kind_name]
+        columns, clips = sample_columns(kind, of_kind)
+        clipped_count += sum(len(clip.told) for clip in clips)
+        write_clips(con, kind, clips)
+        _insert(con, insert_samples_sql(kind, "arriving", columns), columns)
+        _insert(con, insert_reports_sql(kind, "arriving"), report_columns(of_kind))
     return clipped_count
 
 

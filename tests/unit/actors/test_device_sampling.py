@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-
 import msgspec
 
 from actors.device_sampling import CounterRates
@@ -76,20 +74,14 @@ def test_nodes_and_pools_of_a_host_have_rows_of_their_own() -> None:
     by_kind = {batch.kind: batch for batch in map(decode_batch, payloads)}
     numa, storage = by_kind["host_numa"], by_kind["host_storage"]
     assert (numa.texts, storage.texts) == ("1", "default")
-    assert array("f", numa.columns["memory_usage_percent"]).tolist() == [75.0]
-    assert array("q", numa.columns["memory_free_mb"]).tolist() == [1000]
-    assert [
-        array("q", storage.columns[f"{what}_disk_size_mb"])[0] for what in ("available", "used", "total")
-    ] == [
-        3,
-        7,
-        10,
-    ]
+    assert numa.column("memory_usage_percent") == (75.0,)
+    assert numa.column("memory_free_mb") == (1000,)
+    sizes = [storage.column(f"{what}_disk_size_mb") for what in ("available", "used", "total")]
+    assert sizes == [(3,), (7,), (10,)]
 
 
 def test_memory_of_a_guest_is_unknown_until_its_agent_has_told() -> None:
     told = msgspec.structs.replace(GUEST, memory_total_kib=4096, memory_free_kib=2048, swap_usage_kib=1024)
-    for guest, expected in ((told, [2]), (None, None)):
+    for guest, expected in ((told, (2,)), (None, None)):
         (_, payload), _ = Sampler("H1").encode(S, 1, HOST, [domain(guest)])
-        data = decode_batch(payload).columns.get("guest_memory_free_mb")
-        assert (array("q", data).tolist() if data is not None else None) == expected
+        assert decode_batch(payload).column("guest_memory_free_mb") == expected

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import struct
 import subprocess
 import sys
-from array import array
 from pathlib import Path
 
 import msgspec
@@ -14,7 +12,6 @@ import pytest
 
 from olvm.history.samples import (
     HostSample,
-    SampleBatch,
     decode_batch,
     encode_host_sample,
     encode_vm_samples,
@@ -36,14 +33,14 @@ def test_vm_report_encoded_and_decoded_keeps_every_value() -> None:
     )
     assert (batch.kind, batch.host, batch.at_ns, batch.host_epoch, batch.seq) == ("vm", "kvm01", NOW_NS, 1, 7)
     assert split_rows(batch.ids, 2, 2) == [["a", ""], ["b", "web"]]
-    assert array("q", batch.columns["uptime_seconds"]).tolist() == [2**40, -1]
-    assert array("f", batch.columns["cpu_usage_percent"]).tolist() == [12.5, 12.5]
-    assert "memory_usage_percent" not in batch.columns, "no row has it, so it is not sent"
+    assert batch.column("uptime_seconds") == (2**40, -1)
+    assert batch.column("cpu_usage_percent") == (12.5, 12.5)
+    assert batch.column("memory_usage_percent") is None, "no row has it, so it is not sent"
 
 
 def test_column_that_one_row_has_is_sent_with_the_others_unknown() -> None:
     batch = decode_batch(vm_report(vm_sample("a"), vm_sample("b", memory_usage_percent=40.0)))
-    unknown, known = array("f", batch.columns["memory_usage_percent"])
+    unknown, known = batch.column("memory_usage_percent") or ()
     assert (math.isnan(unknown), known) == (True, 40.0)
 
 
@@ -72,7 +69,15 @@ def test_number_past_64_bits_is_the_nearest_that_is_not_and_costs_no_other_machi
     batch = decode_batch(
         vm_report(vm_sample("a", uptime_seconds=2**80), vm_sample("b", uptime_seconds=-(2**80)))
     )
-    assert struct.unpack("<2q", batch.columns["uptime_seconds"]) == (2**63 - 1, -(2**63))
+    assert batch.column("uptime_seconds") == (2**63 - 1, -(2**63))
+
+
+def test_number_past_32_bits_of_a_float_is_the_nearest_that_is_not() -> None:
+    batch = decode_batch(
+        vm_report(vm_sample("a", cpu_usage_percent=1e300), vm_sample("b", cpu_usage_percent=-1e300))
+    )
+    most, least = batch.column("cpu_usage_percent") or ()
+    assert (most, least) == (pytest.approx(3.4e38, rel=0.01), -most)
 
 
 def test_value_that_is_no_number_is_refused_by_the_encoder() -> None:
@@ -86,10 +91,15 @@ def test_value_that_is_no_number_is_refused_by_the_encoder() -> None:
         b"",
         b"\x00",
         vm_report()[:-1],
-        _altered(vm_report(), columns={"cpu_usage_percent": b"\x00"}),
+        _altered(vm_report(), data=b"\x00"),
+        _altered(vm_report(), shape="cpu_usage_percent"),
+        _altered(vm_report(), shape="cpu_usage_percent:d"),
+        _altered(vm_report(), shape="cpu_usage_percent:q", data=bytes(8)),
+        _altered(vm_report(), shape="cpu_usage_percent:f cpu_usage_percent:f", data=bytes(8)),
+        _altered(vm_report(), shape=" ".join(f"c{number}:f" for number in range(300)), data=bytes(1200)),
         _altered(vm_report(), row_count=2),
-        _altered(vm_report(), row_count=10**9, columns={}),
-        _altered(vm_report(), row_count=-1, columns={}),
+        _altered(vm_report(), row_count=10**9, shape="", data=b""),
+        _altered(vm_report(), row_count=-1, shape="", data=b""),
         _altered(vm_report(), seq=0),
         _altered(vm_report(), seq=2**63),
         _altered(vm_report(), at_ns=-1),
@@ -102,8 +112,11 @@ def test_malformed_report_is_refused(payload: bytes) -> None:
 
 def test_column_of_a_newer_agent_is_passed_over() -> None:
     batch = decode_batch(vm_report())
-    newer = msgspec.structs.replace(batch, columns={**batch.columns, "gpu_usage_percent": b"1"})
-    assert isinstance(decode_batch(msgspec.msgpack.encode(newer)), SampleBatch)
+    newer = msgspec.structs.replace(
+        batch, shape=f"gpu_usage_percent:f {batch.shape}", data=bytes(4) + batch.data
+    )
+    decoded = decode_batch(msgspec.msgpack.encode(newer))
+    assert decoded.column("cpu_usage_percent") == batch.column("cpu_usage_percent")
 
 
 def test_encoder_import_loads_neither_numpy_nor_duckdb() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import duckdb
@@ -12,7 +13,7 @@ from olvm.history import store as store_module
 from olvm.history.bounds import OPERATIONS_KEPT_S, ROWS_PER_COMMIT, SAMPLES_PER_COMMIT
 from olvm.history.guest_rows import GuestFacts
 from olvm.history.rows import ROW_TABLES, ConfigurationChange
-from olvm.history.samples import HostSample, decode_batch, encode_host_sample
+from olvm.history.samples import UNKNOWN_FLOAT, HostSample, decode_batch, encode_host_sample
 from olvm.history.store import HistoryStore
 from olvm.model.errors import BadInput, JournalCorrupt, JournalError, JournalLocked, JournalUnwritable
 from olvm.model.records import OperationRecord
@@ -67,14 +68,14 @@ def test_reports_of_many_hosts_in_one_commit_keep_their_rows_apart(store: Histor
 
 def _empty_report(host: str) -> bytes:
     batch = decode_batch(vm_report(host=host))
-    empty = msgspec.structs.replace(batch, row_count=0, ids="", texts="", columns={})
+    empty = msgspec.structs.replace(batch, row_count=0, ids="", texts="", data=b"")
     return msgspec.msgpack.encode(empty)
 
 
 def test_column_that_an_older_agent_does_not_send_is_null(store: HistoryStore) -> None:
     batch = decode_batch(vm_report(vm_sample(uptime_seconds=5)))
-    older = {name: data for name, data in batch.columns.items() if name == "uptime_seconds"}
-    store.add_samples(msgspec.msgpack.encode(msgspec.structs.replace(batch, columns=older)))
+    older = msgspec.structs.replace(batch, shape="uptime_seconds:q", data=struct.pack("<q", 5))
+    store.add_samples(msgspec.msgpack.encode(older))
     store.commit()
     assert store.query("select uptime_seconds, cpu_usage_percent, memory_used_mb from vm_samples").rows == [
         (5, None, None)
@@ -103,6 +104,34 @@ def test_vm_renamed_or_moved_keeps_its_key_and_shows_its_newest_name(path: Path)
         answer = store.query(f"select vm_name, currently_running_on_host from {VM_VIEW} order by 2")
         assert answer.rows == [("new", "kvm01"), ("new", "kvm02")]
         assert _count(store, "vm_names") == 1
+
+
+def test_reports_of_several_shapes_in_one_commit_keep_their_values_apart(store: HistoryStore) -> None:
+    store.add_samples(vm_report(vm_sample("a", uptime_seconds=1), host="kvm01"))
+    store.add_samples(vm_report(vm_sample("b", memory_used_mb=2), vm_sample("c", vcpus=3), host="kvm02"))
+    unknown = vm_sample("d", cpu_usage_percent=UNKNOWN_FLOAT)
+    store.add_samples(vm_report(unknown, host="kvm03"))
+    store.add_samples(vm_report(vm_sample("e", uptime_seconds=5), host="kvm04"))
+    store.commit()
+    names = "vm_id, cpu_usage_percent, uptime_seconds, memory_used_mb, vcpus, balloon_mb"
+    answer = store.query(f"select {names} from vm_samples join vm_names using (vm_key) order by vm_id")
+    assert answer.rows == [
+        ("a", 12.5, 1, None, None, None),
+        ("b", 12.5, None, 2, None, None),
+        ("c", 12.5, None, None, 3, None),
+        ("d", None, None, None, None, None),
+        ("e", 12.5, 5, None, None, None),
+    ]
+
+
+def test_report_with_the_texts_of_the_last_one_and_more_rows_is_refused(store: HistoryStore) -> None:
+    batch = decode_batch(vm_report(seq=1))
+    store.add_samples(vm_report(seq=1))
+    lie = msgspec.structs.replace(batch, seq=2, row_count=2, data=2 * batch.data)
+    with pytest.raises(BadInput, match="fields"):
+        store.add_samples(msgspec.msgpack.encode(lie))
+    store.commit()
+    assert _count(store, "vm_samples") == 1
 
 
 def test_report_with_misshapen_texts_is_refused_and_its_repeat_is_judged_anew(store: HistoryStore) -> None:
