@@ -1,4 +1,4 @@
-"""Samples of disks, network interfaces, NUMA nodes and storage pools. Names and units only, no decision.
+"""Samples of disks, network interfaces, cores, NUMA nodes and storage pools. Names and units only, no decision.
 
 A rate is the difference of two counters of the same life; without a predecessor, or when a counter has gone back, it is
 unknown: the counter began anew, and what was counted before is not known.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypedDict
 
 from hypervisor_backends.measurements import (
+    CoreLoads,
     DiskStatistics,
     DomainStatistics,
     HostStatistics,
@@ -19,6 +20,7 @@ from hypervisor_backends.measurements import (
 from olvm.history.samples import (
     UNKNOWN_FLOAT,
     UNKNOWN_INT,
+    HostCoreSample,
     HostInterfaceSample,
     HostNumaSample,
     HostStorageSample,
@@ -100,6 +102,21 @@ def host_interface_sample(
     return HostInterfaceSample(
         host_interface_name=nic.name, host_interface_state=nic.state, **_figures(nic, traffic)
     )
+
+
+def host_core_samples(cores: CoreLoads) -> list[HostCoreSample]:
+    return [
+        HostCoreSample(
+            core_number=str(number),
+            numa_node=str(node),
+            user_cpu_usage_percent=user,
+            system_cpu_usage_percent=system,
+            idle_cpu_percent=max(100.0 - user - system, 0.0),
+        )
+        for number, node, user, system in zip(
+            cores.numbers, cores.numa_nodes, cores.user_percents, cores.sys_percents, strict=True
+        )
+    ]
 
 
 def host_numa_sample(node: NumaNodeStatistics) -> HostNumaSample:

@@ -36,6 +36,7 @@ from hypervisor_backends.protocol import (
 from olvm.model.errors import OlvmError
 from olvm.model.hardware import Hardware
 from olvm.model.host_profile import NO_PROFILE, HostHugePages, HostNumaNode, HostProfile
+from olvm.model.limits import NS_PER_S
 from olvm.model.messages import CallEnded, ConsoleTicket, DomainHappened
 
 
@@ -295,7 +296,10 @@ class HypervisorPort:
         if backend is None:
             deliver_result(self._silo, caller, CallEnded(tag, False), "hypervisor")
             return
-        sampler = self._samplers.setdefault(request.host, Sampler(request.host))
+        sampler = self._samplers.get(request.host)
+        if sampler is None:
+            core_period_ns = int(self._silo.config.core_sample_period_s * NS_PER_S)
+            sampler = self._samplers[request.host] = Sampler(request.host, core_period_ns)
         host, domains = backend.statistics()
         # History has one time: that of the silo, not that of a hypervisor whose clock may be accelerated.
         batches, facts = sampler.encode(self._silo.now_ns(), request.host_epoch, host, domains)

@@ -12,6 +12,7 @@ import msgspec
 
 from actors.device_sampling import (
     CounterRates,
+    host_core_samples,
     host_interface_sample,
     host_numa_sample,
     host_storage_sample,
@@ -26,6 +27,7 @@ from olvm.history.samples import (
     HostSample,
     VmInterfaceSample,
     VmSample,
+    encode_host_core_samples,
     encode_host_interface_samples,
     encode_host_numa_samples,
     encode_host_sample,
@@ -57,10 +59,15 @@ class GuestFactsBatch(msgspec.Struct, frozen=True):
 
 
 class Sampler:
-    """Encodes the samplings of one host; remembers what its guests said, so that only news is told."""
+    """Encodes the samplings of one host; remembers what its guests said, so that only news is told.
 
-    def __init__(self, host: str) -> None:
+    Cores are many and tell little that their host does not: they come each `core_period_ns`.
+    """
+
+    def __init__(self, host: str, core_period_ns: int = 0) -> None:
         self._host = host
+        self._core_period_ns = core_period_ns
+        self._cores_told_ns = -core_period_ns
         self._seq = 0
         self._told: dict[str, tuple[object, ...]] = {}
         self._rates = CounterRates()
@@ -93,6 +100,9 @@ class Sampler:
         batches = [encode_host_sample(_host_sample(of_host, domains, host_nics), **report)]
         if host_nics:
             batches.append(encode_host_interface_samples(host_nics, **report))
+        if of_host.cores.numbers and not 0 <= report["at_ns"] - self._cores_told_ns < self._core_period_ns:
+            self._cores_told_ns = report["at_ns"]
+            batches.append(encode_host_core_samples(host_core_samples(of_host.cores), **report))
         if of_host.numa_nodes:
             nodes = [host_numa_sample(node) for node in of_host.numa_nodes]
             batches.append(encode_host_numa_samples(nodes, **report))

@@ -13,6 +13,7 @@ import msgspec
 
 from hypervisor_backends.libvirt_processes import boot_id_of, boot_time_ns_of, read_text
 from hypervisor_backends.measurements import (
+    CoreLoads,
     HostStatistics,
     NicStatistics,
     NumaNodeStatistics,
@@ -28,6 +29,7 @@ _NOT_COUNTED = ("lo", "vnet", "tap", "virbr")
 ALL_CPUS = "cpu"
 NICS_MAX = 64
 NUMA_NODES_MAX = 64
+CORES_MAX = 4096
 
 Ticks = tuple[int, int, int]  # user, system and idle
 
@@ -37,6 +39,7 @@ class NumaNodeReading(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ticks: Ticks
     total_kib: int
     free_kib: int
+    cpus: tuple[int, ...] = ()
 
 
 class HostReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +49,7 @@ class HostReading(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     boot_time_ns: int
     cpu_ticks: Ticks
+    core_ticks: dict[int, Ticks] = {}  # by the kernel's number of the CPU
     load: float
     memory_kib: dict[str, int]
     ksm_pages: int
@@ -72,6 +76,7 @@ def read_host(root: str, now_ns: int) -> HostReading:
         boot_id=boot_id_of(root),
         boot_time_ns=boot_time_ns_of(root),
         cpu_ticks=ticks_by_cpu.get(ALL_CPUS, (0, 0, 0)),
+        core_ticks={int(name[3:]): ticks for name, ticks in ticks_by_cpu.items() if name[3:].isdigit()},
         load=_number(read_text(f"{root}/proc/loadavg").split()[1:2]),
         memory_kib=_meminfo(read_text(f"{root}/proc/meminfo")),
         ksm_pages=int(_number(read_text(f"{ksm}/pages_sharing").split())),
@@ -120,6 +125,7 @@ def host_statistics(
         outgoing_vm_migrations=counts.outgoing,
         nics=now.nics,
         numa_nodes=_of_numa_nodes(now, before),
+        cores=_of_cores(now, before),
         pools=pools,
         agent_cpu_user_percent=agent[0] if agent is not None else None,
         agent_cpu_sys_percent=agent[1] if agent is not None else None,
@@ -141,6 +147,19 @@ def _of_numa_nodes(now: HostReading, before: HostReading | None) -> tuple[NumaNo
             )
         )
     return tuple(found)
+
+
+def _of_cores(now: HostReading, before: HostReading | None) -> CoreLoads:
+    then = before.core_ticks if before is not None else {}
+    node_of = {cpu: node.node for node in now.numa_nodes for cpu in node.cpus}
+    numbers = tuple(sorted(now.core_ticks)[:CORES_MAX])
+    percents = [_percents(now.core_ticks[number], then.get(number)) for number in numbers]
+    return CoreLoads(
+        numbers=numbers,
+        numa_nodes=tuple([node_of.get(number, 0) for number in numbers]),
+        user_percents=tuple([user for user, _, _ in percents]),
+        sys_percents=tuple([system for _, system, _ in percents]),
+    )
 
 
 def _agent_percents(now: HostReading, before: HostReading | None) -> tuple[float, float] | None:
@@ -197,13 +216,15 @@ def _numa_node(directory: str, node: int, ticks_by_cpu: dict[str, Ticks]) -> Num
     memory = _meminfo(
         "\n".join(line.partition(str(node))[2] for line in read_text(f"{directory}/meminfo").splitlines())
     )
-    ticks = [ticks_by_cpu.get(f"cpu{cpu}", (0, 0, 0)) for cpu in cpus_of(read_text(f"{directory}/cpulist"))]
+    cpus = cpus_of(read_text(f"{directory}/cpulist"))
+    ticks = [ticks_by_cpu.get(f"cpu{cpu}", (0, 0, 0)) for cpu in cpus]
     user, system, idle = (sum(column) for column in zip(*ticks, strict=True)) if ticks else (0, 0, 0)
     return NumaNodeReading(
         node=node,
         cpu_ticks=(user, system, idle),
         total_kib=memory.get("MemTotal", 0),
         free_kib=memory.get("MemFree", 0),
+        cpus=tuple(cpus),
     )
 
 

@@ -152,6 +152,15 @@ class NumaNodeStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     mem_free_mb: int
 
 
+class CoreLoads(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """cpuStatistics: of each CPU of the kernel's that is online; all four are of equal length. What is left is idle."""
+
+    numbers: tuple[int, ...] = ()
+    numa_nodes: tuple[int, ...] = ()  # nodeIndex
+    user_percents: tuple[float, ...] = ()
+    sys_percents: tuple[float, ...] = ()
+
+
 class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     capacity_bytes: int
@@ -183,6 +192,7 @@ class HostStatistics(msgspec.Struct, frozen=True, kw_only=True):
     outgoing_vm_migrations: int
     nics: tuple[NicStatistics, ...]
     numa_nodes: tuple[NumaNodeStatistics, ...] = ()
+    cores: CoreLoads = CoreLoads()
     pools: tuple[PoolStatistics, ...] = ()  # storage pools whose room could be read
     agent_cpu_user_percent: float | None = (
         None  # cpuUserVdsmd: of one core, of the process that asks; None: unknown

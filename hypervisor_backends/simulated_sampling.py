@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from hypervisor_backends.measurements import (
+    CoreLoads,
     DiskStatistics,
     DomainStatistics,
     GuestFacts,
@@ -38,7 +39,10 @@ class HostFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sample_host(frame: HostFrame, now_ns: int, samples: list[DomainStatistics]) -> HostStatistics:
-    """The host's own needs are 1 % of its CPUs and of its memory. Demand beyond the CPUs is cut off."""
+    """The host's own needs are 1 % of its CPUs and of its memory. Demand beyond the CPUs is cut off.
+
+    It loads all its cores alike, and has one NUMA node.
+    """
     cpus = frame.capabilities.cpus
     user = min(1.0 + sum([domain.cpu_user_percent for domain in samples]) / cpus, 80.0)
     system = min(sum([domain.cpu_sys_percent for domain in samples]) / cpus, 20.0)
@@ -75,6 +79,12 @@ def sample_host(frame: HostFrame, now_ns: int, samples: list[DomainStatistics]) 
         incoming_vm_migrations=frame.incoming_vm_migrations,
         outgoing_vm_migrations=frame.outgoing_vm_migrations,
         nics=(uplink,),
+        cores=CoreLoads(
+            numbers=tuple(range(cpus)),
+            numa_nodes=(0,) * cpus,
+            user_percents=(user,) * cpus,
+            sys_percents=(system,) * cpus,
+        ),
     )
 
 

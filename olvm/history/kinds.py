@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 SampleKindName = Literal[
-    "vm", "host", "vm_disk", "vm_interface", "host_interface", "host_numa", "host_storage"
+    "vm", "host", "vm_disk", "vm_interface", "host_interface", "host_core", "host_numa", "host_storage"
 ]
 
 _BYTES_MAX: Final = 2**60
@@ -239,6 +239,22 @@ HOST_INTERFACE_KIND: Final = SampleKind(
     device="host_interface_name",
 )
 
+HOST_CORE_KIND: Final = SampleKind(
+    "host_core",
+    "host_core_samples",
+    (
+        ("core_number", "Number of the core within its host: of the kernel's CPU."),
+        ("numa_node", "Number of the NUMA node that the core belongs to."),
+    ),
+    (
+        _percent("user_cpu_usage_percent", "Share of the core's time spent in user mode."),
+        _percent("system_cpu_usage_percent", "Share of the core's time spent in the kernel."),
+        _percent("idle_cpu_percent", "Share of the core's time in which it had nothing to do."),
+    ),
+    has_vm=False,
+    device="core_number",
+)
+
 HOST_NUMA_KIND: Final = SampleKind(
     "host_numa",
     "host_numa_samples",
@@ -273,6 +289,7 @@ KINDS: Final = (
     VM_DISK_KIND,
     VM_INTERFACE_KIND,
     HOST_INTERFACE_KIND,
+    HOST_CORE_KIND,
     HOST_NUMA_KIND,
     HOST_STORAGE_KIND,
 )

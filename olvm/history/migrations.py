@@ -70,6 +70,11 @@ def _clipped_by_machine() -> list[str]:
     return rollup_statements()
 
 
+def _cores() -> list[str]:
+    """Before, the load of single cores was not kept."""
+    return _samples_and_rollups()
+
+
 def _samples_and_rollups() -> list[str]:
     """Each table as it is today, made or completed."""
     statements = []
@@ -84,5 +89,6 @@ _STEPS: Final[dict[int, Callable[[], list[str]]]] = {
     3: _more_figures,
     4: _requests_of_operations,
     5: _clipped_by_machine,
+    6: _cores,
 }
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"

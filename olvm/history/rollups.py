@@ -157,6 +157,7 @@ _SIZE_BY_KIND: Final = {
     "vm_disk": "max_vm_disk_size_mb",
     "vm_interface": "max_speed_mbps",
     "host_interface": "max_speed_mbps",
+    "host_core": "NULL::BIGINT",
     "host_numa": "max_memory_size_mb",
     "host_storage": "max_total_disk_size_mb",
 }

@@ -24,6 +24,7 @@ import msgspec
 
 from olvm.history.bounds import ROWS_PER_BATCH_MAX, TEXT_CHARS_MAX
 from olvm.history.kinds import (
+    HOST_CORE_KIND,
     HOST_INTERFACE_KIND,
     HOST_KIND,
     HOST_NUMA_KIND,
@@ -166,6 +167,16 @@ class HostInterfaceSample(_InterfaceSample, kw_only=True, gc=False):
     host_interface_state: str = ""
 
 
+class HostCoreSample(msgspec.Struct, kw_only=True, gc=False):
+    """One core of the host at one instant; units as in `HOST_CORE_KIND`."""
+
+    core_number: str
+    numa_node: str = ""
+    user_cpu_usage_percent: float = UNKNOWN_FLOAT
+    system_cpu_usage_percent: float = UNKNOWN_FLOAT
+    idle_cpu_percent: float = UNKNOWN_FLOAT
+
+
 class HostNumaSample(msgspec.Struct, kw_only=True, gc=False):
     """One NUMA node of the host at one instant; units as in `HOST_NUMA_KIND`."""
 
@@ -259,6 +270,13 @@ def encode_host_interface_samples(
 ) -> bytes:
     """One report of all network interfaces of the host itself."""
     return _encoded(HOST_INTERFACE_KIND, samples, host, at_ns, host_epoch, seq)
+
+
+def encode_host_core_samples(
+    samples: Sequence[HostCoreSample], *, host: str, at_ns: int, host_epoch: int, seq: int
+) -> bytes:
+    """One report of all cores of the host."""
+    return _encoded(HOST_CORE_KIND, samples, host, at_ns, host_epoch, seq)
 
 
 def encode_host_numa_samples(

@@ -22,7 +22,7 @@ from olvm.history.row_table import Column, RowTable
 from olvm.history.rows import ROW_TABLES
 from olvm.history.views import STATISTICS_VIEWS, HistoryView
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 _TIME_COMMENT: Final = "When the sample was taken by the host's clock, UTC."
 

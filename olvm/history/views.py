@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from olvm.history.kinds import (
+    HOST_CORE_KIND,
     HOST_INTERFACE_KIND,
     HOST_KIND,
     HOST_NUMA_KIND,
@@ -31,6 +32,7 @@ NAME_BY_KIND: Final[dict[str, str]] = {
     VM_DISK_KIND.name: "statistics_vms_disks_resources_usage",
     VM_INTERFACE_KIND.name: "statistics_vms_interfaces_resources_usage",
     HOST_INTERFACE_KIND.name: "statistics_hosts_interfaces_resources_usage",
+    HOST_CORE_KIND.name: "statistics_hosts_cores_resources_usage",
     HOST_NUMA_KIND.name: "statistics_hosts_numa_nodes_resources_usage",
     HOST_STORAGE_KIND.name: "statistics_storage_domains_resources_usage",
 }
@@ -40,6 +42,7 @@ _WHAT_BY_KIND: Final[dict[str, str]] = {
     VM_DISK_KIND.name: "disk",
     VM_INTERFACE_KIND.name: "interface",
     HOST_INTERFACE_KIND.name: "interface",
+    HOST_CORE_KIND.name: "core",
     HOST_NUMA_KIND.name: "NUMA node",
     HOST_STORAGE_KIND.name: "storage pool",
 }

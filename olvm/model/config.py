@@ -20,6 +20,8 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     heartbeat_period_s: float = 3.0  # VdsRefreshRate
     report_period_s: float = 15.0  # vm_sample_interval; NumberVmRefreshesBeforeSave x VdsRefreshRate
     sample_period_s: float = 15.0  # vm_sample_interval: host and VM statistics
+    # Of single cores, which are many. A sample holds for 180 s at most; a period of years: never.
+    core_sample_period_s: float = 150.0
     # Rows that a host's agent keeps while history is away. A host with 50 machines of two disks and one interface has
     # about 200 rows a sampling, so this is an hour of it, in about 8 MB.
     samples_buffered_rows_max: int = 50_000

@@ -7,12 +7,13 @@ import msgspec
 from actors.device_sampling import CounterRates
 from actors.sampling import Sampler
 from hypervisor_backends.measurements import (
+    CoreLoads,
     DiskStatistics,
     NicStatistics,
     NumaNodeStatistics,
     PoolStatistics,
 )
-from olvm.history.samples import decode_batch
+from olvm.history.samples import decode_batch, split_rows
 from tests.unit.actors.test_sampling import GUEST, HOST, domain
 
 S = 10**9
@@ -78,6 +79,22 @@ def test_nodes_and_pools_of_a_host_have_rows_of_their_own() -> None:
     assert numa.column("memory_free_mb") == (1000,)
     sizes = [storage.column(f"{what}_disk_size_mb") for what in ("available", "used", "total")]
     assert sizes == [(3,), (7,), (10,)]
+
+
+def test_cores_have_rows_of_their_own_each_period_also_when_the_clock_was_ahead() -> None:
+    cores = CoreLoads(numbers=(0, 3), numa_nodes=(0, 1), user_percents=(20.0, 50.0), sys_percents=(5.0, 50.0))
+    host = msgspec.structs.replace(HOST, cores=cores)
+    sampler = Sampler("H1", core_period_ns=150 * S)
+    told = []
+    for at_s in (1000, 1015, 1149, 1150, 1165, 400, 415, 550):
+        payloads, _ = sampler.encode(at_s * S, 1, host, [])
+        of_cores = [batch for batch in map(decode_batch, payloads) if batch.kind == "host_core"]
+        told += [(at_s, batch) for batch in of_cores]
+    assert [at_s for at_s, _ in told] == [1000, 1150, 400, 550]
+    first = told[0][1]
+    assert split_rows(first.texts, 2, 2) == [["0", "0"], ["3", "1"]]
+    assert first.column("user_cpu_usage_percent") == (20.0, 50.0)
+    assert first.column("idle_cpu_percent") == (75.0, 0.0)
 
 
 def test_memory_of_a_guest_is_unknown_until_its_agent_has_told() -> None:

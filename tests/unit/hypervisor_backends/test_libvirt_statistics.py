@@ -138,13 +138,17 @@ def test_numa_nodes_are_read_with_the_time_of_their_own_processors(tmp_path: Pat
         readings.append(read_host(root, at_s * S))
     counts = Counts(vm_count=0, vm_active=0, incoming=0, outgoing=0)
 
-    first, second = host_statistics("h1", readings[1], readings[0], counts).numa_nodes
+    told = host_statistics("h1", readings[1], readings[0], counts)
+    first, second = told.numa_nodes
 
     assert (first.node, first.mem_total_mb, first.mem_free_mb) == (0, 2, 1)
     assert (second.node, second.mem_total_mb, second.mem_free_mb) == (1, 4, 1)
     # Node 0 has used 60 ticks of each kind in its two processors; of node 1 all 60 were idle.
     assert (first.cpu_user_percent, first.cpu_sys_percent) == (50.0, 50.0)
     assert (second.cpu_user_percent, second.cpu_sys_percent) == (0.0, 0.0)
+    assert (told.cores.numbers, told.cores.numa_nodes) == ((0, 1, 2), (0, 0, 1))
+    assert told.cores.user_percents == (100.0, 0.0, 0.0)
+    assert told.cores.sys_percents == (0.0, 100.0, 0.0)
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("0-3,8", [0, 1, 2, 3, 8]), ("5\n", [5]), ("", []), ("\n", [])])
