@@ -30,10 +30,12 @@ _CLIPPED = (
     " where the_date >= make_timestamp($1)::DATE - 1 group by the_date, vm_id, host_name"
 )
 _DISCARDED = (
-    "select vm_id, host_name, vm_name, lines_discarded + messages_unknown + messages_delayed + events_dropped,"
-    " format('{} lines that were no message, {} unknown messages, {} times too fast, {} events too many',"
-    " lines_discarded, messages_unknown, messages_delayed, events_dropped) from guest_facts"
-    " where lines_discarded + messages_unknown + messages_delayed + events_dropped > 0"
+    "select vm_id, host_name, vm_name,"
+    " lines_discarded + messages_unknown + messages_delayed + events_dropped + values_refused,"
+    " format('{} lines that were no message, {} unknown messages, {} values that cannot be, {} times too fast,"
+    " {} events too many', lines_discarded, messages_unknown, values_refused, messages_delayed, events_dropped)"
+    " from untrusted_guests where host_name is not null"
+    " and lines_discarded + messages_unknown + messages_delayed + events_dropped + values_refused > 0"
 )
 
 

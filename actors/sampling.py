@@ -166,6 +166,7 @@ def _steady(guest: GuestFacts) -> tuple[object, ...]:
         guest.messages_unknown.bit_length(),
         guest.messages_delayed.bit_length(),
         guest.events_dropped.bit_length(),
+        guest.values_refused.bit_length(),
     )
 
 

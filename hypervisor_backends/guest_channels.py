@@ -18,6 +18,7 @@ from guest_agent.protocol import LIFECYCLE_EVENTS
 from hypervisor_backends.guest_conversation import Done
 from hypervisor_backends.guest_line import GuestLine
 from hypervisor_backends.guest_time import is_over
+from hypervisor_backends.guest_values import Told
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import CallFailed
 
@@ -91,9 +92,9 @@ class GuestChannels:
             said["failure"] = True
         self.call(vm_id, "lifecycle-event", said, timeout_s, done)
 
-    def take(self, vm_id: str, source: str, told: dict[str, object], agent: str) -> None:
-        """Facts that another agent of the guest told; `agent` is its name and version, empty if that is no news."""
-        self._order(lambda: self._take(vm_id, source, told, agent))
+    def take(self, vm_id: str, source: str, told: Told, agent: str, refused: int) -> None:
+        """Facts that another agent of the guest told; as `GuestConversation.take_told`."""
+        self._order(lambda: self._take(vm_id, source, told, agent, refused))
 
     def facts(self, vm_id: str) -> GuestFacts | None:
         """None: nothing was told since its channel was opened."""
@@ -231,12 +232,12 @@ class GuestChannels:
         line.talk.call(message, arguments, now_ns, timeout_s, done)
         self._settle(line, now_ns)
 
-    def _take(self, vm_id: str, source: str, told: dict[str, object], agent: str) -> None:
+    def _take(self, vm_id: str, source: str, told: Told, agent: str, refused: int) -> None:
         line = self._lines.get(vm_id)
         if line is None:
             return
         now_ns = self._clock_ns()
-        line.talk.take_told(source, told, now_ns, agent)
+        line.talk.take_told(source, told, now_ns, agent, refused)
         self._publish(line)
         line.talk.expire(now_ns)
         self._settle(line, now_ns)

@@ -21,7 +21,7 @@ from guest_agent import protocol as g
 from hypervisor_backends.guest_facts import STALE_S, Counters, FactsBook
 from hypervisor_backends.guest_messages import FACTS_OF, SESSION_BY_EVENT
 from hypervisor_backends.guest_time import Allowance, is_over
-from hypervisor_backends.guest_values import number, text
+from hypervisor_backends.guest_values import Told, Values
 from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import GUEST_FACTS, CallFailed, CallResult, CallSucceeded, GuestAnswer
 from olvm.model.limits import (
@@ -67,7 +67,7 @@ class GuestConversation:
         self.decoder = g.LineDecoder()
         self.version = g.API_VERSION_UNTOLD
         self.heard_ns = 0  # 0: not since its machine began to boot
-        self.unknown = self.delayed = self.dropped = 0
+        self.unknown = self.delayed = self.dropped = self.refused = 0
         self._is_ours = False
         self._has_os_info = False
         self._is_version_told = True
@@ -125,34 +125,40 @@ class GuestConversation:
         self._tell_news(now_ns)
 
     def _take(self, name: str, arguments: Mapping[str, object], now_ns: int) -> None:
+        values = Values()
         if name == "heartbeat":
-            self._negotiate(arguments)
+            self._negotiate(arguments, values)
         if name in FACTS_OF:
-            self._take_facts(name, arguments, now_ns)
+            self._take_facts(name, arguments, values, now_ns)
         elif name in SESSION_BY_EVENT:
-            self._on_session(name, arguments, now_ns)
+            self._on_session(name, arguments, values, now_ns)
         elif name == "completion":
-            self._complete(arguments)
+            self._complete(arguments, values)
         elif name == "uninstalled":
             self.book.forget(self.source)
             self.heard_ns = 0
         elif name not in g.FROM_GUEST:
             self.unknown += 1
+        self.refused += values.refused_count
 
-    def _take_facts(self, name: str, arguments: Mapping[str, object], now_ns: int) -> None:
+    def _take_facts(self, name: str, arguments: Mapping[str, object], values: Values, now_ns: int) -> None:
         if name == "os-version" and self._has_os_info:
             return  # the same in the words of old, said beside it for old hosts
         self._has_os_info |= name == "os-info"
-        self.take_told(self.source, FACTS_OF[name](arguments), now_ns)
+        self.take_told(self.source, FACTS_OF[name](arguments, values), now_ns)
 
-    def take_told(self, source: str, told: dict[str, object], now_ns: int, agent: str = "") -> None:
-        """Facts of whichever agent; `agent` is its name and version, empty if that is no news."""
+    def take_told(self, source: str, told: Told, now_ns: int, agent: str = "", refused: int = 0) -> None:
+        """Facts of whichever agent; `agent` is its name and version, empty if that is no news.
+
+        `refused`: values beside them that could not be taken as they were.
+        """
+        self.refused += refused
         self._has_news |= self.book.name_agent(source, agent)
         self._has_news |= self.book.take(source, told, now_ns)
 
-    def _negotiate(self, arguments: Mapping[str, object]) -> None:
-        self._recognize(is_ours=number(arguments.get("olvm"), VERSION_MAX) is not None)
-        theirs = number(arguments.get("apiVersion"), VERSION_MAX)
+    def _negotiate(self, arguments: Mapping[str, object], values: Values) -> None:
+        self._recognize(is_ours=values.number(arguments.get("olvm"), VERSION_MAX) is not None)
+        theirs = values.number(arguments.get("apiVersion"), VERSION_MAX)
         version = g.effective_version(
             g.API_VERSION_MAX, theirs if theirs is not None else g.API_VERSION_UNTOLD
         )
@@ -173,13 +179,13 @@ class GuestConversation:
         if self.source != before:
             self.book.rename(before, self.source)
 
-    def _on_session(self, name: str, arguments: Mapping[str, object], now_ns: int) -> None:
+    def _on_session(self, name: str, arguments: Mapping[str, object], values: Values, now_ns: int) -> None:
         self.take_told(self.source, {"session": SESSION_BY_EVENT[name]}, now_ns)
         if not self._events.has(now_ns):
             self.dropped += 1
             return
         self._events.spend(1)
-        user = text(arguments.get("user")) or ""
+        user = values.text(arguments.get("user")) or ""
         self._on_event(f"{name} {user[:USER_CHARS_MAX]}".strip())
 
     def _tell_news(self, now_ns: int) -> None:
@@ -239,15 +245,15 @@ class GuestConversation:
             code="guest_silent", message=f"cannot say {message} to the guest of machine {self._vm_id}: {why}"
         )
 
-    def _complete(self, arguments: Mapping[str, object]) -> None:
-        reply_id = number(arguments.get("reply_id"), REPLY_ID_MAX)
+    def _complete(self, arguments: Mapping[str, object], values: Values) -> None:
+        reply_id = values.number(arguments.get("reply_id"), REPLY_ID_MAX)
         asked = self._calls.pop(-1 if reply_id is None else reply_id, None)
         if asked is None:
             return
         if arguments.get("ok", True) is True:  # an original says no more than that it is done
             asked.done(CallSucceeded(value=GuestAnswer()))
         else:
-            reason = text(arguments.get("reason")) or "it gave no reason"
+            reason = values.text(arguments.get("reason")) or "it gave no reason"
             words = f"the guest of machine {self._vm_id} refused: {reason[:REASON_CHARS_MAX]}"
             asked.done(CallFailed(code="guest_refused", message=words))
 
@@ -262,7 +268,7 @@ class GuestConversation:
         self._tell_news(now_ns)
 
     def facts(self) -> GuestFacts | None:
-        counters = Counters(self.decoder.discarded, self.unknown, self.delayed, self.dropped)
+        counters = Counters(self.decoder.discarded, self.unknown, self.delayed, self.dropped, self.refused)
         return self.book.facts(version=self.version, counters=counters)
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ class Counters(NamedTuple):
     unknown: int = 0
     delayed: int = 0
     dropped: int = 0
+    refused: int = 0
 
 
 class FactsBook:
@@ -100,6 +101,7 @@ class FactsBook:
             messages_unknown=counters.unknown,
             messages_delayed=counters.delayed,
             events_dropped=counters.dropped,
+            values_refused=counters.refused,
         )
 
 

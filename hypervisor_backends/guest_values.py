@@ -1,7 +1,9 @@
 """What of a guest's words is taken over: texts cleaned and cut, lists cut, numbers within their bounds.
 
-Knows no message. Every function takes any JSON value at all, and answers None or less where the value is not of the
-kind that is asked for; nothing here raises.
+And how many were not taken as they were.
+
+Knows no message. Every method takes any JSON value at all, and answers None or less where the value is not of the kind
+that is asked for; nothing here raises.
 """
 
 from __future__ import annotations
@@ -21,58 +23,87 @@ BYTES_MAX = 2**62
 CPUS_MAX = 10_000
 
 
-def text(value: object) -> str | None:
-    return clean(value, GUEST_TEXT_CHARS_MAX) if isinstance(value, str) else None
+class Values:
+    """Reads the values of one message, and counts those that are not what was asked for.
 
-
-def number(value: object, highest: int) -> int | None:
-    """Also of a text, as oVirt's agent writes some; None when it is none, or beyond belief."""
-    if isinstance(value, str) and len(value) <= 20 and value.strip().isdecimal():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 <= value <= highest else None  # what is no number at all is in no range
-
-
-def offset(value: object, highest: int) -> int | None:
-    """A whole number that may be negative, no further from 0 than `highest`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if abs(value) <= highest else None
-
-
-def items(value: object) -> list[object] | None:
-    """None: it is no list, and tells nothing. An empty one tells that there are none."""
-    return value[:GUEST_LIST_ITEMS_MAX] if isinstance(value, list) else None
-
-
-def mappings(value: object) -> list[Mapping[str, object]]:
-    """Those members that are objects."""
-    return [one for one in items(value) or () if isinstance(one, dict)]
-
-
-def known(told: Mapping[str, object]) -> Told:
-    return {name: value for name, value in told.items() if value is not None}
-
-
-class Texts:
-    """The texts of one message: past `GUEST_LIST_CHARS_MAX` the rest is left out, whatever list it is in."""
+    What is not there (or null) is None and not counted. What is of another kind or beyond belief is None and counted; a
+    text or list that is too long is cut and counted. `listed` texts together have `GUEST_LIST_CHARS_MAX` characters, in
+    whatever list they are; past it the rest is left out.
+    """
 
     def __init__(self) -> None:
+        self.refused_count = 0
         self._chars_left = GUEST_LIST_CHARS_MAX
 
     def text(self, value: object) -> str | None:
-        taken = text(value)
+        if not isinstance(value, str):
+            self.refuse(value)
+            return None
+        self.refused_count += len(value) > GUEST_TEXT_CHARS_MAX
+        return clean(value, GUEST_TEXT_CHARS_MAX)
+
+    def number(self, value: object, highest: int) -> int | None:
+        """Also of a text, as oVirt's agent writes some."""
+        told = value
+        if isinstance(told, str) and len(told) <= 20 and told.strip().isdecimal():
+            told = int(told)
+        # NaN is in no range.
+        if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told <= highest:
+            self.refuse(value)
+            return None
+        return int(told)
+
+    def offset(self, value: object, highest: int) -> int | None:
+        """A whole number that may be negative, no further from 0 than `highest`."""
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > highest:
+            self.refuse(value)
+            return None
+        return value
+
+    def items(self, value: object) -> list[object] | None:
+        """None: it is no list, and tells nothing. An empty one tells that there are none."""
+        if not isinstance(value, list):
+            self.refuse(value)
+            return None
+        self.refused_count += len(value) > GUEST_LIST_ITEMS_MAX
+        return value[:GUEST_LIST_ITEMS_MAX]
+
+    def mappings(self, value: object) -> list[Mapping[str, object]]:
+        """Those members that are objects."""
+        members = self.items(value) or ()
+        found: list[Mapping[str, object]] = [one for one in members if isinstance(one, dict)]
+        self.refused_count += len(members) - len(found)
+        return found
+
+    def listed(self, value: object) -> str | None:
+        taken = self.text(value)
         if taken is None or len(taken) > self._chars_left:
+            self.refused_count += taken is not None
             return None
         self._chars_left -= len(taken)
         return taken
 
     def all(self, value: object) -> tuple[str, ...]:
-        return tuple(one for one in map(self.text, items(value) or ()) if one is not None)
+        return tuple(one for one in map(self.listed, self.items(value) or ()) if one is not None)
 
     def addresses(self, value: object) -> tuple[str, ...]:
-        return tuple(one for one in self.all(value) if is_address(one))
+        told = self.all(value)
+        found = tuple(one for one in told if is_address(one))
+        self.refused_count += len(told) - len(found)
+        return found
+
+    def at_most(self, value: int, highest: int) -> int:
+        """Clipped, and counted."""
+        self.refused_count += value > highest
+        return min(value, highest)
+
+    def refuse(self, value: object) -> None:
+        """Count it, if it is anything."""
+        self.refused_count += value is not None
+
+
+def known(told: Mapping[str, object]) -> Told:
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def is_address(text: str) -> bool:

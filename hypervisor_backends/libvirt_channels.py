@@ -15,6 +15,7 @@ import libvirt
 import libvirt_qemu
 
 from hypervisor_backends.guest_channels import GuestChannels
+from hypervisor_backends.guest_values import Values
 from hypervisor_backends.libvirt_book import Life
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.measurements import GuestFacts
@@ -205,12 +206,13 @@ class LibvirtGuests:
             return
         version = ""
         for command, answer in result:
-            told, said = facts_of(command, answer)
+            values = Values()
+            told, said = facts_of(command, answer, values)
             version = said or version
             if command == "guest-info":
                 self._poller.supports(life.vm_id, supported_of(answer))
             agent = f"{SOURCE} {version}".strip()
-            self._channels.take(life.vm_id, SOURCE, told, agent if version else "")
+            self._channels.take(life.vm_id, SOURCE, told, agent if version else "", values.refused_count)
         self._host.book.guest_up(life)  # an agent spoke: it has booted
         self._host.outbox.drain()
 

@@ -113,6 +113,7 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
     messages_unknown: int = 0
     messages_delayed: int = 0  # how often the guest talked too fast, and was left to wait
     events_dropped: int = 0  # of its sessions, too many at once
+    values_refused: int = 0  # of another kind, beyond belief or too long: left out or cut
 
 
 class DomainStatistics(msgspec.Struct, frozen=True, kw_only=True):

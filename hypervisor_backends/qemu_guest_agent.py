@@ -17,16 +17,11 @@ from hypervisor_backends.guest_time import is_over
 from hypervisor_backends.guest_values import (
     BYTES_MAX,
     CPUS_MAX,
-    Texts,
     Told,
+    Values,
     addresses_of,
     is_address,
-    items,
     known,
-    mappings,
-    number,
-    offset,
-    text,
 )
 from hypervisor_backends.measurements import GuestFilesystem, GuestNic
 from olvm.model.limits import GUEST_LINE_BYTES_MAX
@@ -118,21 +113,23 @@ def command_json(command: str) -> str:
     return msgspec.json.encode({"execute": command}).decode()
 
 
-def facts_of(command: str, answer: str) -> tuple[Told, str]:
-    """What an answer tells, and the agent's version if it says so. A hostile answer tells nothing."""
+def facts_of(command: str, answer: str, values: Values) -> tuple[Told, str]:
+    """What an answer tells, and the agent's version if it says so. A hostile answer tells nothing, and is counted."""
     told = _returned(answer)
+    if told is None:
+        values.refuse(answer)
     if command == "guest-info":
-        said = text(told.get("version")) if isinstance(told, dict) else None
+        said = values.text(told.get("version")) if isinstance(told, dict) else None
         return {}, (said or "")[:VERSION_CHARS_MAX]
     read = _READ.get(command)
-    return ({} if read is None else read(told)), ""
+    return ({} if read is None else read(told, values)), ""
 
 
 def supported_of(answer: str) -> frozenset[str]:
     """Commands that the answer to `guest-info` calls enabled."""
-    told = _returned(answer)
-    listed = mappings(told.get("supported_commands")) if isinstance(told, dict) else []
-    names = [text(one.get("name")) for one in listed[:COMMANDS_MAX] if one.get("enabled") is True]
+    told, values = _returned(answer), Values()
+    listed = values.mappings(told.get("supported_commands")) if isinstance(told, dict) else []
+    names = [values.text(one.get("name")) for one in listed[:COMMANDS_MAX] if one.get("enabled") is True]
     return frozenset(name for name in names if name)
 
 
@@ -149,12 +146,12 @@ def _returned(answer: str) -> Any:
 # ---------------------------------------------------------------- what each answer tells
 
 
-def _host_name(told: Any) -> Told:
-    name = text(told.get("host-name")) if isinstance(told, dict) else None
+def _host_name(told: Any, values: Values) -> Told:
+    name = values.text(told.get("host-name")) if isinstance(told, dict) else None
     return {"hostname": name} if name else {}
 
 
-def _osinfo(told: Any) -> Told:
+def _osinfo(told: Any, values: Values) -> Told:
     if not isinstance(told, dict):
         return {}
     names = {
@@ -163,73 +160,74 @@ def _osinfo(told: Any) -> Told:
         "kernel-release": "kernel",
         "machine": "os_arch",
     }
-    return known({ours: text(told.get(theirs)) or None for theirs, ours in names.items()})
+    return known({ours: values.text(told.get(theirs)) or None for theirs, ours in names.items()})
 
 
-def _timezone(told: Any) -> Told:
+def _timezone(told: Any, values: Values) -> Told:
     if not isinstance(told, dict):
         return {}
-    found = known({"timezone": text(told.get("zone")) or None})
-    offset_s = offset(told.get("offset"), OFFSET_MINUTES_MAX * 60)
+    found = known({"timezone": values.text(told.get("zone")) or None})
+    offset_s = values.offset(told.get("offset"), OFFSET_MINUTES_MAX * 60)
     if offset_s is not None:
         found["timezone_offset_minutes"] = offset_s // 60
     return found
 
 
-def _interfaces(told: Any) -> Told:
-    if items(told) is None:
+def _interfaces(told: Any, values: Values) -> Told:
+    said = values.items(told)
+    if said is None:
         return {}
-    cards, texts = [], Texts()
-    for one in mappings(told):
-        name = texts.text(one.get("name"))
+    cards = []
+    for one in values.mappings(said):
+        name = values.listed(one.get("name"))
         if name and name != "lo":
-            said = [texts.text(ip.get("ip-address")) for ip in mappings(one.get("ip-addresses"))]
-            valid = [ip for ip in said if ip is not None and is_address(ip)]
+            listed = [values.listed(ip.get("ip-address")) for ip in values.mappings(one.get("ip-addresses"))]
+            valid = [ip for ip in listed if ip is not None and is_address(ip)]
             inet = tuple(ip for ip in valid if ":" not in ip)
             inet6 = tuple(ip for ip in valid if ":" in ip)
-            mac = texts.text(one.get("hardware-address")) or ""
+            mac = values.listed(one.get("hardware-address")) or ""
             cards.append(GuestNic(name=name, mac=mac, inet=inet, inet6=inet6))
     return {"interfaces": tuple(cards), "ips": addresses_of(cards)}
 
 
-def _users(told: Any) -> Told:
-    if items(told) is None:
+def _users(told: Any, values: Values) -> Told:
+    said = values.items(told)
+    if said is None:
         return {}
-    texts = Texts()
-    names = [texts.text(one.get("user")) for one in mappings(told)]
+    names = [values.listed(one.get("user")) for one in values.mappings(said)]
     return {"users": tuple(dict.fromkeys(name for name in names if name))}
 
 
-def _fsinfo(told: Any) -> Told:
+def _fsinfo(told: Any, values: Values) -> Told:
     """Those whose size it says; an agent before QEMU 3.1 says none."""
-    found, texts = [], Texts()
-    for one in mappings(told):
-        path, total = texts.text(one.get("mountpoint")), number(one.get("total-bytes"), BYTES_MAX)
-        used, kind = number(one.get("used-bytes"), BYTES_MAX), texts.text(one.get("type"))
+    found = []
+    for one in values.mappings(told):
+        path, total = values.listed(one.get("mountpoint")), values.number(one.get("total-bytes"), BYTES_MAX)
+        used, kind = values.number(one.get("used-bytes"), BYTES_MAX), values.listed(one.get("type"))
         if path and total is not None and used is not None:
-            used = min(used, total)
+            used = values.at_most(used, total)
             found.append(GuestFilesystem(path=path, type=kind or "", total_bytes=total, used_bytes=used))
     return {"filesystems": tuple(found)} if found else {}
 
 
-def _disks(told: Any) -> Told:
+def _disks(told: Any, values: Values) -> Told:
     """Whole disks that have a serial."""
-    names, texts = {}, Texts()
-    for one in mappings(told):
+    names = {}
+    for one in values.mappings(told):
         address = one.get("address")
-        serial = texts.text(address.get("serial")) if isinstance(address, dict) else None
-        name = texts.text(one.get("name"))
+        serial = values.listed(address.get("serial")) if isinstance(address, dict) else None
+        name = values.listed(one.get("name"))
         if serial and name and one.get("partition") is False:
             names[serial] = name
     return {"disk_mapping": names} if names else {}
 
 
-def _vcpus(told: Any) -> Told:
-    online = [one for one in mappings(told) if one.get("online") is True]
+def _vcpus(told: Any, values: Values) -> Told:
+    online = [one for one in values.mappings(told) if one.get("online") is True]
     return {"cpu_count": len(online)} if 0 < len(online) <= CPUS_MAX else {}
 
 
-_READ: dict[str, Callable[[Any], Told]] = {
+_READ: dict[str, Callable[[Any, Values], Told]] = {
     "guest-get-host-name": _host_name,
     "guest-get-osinfo": _osinfo,
     "guest-get-timezone": _timezone,

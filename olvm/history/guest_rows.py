@@ -48,6 +48,7 @@ class GuestFacts(msgspec.Struct, kw_only=True, frozen=True):
     messages_unknown: int = 0
     messages_delayed: int = 0
     events_dropped: int = 0
+    values_refused: int = 0
     details: dict[str, Any] = {}
 
 
@@ -89,7 +90,14 @@ SINCE_VERSION_2: Final = (
     Column("messages_delayed", "BIGINT", "How often its agent talked too fast, and had to wait."),
     Column("events_dropped", "BIGINT", "Events of its sessions that were too many at once."),
 )
-_COLUMNS: Final = (*_FIRST_COLUMNS, *SINCE_VERSION_2)
+SINCE_VERSION_7: Final = (
+    Column(
+        "values_refused",
+        "BIGINT",
+        "Values of its agents of another kind, beyond belief or too long: left out or cut, since the host listens.",
+    ),
+)
+_COLUMNS: Final = (*_FIRST_COLUMNS, *SINCE_VERSION_2, *SINCE_VERSION_7)
 
 GUEST_FACTS: Final = RowTable(
     "guest_facts",
@@ -200,4 +208,5 @@ def guest_facts_row(facts: GuestFacts) -> Row:
         facts.messages_unknown,
         facts.messages_delayed,
         facts.events_dropped,
+        facts.values_refused,
     )

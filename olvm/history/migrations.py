@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from olvm.history.guest_rows import GUEST_FACTS, SINCE_VERSION_2, VIEWS
+from olvm.history.guest_rows import GUEST_FACTS, SINCE_VERSION_2, SINCE_VERSION_7, VIEWS
 from olvm.history.kinds import KINDS
+from olvm.history.row_table import Column
 from olvm.history.rows import OPERATIONS
 from olvm.history.schema import (
     SCHEMA_VERSION,
@@ -32,12 +33,17 @@ def migration_statements(version: int) -> list[str]:
 
 def _guests_in_columns() -> list[str]:
     """Before, most of what a guest said was not kept."""
-    statements = []
-    for column in SINCE_VERSION_2:
-        statements.append(f"alter table {GUEST_FACTS.name} add column {column.name} {column.sql_type}")
-        statements.append(comment_statement(GUEST_FACTS.name, column.name, column.comment))
+    statements = _guest_columns(SINCE_VERSION_2)
     for view in VIEWS:
         statements += view.creation_statements
+    return statements
+
+
+def _guest_columns(columns: Sequence[Column]) -> list[str]:
+    statements = []
+    for column in columns:
+        statements.append(f"alter table {GUEST_FACTS.name} add column {column.name} {column.sql_type}")
+        statements.append(comment_statement(GUEST_FACTS.name, column.name, column.comment))
     return statements
 
 
@@ -70,9 +76,9 @@ def _clipped_by_machine() -> list[str]:
     return rollup_statements()
 
 
-def _cores() -> list[str]:
-    """Before, the load of single cores was not kept."""
-    return _samples_and_rollups()
+def _cores_and_refusals() -> list[str]:
+    """Before, the load of single cores was not kept, nor how many values of a guest were refused."""
+    return [*_samples_and_rollups(), *_guest_columns(SINCE_VERSION_7)]
 
 
 def _samples_and_rollups() -> list[str]:
@@ -89,6 +95,6 @@ _STEPS: Final[dict[int, Callable[[], list[str]]]] = {
     3: _more_figures,
     4: _requests_of_operations,
     5: _clipped_by_machine,
-    6: _cores,
+    6: _cores_and_refusals,
 }
 assert sorted(_STEPS) == list(range(1, SCHEMA_VERSION)), "each version has one step to the next"

@@ -231,8 +231,14 @@ _UNTRUSTED_GUESTS: Final = HistoryView(
             "coalesce(events_dropped, 0)",
             "Events of its sessions that were too many at once.",
         ),
+        C(
+            "values_refused",
+            "coalesce(values_refused, 0)",
+            "Values of another kind, beyond belief or too long: left out or cut.",
+        ),
     ),
-    "from (select * from guest_facts where lines_discarded + messages_unknown + messages_delayed + events_dropped > 0)"
+    "from (select * from guest_facts where lines_discarded + messages_unknown + messages_delayed + events_dropped"
+    " + coalesce(values_refused, 0) > 0)"
     " full join (select vm_id, any_value(vm_name) as clipped_name, max_by(host_name, last_at) as clipped_host,"
     " sum(value_count)::BIGINT as clipped_values from untrusted_values where vm_id is not null group by vm_id)"
     " using (vm_id)",

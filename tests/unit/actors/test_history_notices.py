@@ -87,19 +87,32 @@ def test_restart_does_not_tell_what_was_told(world: _World) -> None:
 
 def test_guest_that_floods_is_told_of_with_what_it_said(world: _World) -> None:
     facts = GuestFacts(
-        vm_id="vm-1", told_ns=NOW_NS, vm_name="web", host="kvm01", lines_discarded=3, messages_delayed=9
+        vm_id="vm-1",
+        told_ns=NOW_NS,
+        vm_name="web",
+        host="kvm01",
+        lines_discarded=3,
+        messages_delayed=7,
+        values_refused=2,
     )
     world.store.add_guest_facts([facts])
     world.store.commit()
     (told,) = world.take()
     assert (told.code, told.details) == ("values_discarded", {"count": 12})
-    assert "3 lines that were no message, 0 unknown messages, 9 times too fast" in told.message
+    assert (
+        "3 lines that were no message, 0 unknown messages, 2 values that cannot be, 7 times too fast"
+        in told.message
+    )
     rows = world.store.query(
-        "select vm_name, host_name, lines_discarded, messages_delayed from untrusted_guests"
+        "select vm_name, host_name, lines_discarded, messages_delayed, values_refused from untrusted_guests"
     ).rows
-    assert rows == [("web", "kvm01", 3, 9)]
+    assert rows == [("web", "kvm01", 3, 7, 2)]
     world.store.add_guest_facts(
-        [msgspec.structs.replace(facts, told_ns=NOW_NS + 1, lines_discarded=4, messages_delayed=0)]
+        [
+            msgspec.structs.replace(
+                facts, told_ns=NOW_NS + 1, lines_discarded=4, messages_delayed=0, values_refused=0
+            )
+        ]
     )
     world.store.commit()
     (after_the_host_restarted,) = world.take(TOLD_AGAIN_S)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from olvm.history.guest_rows import SINCE_VERSION_2, VIEWS, GuestFacts
+from olvm.history.guest_rows import SINCE_VERSION_2, SINCE_VERSION_7, VIEWS, GuestFacts
 from olvm.history.schema import SCHEMA_VERSION
 from olvm.history.store import HistoryStore
 from tests.unit.history.building import NOW_NS
@@ -66,9 +66,10 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
     with duckdb.connect(str(path)) as connection:
         for view in VIEWS:
             connection.execute(f"drop view {view.name}")
-        for column in SINCE_VERSION_2:
+        for column in (*SINCE_VERSION_2, *SINCE_VERSION_7):
             connection.execute(f"alter table guest_facts drop column {column.name}")
         connection.execute("drop table clipped_values")
+        connection.execute("drop table host_core_samples")
         connection.execute("drop view operations")
         connection.execute("alter table operations_history drop column request_id")
         connection.execute("update meta set value = '1' where key = 'schema_version'")
@@ -79,6 +80,8 @@ def test_file_of_the_first_version_is_migrated_and_keeps_its_rows(store: History
     assert _asked(migrated, "select name from guest_interfaces") == []
     assert _asked(migrated, "select request_id from operations") == []
     assert _asked(migrated, "select value_count from untrusted_values") == []
+    assert _asked(migrated, "select values_refused from untrusted_guests") == []
+    assert _asked(migrated, "select * from statistics_hosts_cores_resources_usage_samples") == []
     migrated.add_guest_facts([_full()])
     migrated.commit()
     assert _asked(migrated, "select name from guest_interfaces order by name") == [("eth0",), ("eth1",)]

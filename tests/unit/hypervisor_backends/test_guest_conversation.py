@@ -240,6 +240,23 @@ def test_unknown_messages_and_bad_lines_are_counted() -> None:
     assert one.facts.lines_discarded == 6
 
 
+def test_values_that_cannot_be_are_counted_and_those_that_are_not_there_are_not() -> None:
+    one = Talk()
+    one.hear("host-name", name="web")
+    one.hear("os-info", version="12", kernel=None)
+    one.hear("number-of-cpus", count="4")
+    assert one.facts.values_refused == 0
+    one.hear("number-of-cpus", count=10**30)
+    one.hear("host-name", name=7)
+    one.hear("memory-stats", **{"memory-stat": {"mem_total": -1, "mem_free": 5}})
+    one.hear("fqdn", fqdn="x" * 5000)
+    one.hear("network-interfaces", interfaces=[{"name": "eth0", "inet": ["10.0.0.1", "not an address"]}, 5])
+    one.hear("applications", applications="none")
+    one.hear("disks-usage", disks=[{"path": "/", "total": 10, "used": 11, "fs": "ext4"}])
+    assert one.facts.values_refused == 8
+    assert (one.facts.cpu_count, one.facts.hostname, one.facts.ips) == (4, "web", ("10.0.0.1",))
+
+
 @pytest.mark.parametrize(
     "flood",
     [g.encode("echo") * (5 * GUEST_LINES_PER_S_MAX), b"\n" * 1000, b"x" * (3 * GUEST_BYTES_PER_S_MAX)],

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypervisor_backends.guest_values import Values
 from hypervisor_backends.measurements import GuestFilesystem, GuestNic
 from hypervisor_backends.qemu_guest_agent import (
     PERIOD_S,
@@ -26,7 +27,7 @@ OLD_NS = int((YOUNG_S + 1) * NS_PER_S)
 
 
 def told(command: str, returned: object) -> dict[str, object]:
-    return facts_of(command, json.dumps({"return": returned}))[0]
+    return facts_of(command, json.dumps({"return": returned}), Values())[0]
 
 
 def s(seconds: float) -> int:
@@ -38,7 +39,9 @@ def s(seconds: float) -> int:
 
 def test_answers_of_a_real_agent_become_facts() -> None:
     """As QEMU 7.2's agent gives them in a Debian."""
-    assert facts_of("guest-info", '{"return": {"version": "7.2.22", "supported_commands": []}}') == (
+    assert facts_of(
+        "guest-info", '{"return": {"version": "7.2.22", "supported_commands": []}}', Values()
+    ) == (
         {},
         "7.2.22",
     )
@@ -107,14 +110,29 @@ def test_commands_that_an_agent_has_are_those_it_calls_enabled() -> None:
 )
 def test_answer_that_is_none_tells_nothing(answer: str) -> None:
     for command in PERIOD_S:
-        assert facts_of(command, answer) == ({}, "")
+        values = Values()
+        assert facts_of(command, answer, values) == ({}, "")
+        assert values.refused_count == 1
     assert supported_of(answer) == frozenset()
+
+
+def test_values_of_an_answer_that_cannot_be_are_counted() -> None:
+    mounts = [
+        {"mountpoint": "/", "total-bytes": 10, "used-bytes": 20, "type": "ext4"},
+        {"mountpoint": "/old", "type": "ext4"},
+        {"mountpoint": "/far", "total-bytes": 2**63, "used-bytes": 1},
+        "no object",
+    ]
+    values = Values()
+    told, _ = facts_of("guest-get-fsinfo", json.dumps({"return": mounts}), values)
+    assert [(one.path, one.used_bytes) for one in told["filesystems"]] == [("/", 10)]
+    assert values.refused_count == 3
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(PERIOD_S)), JSON | st.fixed_dictionaries({"return": JSON}))
 def test_answer_of_qemus_agent_may_be_anything(command: str, answer: object) -> None:
-    found, version = facts_of(command, json.dumps(answer))
+    found, version = facts_of(command, json.dumps(answer), Values())
     assert isinstance(found, dict)
     assert len(version) <= 32
     supported_of(json.dumps(answer))
