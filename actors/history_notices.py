@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from actors.telemetry import Notice
+from olvm.history.host_clocks import OddClock
 from olvm.history.store import HistoryStore
 from olvm.model.errors import OlvmError
 from olvm.model.limits import NS_PER_S
@@ -57,6 +58,7 @@ class HistoryNotices:
         self._refused_told = _Told()
         self._refused_why = ""
         self._told: dict[tuple[str, str | None, str], _Told] = {}
+        self._clocks_told_ns: dict[str, int] = {}  # by host
         for what in ("clipped", "discarded"):
             for vm_id, host, _, count, _ in self._ask(what):
                 self._told.setdefault((what, vm_id, host), _Told()).count += count
@@ -70,6 +72,7 @@ class HistoryNotices:
             self._look("discarded", now_ns)
             self._look_for_drops()
             self._look_for_refused(now_ns)
+            self._look_at_clocks(now_ns)
         waiting, self._waiting = self._waiting, []
         return waiting
 
@@ -156,6 +159,18 @@ class HistoryNotices:
                 )
             )
 
+    def _look_at_clocks(self, now_ns: int) -> None:
+        self._clocks_told_ns = {
+            host: told_ns
+            for host, told_ns in self._clocks_told_ns.items()
+            if 0 <= now_ns - told_ns < TOLD_AGAIN_S * NS_PER_S
+        }
+        news = [odd for odd in self._store.take_odd_clocks() if odd.host not in self._clocks_told_ns]
+        news.sort(key=lambda odd: (-max(odd.ahead_ns, odd.expired_ns), odd.host))
+        for odd in news[:MACHINES_TOLD_MAX]:
+            self._clocks_told_ns[odd.host] = now_ns
+            self._waiting.append(_clock_notice(odd, len(news)))
+
     def _look_for_refused(self, now_ns: int) -> None:
         told = self._refused_told
         if self._refused_count > told.count and (
@@ -170,6 +185,33 @@ class HistoryNotices:
                 )
             )
             told.count, told.at_ns = self._refused_count, now_ns
+
+
+def _clock_notice(odd: OddClock, host_count: int) -> Notice:
+    """`host_count` of hosts were found so at one look: of many, history's own clock is the likelier to be wrong."""
+    who = f"host {odd.host}" if odd.host else "further hosts"
+    words = []
+    if odd.ahead_count:
+        words.append(f"{odd.ahead_count} are stamped up to {odd.ahead_ns // NS_PER_S} s ahead, and stored so")
+    if odd.expired_count:
+        age_s = odd.expired_ns // NS_PER_S
+        words.append(
+            f"{odd.expired_count} are up to {age_s} s old, which is more than is kept, and not stored"
+        )
+    advice = "set its clock right, unless they waited so long for history"
+    if host_count > 1:
+        advice = f"{host_count} hosts are so: see whether it is the clock of history that is wrong"
+    return Notice(
+        "host_clock_odd",
+        f"of the reports of {who}, {'; '.join(words)}; {advice}",
+        host=odd.host,
+        details={
+            "ahead": odd.ahead_count,
+            "ahead_seconds": odd.ahead_ns // NS_PER_S,
+            "expired": odd.expired_count,
+            "expired_seconds": odd.expired_ns // NS_PER_S,
+        },
+    )
 
 
 def _notice(what: str, vm_id: str | None, host: str, vm_name: str | None, said: str, count: int) -> Notice:

@@ -84,7 +84,7 @@ class HistoryPort:
 
     def _add_samples(self, payload: bytes) -> None:
         try:
-            self._store.add_samples(payload)
+            self._store.add_samples(payload, self._now_ns())
         except BadInput as error:
             self._notices.refused(error.message)
 

@@ -19,6 +19,9 @@ ROWS_PER_BATCH_MAX = 10_000
 ROWS_PER_COMMIT = 2_000
 ROWS_BUFFERED_MAX = 100_000
 
+# Hosts with a clock that is far off, between two looks; those beyond are one.
+CLOCKS_NOTED_MAX = 10_000
+
 # Reports may overtake each other by this many of the same host and still be counted, once.
 REPORT_WINDOW = 64
 

@@ -40,6 +40,7 @@ from olvm.history.bounds import (
 from olvm.history.columns import KeyedBatch
 from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
+from olvm.history.host_clocks import HostClocks, OddClock
 from olvm.history.opening import bound_question, connect, typed_error
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
 from olvm.history.report_keys import ReportKeys
@@ -109,6 +110,7 @@ class HistoryStore:
         self._first_open_ns = 0  # a report from before it is not judged
         self._windows = ReportWindows()
         self._keys = ReportKeys()
+        self._clocks = HostClocks()
         # `_sample_count` is the number of rows in `_batches`.
         self._batches: deque[KeyedBatch] = deque()
         self._sample_count = 0
@@ -152,8 +154,10 @@ class HistoryStore:
 
     # ------------------------------------------------------------ writing
 
-    def add_samples(self, payload: bytes) -> Verdict | Literal["expired"]:
+    def add_samples(self, payload: bytes, now_ns: int | None = None) -> Verdict | Literal["expired"]:
         """Buffer one encoded report, and commit when enough are buffered.
+
+        `now_ns`: history's own time, for `take_odd_clocks`; None: hosts' times are not looked at.
 
         Raises `BadInput` for bytes that are no report (nothing is kept of it), `JournalUnwritable` if the
         commit failed (the report is buffered).
@@ -161,6 +165,8 @@ class HistoryStore:
         batch = decode_batch(payload)
         if batch.at_ns < self._first_open_ns:
             self.counters.expired_report_count += 1
+            if now_ns is not None:
+                self._clocks.note_expired(batch.host, now_ns - batch.at_ns)
             return "expired"
         keyed = self._keys.keyed(batch)
         self.counters.refused_text_count = self._keys.texts.refused_count
@@ -170,6 +176,8 @@ class HistoryStore:
         elif verdict == "late":
             self.counters.late_report_count += 1
         else:
+            if now_ns is not None:
+                self._clocks.note_ahead(batch.host, batch.at_ns - now_ns)
             self._batches.append(keyed)
             self._sample_count += batch.row_count
             if self._sample_count > SAMPLES_BUFFERED_MAX:
@@ -248,6 +256,10 @@ class HistoryStore:
         self._event_seq_taken[log] = taken_ns
         self._commit_if_many_rows()
         return taken_ns
+
+    def take_odd_clocks(self) -> list[OddClock]:
+        """Hosts whose reports had times that cannot be, since this was asked last."""
+        return self._clocks.take()
 
     def take_dropped(self) -> tuple[int, int, int] | None:
         """Sample rows dropped since this was asked last, and the times of the oldest and newest, ns."""

@@ -12,6 +12,7 @@ from actors.history_notices import LOOK_EACH_S, MACHINES_TOLD_MAX, TOLD_AGAIN_S,
 from actors.telemetry import Notice, Telemetry
 from olvm.history import store as store_module
 from olvm.history.guest_rows import GuestFacts
+from olvm.history.host_clocks import AHEAD_S_MAX
 from olvm.history.store import HistoryStore
 from olvm.model import messages as m
 from tests.builders import turn
@@ -157,3 +158,35 @@ def test_telemetry_records_a_notice_as_an_event() -> None:
     (event,) = done.events
     assert (event.code, event.message, event.severity) == ("values_clipped", "words", "warning")
     assert (event.host, event.vm_id, event.vm_name, event.details) == ("H1", "v1", "web", {"count": 2})
+
+
+def report_at(world: _World, host: str, ahead_s: int) -> str:
+    world.seq += 1
+    payload = vm_report(host=host, seq=world.seq, at_ns=NOW_NS + ahead_s * S)
+    return world.store.add_samples(payload, NOW_NS)
+
+
+def test_host_whose_clock_is_ahead_is_told_of_once_an_hour_and_its_samples_are_stored(world: _World) -> None:
+    report_at(world, "kvm01", AHEAD_S_MAX)
+    assert world.take() == [], "within what clocks differ by"
+    assert [report_at(world, "kvm01", s) for s in (AHEAD_S_MAX + 1, 172_800, 900)] == ["accepted"] * 3
+    (told,) = world.take()
+    assert (told.code, told.host) == ("host_clock_odd", "kvm01")
+    assert told.details == {"ahead": 3, "ahead_seconds": 172_800, "expired": 0, "expired_seconds": 0}
+    assert "3 are stamped up to 172800 s ahead, and stored so; set its clock right" in told.message
+    report_at(world, "kvm01", 900)
+    assert world.take() == []
+    report_at(world, "kvm01", 900)
+    assert len(world.take(TOLD_AGAIN_S)) == 1
+    world.store.commit()
+    assert world.store.query("select count(*) from vm_samples").rows == [(6,)]
+
+
+def test_hosts_whose_reports_are_older_than_what_is_kept_are_told_of_and_not_stored(world: _World) -> None:
+    world.store.maintain(NOW_NS)
+    assert {report_at(world, f"kvm{n:02}", -3 * 86_400) for n in range(MACHINES_TOLD_MAX + 5)} == {"expired"}
+    told = world.take()
+    assert len(told) == MACHINES_TOLD_MAX
+    assert {notice.code for notice in told} == {"host_clock_odd"}
+    assert "1 are up to 259200 s old, which is more than is kept, and not stored" in told[0].message
+    assert "25 hosts are so: see whether it is the clock of history" in told[0].message
