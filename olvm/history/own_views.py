@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from olvm.history.bounds import HOURLY_KEPT_S
+from olvm.history.bounds import HOURLY_KEPT_S, SAMPLE_HOLDS_S
 from olvm.history.views import HistoryView, ViewColumn
 
 C = ViewColumn
@@ -186,6 +186,29 @@ _SAMPLE_LOSSES: Final = HistoryView(
         C("message", "message", "The event in words."),
     ),
     "from events where code = 'samples_dropped'",
+)
+
+_SAMPLE_GAPS: Final = HistoryView(
+    "sample_gaps",
+    f"When history has no samples of a host between two that it has, for more than {SAMPLE_HOLDS_S} s; of the time that"
+    " samples are kept. What a host's agent had not handed over when it was killed is missing so, too.",
+    (
+        C("host_name", "h.text", "The host."),
+        C("gap_from", "g.gap_from", "The last sample before it, UTC."),
+        C("gap_until", "g.gap_until", "The first sample after it, UTC."),
+        C("seconds", "epoch(g.gap_until - g.gap_from)", "Between the two."),
+        C(
+            "agent_restarted",
+            "g.epoch_after is distinct from g.epoch_before",
+            "Its agent began anew meanwhile: with its silo, or with the host.",
+        ),
+    ),
+    "from (select host_key, host_epoch as epoch_after, history_datetime as gap_until,"
+    " lag(history_datetime) over one_host as gap_from, lag(host_epoch) over one_host as epoch_before"
+    " from sample_reports where kind = 'host'"
+    " window one_host as (partition by host_key order by history_datetime, host_epoch, seq)) g"
+    " join texts h on h.text_key = g.host_key"
+    f" where g.gap_until - g.gap_from > interval {SAMPLE_HOLDS_S} second",
 )
 
 _UNTRUSTED_VALUES: Final = HistoryView(
@@ -449,6 +472,7 @@ OWN_VIEWS: Final = (
     _CALENDAR,
     _PLACEMENTS,
     _SAMPLE_LOSSES,
+    _SAMPLE_GAPS,
     _UNTRUSTED_VALUES,
     _UNTRUSTED_GUESTS,
     _OPERATIONS,

@@ -229,5 +229,29 @@ def test_counts_of_what_was_clipped_are_durable_with_the_samples_and_age_as_even
         assert again.query(counted).rows == []
 
 
+def test_time_without_samples_of_a_host_is_a_gap_and_says_whether_its_agent_began_anew(
+    store: HistoryStore,
+) -> None:
+    told = [(0, 1, 1), (60, 1, 2), (241, 1, 3), (301, 2, 1), (900, 3, 1), (960, 3, 2)]
+    for at_s, host_epoch, seq in told:
+        for host in ("kvm01", "kvm02") if at_s != 241 else ("kvm01",):
+            sample = HostSample(host_status="up")
+            at_ns = NOW_NS + at_s * S
+            store.add_samples(
+                encode_host_sample(sample, host=host, at_ns=at_ns, host_epoch=host_epoch, seq=seq)
+            )
+    store.commit()
+    answer = store.query(
+        "select host_name, epoch(gap_from)::BIGINT - $1, seconds, agent_restarted from sample_gaps order by all",
+        (NOW_NS // S,),
+    )
+    assert answer.rows == [
+        ("kvm01", 60, 181.0, False),
+        ("kvm01", 301, 599.0, True),
+        ("kvm02", 60, 241.0, True),
+        ("kvm02", 301, 599.0, True),
+    ]
+
+
 def test_page_of_the_views_is_what_they_say() -> None:
     assert (ROOT / "docs" / "history-schema.md").read_text(encoding="utf-8") == markdown()
