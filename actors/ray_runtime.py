@@ -8,7 +8,6 @@ Clients do not come through Ray but through the engine's socket.
 from __future__ import annotations
 
 import ctypes
-import functools
 import gc
 import hashlib
 import logging
@@ -412,10 +411,28 @@ def _unwrapped(error: Exception) -> OlvmError:
     return OlvmError(f"the engine did not start on Ray: {lines[-1].strip() if lines else error}")
 
 
-@functools.cache
-def _process_token() -> str:
-    """Ray reads its token once in the life of a process: the second data center opened here must have the same."""
-    return secrets.token_hex(32)
+# Ray reads its token once in the life of a process, so every Ray that is used in one must have the same. Holds it once
+# it is known.
+_process_token: list[str] = []
+
+
+def own_token() -> str:
+    """Of a Ray that this process starts."""
+    if not _process_token:
+        _process_token.append(secrets.token_hex(32))
+    return _process_token[0]
+
+
+def _join_token() -> None:
+    """Raises ValueError where this process has used a Ray with another token: a cluster would refuse it."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    token = os.environ.get("RAY_AUTH_TOKEN") or (Path(path).read_text().strip() if path else "")
+    if token and not _process_token:
+        _process_token.append(token)
+    elif token and _process_token[0] != token:
+        raise ValueError(
+            "this process has used a Ray with another token, and Ray takes one a process; start a new process"
+        )
 
 
 def _start_ray(directory: Path, *, cpus: int = 2, address: str | None = None) -> None:
@@ -426,8 +443,10 @@ def _start_ray(directory: Path, *, cpus: int = 2, address: str | None = None) ->
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, 0o600)
-            file.write(_process_token())
+            file.write(own_token())
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    else:
+        _join_token()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
     # Ray warns of the coming default of this variable at every start unless it is set.
@@ -469,6 +488,8 @@ class RayPool(Executor):
                     f"Ray does not answer{'' if address is None else f' at {address}'}: {why}; give the address of "
                     "its head as host:6379, and its token by RAY_AUTH_TOKEN_PATH"
                 ) from error
+        resources: Callable[[], dict[str, float]] = ray.cluster_resources
+        self.cpus = max(1, int(resources().get("CPU", 1)))  # of all nodes
         self._task: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

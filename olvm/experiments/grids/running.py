@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from olvm.model.errors import BadInput
 CHUNK_S = 0.5  # how long a worker should be busy with what it is given at once
 CHUNK_CELLS_MAX = 500
 CHUNKS_AHEAD = 2  # of each worker
+# A worker that ends takes its runs with it: they are run again, each alone, so often. Then one of them is the reason.
+LOSSES_MAX = 2
 
 
 def run_grid(
@@ -43,9 +46,11 @@ def run_grid(
     Args:
         grid: a TOML file, or the same as a mapping (docs/experiments.md).
         out: the folder of results; made where it is not there.
-        workers: Ray tasks at a time; None: one for each CPU. 0: all runs in this process, without Ray.
-        address: of a Ray cluster; None: a Ray of its own on this machine, ended afterwards. There, traces, CSV files
-            of hosts and modules of one's own policies must be found under the same paths.
+        workers: Ray tasks at a time; None: one for each CPU of the machine, or of the cluster. 0: all runs in this
+            process, without Ray.
+        address: of a Ray cluster; None: a Ray of its own on this machine, ended afterwards. On each of its nodes this
+            olvm must be installed, and traces, CSV files of hosts and modules of one's own policies be found under the
+            same paths; results are written here alone. Runs of a node that is lost are run on those that are left.
         on_progress: told of each step, in this thread.
 
     Raises:
@@ -91,18 +96,18 @@ def _outcomes(
         for cell in waiting:
             yield run_cells([cell], search_path)
         return
-    count = workers or os.cpu_count() or 1
-    with _pool(count, address) as pool:
-        yield from _spread(waiting, search_path, pool, count)
+    with _pool(workers or os.cpu_count() or 1, address) as (pool, cpus):
+        yield from _spread(waiting, search_path, pool, workers or cpus)
 
 
 @contextmanager
-def _pool(workers: int, address: str | None) -> Iterator[Executor]:
+def _pool(workers: int, address: str | None) -> Iterator[tuple[Executor, int]]:
+    """Where tasks run, and how many at a time."""
     from actors.ray_runtime import RayPool
 
     pool = RayPool(cpus=workers, address=address)
     try:
-        yield pool
+        yield pool, pool.cpus
     finally:
         pool.shutdown()
 
@@ -110,33 +115,62 @@ def _pool(workers: int, address: str | None) -> Iterator[Executor]:
 def _spread(
     waiting: list[Cell], search_path: list[str], pool: Executor, workers: int
 ) -> Iterator[list[Outcome]]:
-    """Outcomes as they come. What ends a worker is the outcome of the cells that it had."""
-    size = 1
-    took_s, run_count = 0.0, 0
-    position = 0
+    """Outcomes as they come."""
+    chunks = _Chunks(waiting, workers)
     running: dict[Future[list[Outcome]], list[Cell]] = {}
     try:
-        while running or position < len(waiting):
-            while position < len(waiting) and len(running) < CHUNKS_AHEAD * workers:
-                left = len(waiting) - position
-                chunk = waiting[position : position + max(1, min(size, left // workers))]
+        while running or chunks.are_left:
+            while chunks.are_left and len(running) < CHUNKS_AHEAD * workers:
+                chunk = chunks.take()
                 running[pool.submit(run_cells, chunk, search_path)] = chunk
-                position += len(chunk)
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                outcomes = _of(future, running.pop(future))
-                took_s += sum(outcome.took_s for outcome in outcomes)
-                run_count += len(outcomes)
-                size = max(1, min(CHUNK_CELLS_MAX, int(CHUNK_S * run_count / max(took_s, 1e-6))))
-                yield outcomes
+                outcomes = chunks.outcomes_of(future, running.pop(future))
+                if outcomes:
+                    yield outcomes
     finally:
         for future in running:
             future.cancel()
 
 
-def _of(future: Future[list[Outcome]], chunk: list[Cell]) -> list[Outcome]:
-    try:
-        return future.result()
-    except Exception as error:  # noqa: BLE001 - of whatever kind the pool has for a worker that died
-        words = f"its worker ended: {type(error).__name__}: {error}".strip()
-        return [Outcome(id=cell.id, error=words) for cell in chunk]
+class _Chunks:
+    """What is still to be given to workers, and how much at once."""
+
+    def __init__(self, cells: list[Cell], workers: int) -> None:
+        self._waiting = deque(cells)
+        self._lost: deque[Cell] = deque()  # of workers that ended
+        self._losses: dict[str, int] = {}  # by cell
+        self._workers = workers
+        self._size = 1
+        self._took_s, self._run_count = 0.0, 0
+
+    @property
+    def are_left(self) -> bool:
+        return bool(self._waiting or self._lost)
+
+    def take(self) -> list[Cell]:
+        if not self._waiting:
+            return [self._lost.popleft()]
+        count = max(1, min(self._size, len(self._waiting) // self._workers))
+        return [self._waiting.popleft() for _ in range(count)]
+
+    def outcomes_of(self, future: Future[list[Outcome]], chunk: list[Cell]) -> list[Outcome]:
+        """Of those that need not be run again."""
+        try:
+            outcomes = future.result()
+        except Exception as error:  # noqa: BLE001 - of whatever kind the pool has for a worker that died
+            return self._on_worker_lost(chunk, f"{type(error).__name__}: {error}".strip())
+        self._took_s += sum(outcome.took_s for outcome in outcomes)
+        self._run_count += len(outcomes)
+        self._size = max(1, min(CHUNK_CELLS_MAX, int(CHUNK_S * self._run_count / max(self._took_s, 1e-6))))
+        return outcomes
+
+    def _on_worker_lost(self, chunk: list[Cell], why: str) -> list[Outcome]:
+        given_up = []
+        for cell in chunk:
+            self._losses[cell.id] = self._losses.get(cell.id, 0) + 1
+            if self._losses[cell.id] > LOSSES_MAX:
+                given_up.append(Outcome(id=cell.id, error=f"its worker ended, {LOSSES_MAX + 1} times: {why}"))
+            else:
+                self._lost.append(cell)
+        return given_up
