@@ -2,8 +2,9 @@
 
 A fleet (`history_fleet`) reports each 60 s, as oVirt keeps samples, for the given days, after days of the past with a
 report each half hour that give the hourly and daily tables, and Parquet, their length at little cost. All of it goes
-through HistoryStore's public writers, with roll-ups, moves to Parquet and retention as in production (`maintain` each
-300 s of simulated time). Then the questions of docs/history-cookbook.md are asked: `cold` in a process that has just
+through HistoryStore's public writers, with roll-ups, moves to Parquet and retention as in production: commits when so
+many samples wait as start one, and `maintain` each 15 minutes of the story, which pass in seconds here (in production it
+runs each 300 s of real time). Then the questions of docs/history-cookbook.md are asked: `cold` in a process that has just
 opened the file (the kernel may have it in memory), `warm` is the median of three more. `--layout plain` does the same
 with one table of samples for each kind (`history_plain`).
 
@@ -37,7 +38,7 @@ from olvm.history.store import HistoryStore
 
 END_NS = 1_800_057_600 * NS_PER_S  # 2027-01-16 00:00 UTC, so that question 27 asks of a day that there is
 PAST_PERIOD_MINUTES = 30
-MAINTAIN_MINUTES = 5  # of actors.history_port
+MAINTAIN_MINUTES = 15
 WARM_COUNT = 3
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "history-cookbook.md"
 
