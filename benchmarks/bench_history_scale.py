@@ -3,10 +3,10 @@
 A fleet (`history_fleet`) reports each 60 s, as oVirt keeps samples, for the given days, after days of the past with a
 report each half hour that give the hourly and daily tables, and Parquet, their length at little cost. All of it goes
 through HistoryStore's public writers, with roll-ups, moves to Parquet and retention as in production: commits when so
-many samples wait as start one, and `maintain` each 15 minutes of the story, which pass in seconds here (in production it
-runs each 300 s of real time). Then the questions of docs/history-cookbook.md are asked: `cold` in a process that has just
-opened the file (the kernel may have it in memory), `warm` is the median of three more. `--layout plain` does the same
-with one table of samples for each kind (`history_plain`).
+many samples wait as start one, and `maintain` each 15 minutes of the story, which pass in seconds here (in production
+it runs each 300 s of real time). Then the questions of docs/history-cookbook.md are asked: `cold` in a process that
+has just opened the file (the kernel may have it in memory), `warm` is the median of three more. `--layout plain` does
+the same with one table of samples for each kind (`history_plain`).
 
     python benchmarks/bench_history_scale.py --hosts 1000 --vms 10000 --days 7 --out DIRECTORY
 

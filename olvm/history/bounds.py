@@ -4,9 +4,9 @@ from __future__ import annotations
 
 NS_PER_S = 1_000_000_000
 
-# Buffered sample rows that start a commit. So many that, of each frequent kind, they fill a row group of DuckDB (122,880
-# rows): those go straight into the file, and neither into its log nor through a checkpoint, which is a fifth of all that
-# ingest costs (benchmarks/RESULTS.md). They take about 100 MB of memory.
+# Buffered sample rows that start a commit. So many that, of each frequent kind, they fill a row group of DuckDB
+# (122,880 rows): those go straight into the file, and neither into its log nor through a checkpoint, which is a fifth
+# of all that ingest costs (benchmarks/RESULTS.md). They take about 100 MB of memory.
 SAMPLES_PER_COMMIT = 500_000
 
 # Sample rows held while the disk refuses them; the oldest batches go first, and are counted.
