@@ -22,7 +22,7 @@ import msgspec
 from olvm.scheduling.host_table import HostTable
 from olvm.scheduling.request import VmRequest, memory_need_bytes
 from olvm.scheduling.resources import numa_unevenness
-from olvm.scheduling.user_columns import free_vcpus
+from olvm.scheduling.user_columns import free_vcpus, free_vcpus_of
 
 Choose = Callable[[HostTable, VmRequest, list[int]], int]
 _Free = tuple[int, int]  # vCPUs, bytes
@@ -48,12 +48,19 @@ def _first(table: HostTable, request: VmRequest, slots: list[int]) -> int:
 
 def _fullest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
     del request
-    return min(slots, key=partial(_free, table))
+    free = free_vcpus_of(table, slots)
+    return min(_equal_to(min(free), free, slots), key=table.memory_free_bytes.__getitem__)
 
 
 def _emptiest(table: HostTable, request: VmRequest, slots: list[int]) -> int:
     del request
-    return max(slots, key=partial(_free, table))
+    free = free_vcpus_of(table, slots)
+    return max(_equal_to(max(free), free, slots), key=table.memory_free_bytes.__getitem__)
+
+
+def _equal_to(value: int, values: list[int], slots: list[int]) -> list[int]:
+    """The slots that have this value, in their order."""
+    return [slot for slot, has in zip(slots, values, strict=True) if has == value]
 
 
 def _next(table: HostTable, request: VmRequest, slots: list[int]) -> int:
@@ -85,9 +92,9 @@ _MILLI = 1000
 
 def _shares(table: HostTable) -> tuple[float, float]:
     """One thousandth of a vCPU and one byte as shares of the cluster's largest host."""
-    limit_percent = table.cpu_overcommit_percent or 100
-    cpus = max(table.cpus[slot] * limit_percent // 100 for slot in table.all_slots())
-    memory_bytes = max(table.capacity_bytes(slot) for slot in table.all_slots())
+    # A limit in percent leaves the order of hosts as it is: it is applied to the largest alone.
+    cpus = max(map(table.cpus.__getitem__, table.all_slots())) * (table.cpu_overcommit_percent or 100) // 100
+    memory_bytes = max(map(table.capacity_bytes, table.all_slots()))
     return 1 / (_MILLI * max(1, cpus)), 1 / max(1, memory_bytes)
 
 
@@ -97,19 +104,21 @@ def _by_score(score: _Score, table: HostTable, request: VmRequest, slots: list[i
     asked_cpu = _MILLI * request.vcpus * cpu_share
     asked_memory = memory_need_bytes(request) * memory_share
 
-    def of(slot: int) -> float:
-        cpus, memory_bytes = _free(table, slot)
-        return score(asked_cpu, asked_memory, _MILLI * cpus * cpu_share, memory_bytes * memory_share)
-
-    return max(slots, key=of)
+    memory_free_bytes = table.memory_free_bytes
+    scores = [
+        score(asked_cpu, asked_memory, _MILLI * cpus * cpu_share, memory_free_bytes[slot] * memory_share)
+        for slot, cpus in zip(slots, free_vcpus_of(table, slots), strict=True)
+    ]
+    return slots[scores.index(max(scores))]
 
 
 def _by_weighted_dot(table: HostTable, request: VmRequest, slots: list[int]) -> int:
     """Weights are average demands of what is booked and of what asks; sums, which differ by one factor for all."""
     cpu_share, memory_share = _shares(table)
-    booked = [(table.taken_cpus(slot), table.reserved_memory_bytes[slot]) for slot in table.all_slots()]
-    cpu_weight = _MILLI * (sum(cpus for cpus, _ in booked) + request.vcpus) * cpu_share
-    memory_weight = (sum(amount for _, amount in booked) + memory_need_bytes(request)) * memory_share
+    booked_cpus = sum(map(table.taken_cpus, table.all_slots()))
+    booked_bytes = sum(map(table.reserved_memory_bytes.__getitem__, table.all_slots()))
+    cpu_weight = _MILLI * (booked_cpus + request.vcpus) * cpu_share
+    memory_weight = (booked_bytes + memory_need_bytes(request)) * memory_share
 
     def weighted(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -> float:
         return cpu_weight * asked_cpu * cpu + memory_weight * asked_memory * memory
@@ -134,11 +143,47 @@ def _closest(asked_cpu: float, asked_memory: float, cpu: float, memory: float) -
 
 
 def _most_even(table: HostTable, request: VmRequest, slots: list[int]) -> int:
-    def order(slot: int) -> tuple[bool, int, int, int]:
-        uneven = numa_unevenness(table.profile[slot], table.taken[slot], request.needs)
-        return uneven is None, uneven or 0, *_free(table, slot)
+    if request.needs is not None and request.needs.numa_nodes:
+        found = [numa_unevenness(table.profile[slot], table.taken[slot], request.needs) for slot in slots]
+        uneven = [_UNKNOWN if one is None else one for one in found]
+    else:
+        uneven = _evenness_watched(table).of(slots)
+    return _fullest(table, request, _equal_to(min(uneven), uneven, slots))
 
-    return min(slots, key=order)
+
+# Nodes that are not known come last: no host is more uneven than by a whole node and what it is overdrawn.
+_UNKNOWN = 1 << 62
+
+
+class _EvennessWatcher:
+    """How uneven each usable host is to a machine that wants no NUMA nodes; worked out anew where a row changes."""
+
+    def __init__(self, table: HostTable) -> None:
+        self._table = table
+        self._uneven_by_slot: dict[int, int] = {}
+
+    def entered(self, slot: int) -> None:
+        uneven = numa_unevenness(self._table.profile[slot], self._table.taken[slot], None)
+        assert uneven is not None, "only a machine that wants nodes asks for what is not known"
+        self._uneven_by_slot[slot] = uneven
+
+    def left(self, slot: int) -> None:
+        self._uneven_by_slot.pop(slot, None)
+
+    def changed(self, slot: int) -> None:
+        self.entered(slot)
+
+    def of(self, slots: list[int]) -> list[int]:
+        return [self._uneven_by_slot[slot] for slot in slots]
+
+
+def _evenness_watched(table: HostTable) -> _EvennessWatcher:
+    """Cost: some µs a host the first time, then some for each change of a host."""
+    watcher = table.watcher("evenness")
+    if not isinstance(watcher, _EvennessWatcher):
+        watcher = _EvennessWatcher(table)
+        table.watch("evenness", watcher)
+    return watcher
 
 
 _JOHNSON = "Johnson, Demers, Ullman, Garey, Graham, SIAM J. Comput. 3(4), 1974"

@@ -100,6 +100,13 @@ def free_vcpus(table: HostTable, slot: int) -> int:
     return limit - table.taken_cpus(slot)
 
 
+def free_vcpus_of(table: HostTable, slots: list[int]) -> list[int]:
+    """`free_vcpus` of many hosts, without a call for each."""
+    percent = table.cpu_overcommit_percent or 100
+    cpus, reserved, taken = table.cpus, table.reserved_cpus, table.taken
+    return [cpus[slot] * percent // 100 - reserved[slot] - len(taken[slot].exclusive_cpus) for slot in slots]
+
+
 def row_of(table: HostTable, slot: int) -> tuple[float, float, float, float, int]:
     """One host's cells, in the order of COLUMNS."""
     return (

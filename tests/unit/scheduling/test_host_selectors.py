@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from olvm.experiments import replay
 from olvm.experiments.policies import POLICIES, PREDICTING
+from olvm.model.host_profile import HostNumaNode, HostProfile
 from olvm.model.placement_needs import PlacementNeeds, VirtualNumaNode
 from olvm.scheduling import HostTable, Placement, explain, place, place_batch, policy_named
 from olvm.scheduling.host_selectors import HOST_SELECTORS
@@ -17,6 +18,7 @@ from olvm.scheduling.host_table import HOST_MEMORY_RESERVE_BYTES
 from olvm.scheduling.request import GIB, MIB, VmRequest, memory_need_of
 from olvm.scheduling.scheduler import candidate_hosts
 
+from .selector_reference import KEY_BY_POLICY
 from .tables import HostFacts, host, request, table_of
 
 CERTAIN = (
@@ -218,6 +220,74 @@ def test_numa_balance_is_as_even_as_what_is_then_booked(
         event("refused" if expected is None else f"{expected[1] // 250_000} quarters apart")
         if isinstance(found, Placement):
             book(wanted, found.host)
+
+
+# A VM that comes or leaves, or a host that changes, and three numbers that say which and how large.
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["come", "come", "come", "leave", "usable", "profile", "replace", "cpus", "limit"]),
+        st.integers(0, 30),
+        st.integers(1, 6),
+        NODES,
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def change(table: HostTable, step: tuple[str, int, int, list[int]]) -> None:
+    """A change of one host or of the cluster that every selector must see."""
+    what, which, size, nodes = step
+    names = sorted(row.name for row in table.rows())
+    name = names[which % len(names)]
+    profile = HostProfile(numa_nodes=tuple(HostNumaNode(memory_bytes=gib * GIB, cpus=2) for gib in nodes))
+    if what == "usable":
+        table.update_host(name, usable=not table.row(name).usable)
+    elif what == "profile":
+        table.update_host(name, profile=profile)
+    elif what == "cpus":
+        table.update_host(name, cpus=2 * size)
+    elif what == "limit":
+        table.set_overcommit(memory_overcommit_percent=100, cpu_overcommit_percent=50 * (which % 5))
+    elif what == "replace" and not table.row(name).vm_count:
+        table.remove_host(name)
+        table.add_host(f"{name}x", cpus=size, memory_bytes=24 * GIB, profile=profile)
+
+
+@pytest.mark.parametrize("policy", KEY_BY_POLICY)
+@settings(max_examples=100, deadline=None)
+@given(hosts=st.lists(NODES, min_size=2, max_size=6), steps=STEPS)
+def test_each_selector_takes_the_first_host_of_the_least_key(
+    policy: str, hosts: list[list[int]], steps: list[tuple[str, int, int, list[int]]]
+) -> None:
+    table = table_of(
+        host(f"kvm{at}", profile={"numa_nodes": [{"memory_bytes": gib * GIB} for gib in nodes]})
+        for at, nodes in enumerate(hosts)
+    )
+    running: list[str] = []
+    key = KEY_BY_POLICY[policy]
+    for number, step in enumerate(steps):
+        what, which, size, nodes = step
+        if what == "leave" and running:
+            table.release(running.pop(which % len(running)))
+        change(table, step)
+        wanted = with_nodes(f"v{number}", *nodes) if which % 2 else request(vm_id=f"v{number}", vcpus=size)
+        slots = [table.slot_of(name) for name in candidate_hosts(table, wanted, policy_named(policy))]
+        expected = min(slots, key=lambda slot: key(table, wanted, slot), default=None)
+        found = place(table, wanted, policy_named(policy))
+        told = explain(table, wanted, policy_named(policy))
+
+        assert told.outcome == found
+        event("refused" if expected is None else "placed")
+        if not isinstance(found, Placement):
+            assert expected is None
+            continue
+        assert expected is not None
+        assert found.host == table.name[expected]
+        assert [one.host for one in told.hosts if one.chosen] == [found.host]
+        if what == "come":
+            table.reserve(wanted.vm_id, found.host, wanted.vcpus, wanted.memory_bytes, needs=wanted.needs)
+            running.append(wanted.vm_id)
 
 
 def test_explanation_names_the_selector_and_the_choice() -> None:
