@@ -76,7 +76,9 @@ def frame(progress: Progress) -> RenderableType:
             table.add_row(Text(one.policy), f"{one.mean:,.6g}")
         parts.append(table)
         parts.append(
-            Text(f"over {progress.compared_count:,} pairs of scenario and seed that all have finished")
+            Text(
+                f"over {progress.compared_count:,} pairs of scenario and {progress.block} that all have finished"
+            )
         )
     return Group(*parts)
 

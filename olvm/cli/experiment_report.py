@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,29 +14,21 @@ from olvm.cli.output import write_rows
 if TYPE_CHECKING:
     from olvm.experiments.grids.comparison import Comparison
 
-COLUMNS = (
-    "topology",
-    "trace",
-    "queue",
-    "numa_nodes",
-    "split_above_gib",
-    "policy",
-    "rank",
-    "mean",
-    "difference",
-    "low",
-    "high",
-    "regret_percent",
-    "seeds",
-)
+# After what the compared runs have in common; the last is how many seeds or days were compared.
+COLUMNS = ("policy", "rank", "mean", "difference", "low", "high", "regret_percent")
 
 
 def report(
     directory: Annotated[Path, Parameter(help="What `olvm experiment run` has written.", metavar="DIR")],
     *,
     metric: Annotated[
-        Literal["hosts_peak", "hosts_used", "rejected", "wait_s_total", "wait_s_max", "regret"] | None,
-        Parameter(help="What the policies are ranked by; by default the grid's."),
+        str | None,
+        Parameter(
+            help="What the policies are ranked by; by default the grid's. Of replays hosts_peak, hosts_used, rejected, "
+            "wait_s_total, wait_s_max, regret; of PlanetLab esv, energy_kwh, slav, slatah_percent, pdm_percent, "
+            "migrations, host_shutdowns.",
+            metavar="NAME",
+        ),
     ] = None,
     html: Annotated[
         Path | None, Parameter(help="The report; by default report.html in the folder.", metavar="FILE")
@@ -56,15 +48,17 @@ def report(
     path = html or directory / "report.html"
     write_report(results, path, comparison)
     rows = _rows(comparison)
+    block = results.cells[0].BLOCK
+    columns = [*results.cells[0].scenario, *COLUMNS, f"{block}s"]
     # A column that has one value says nothing in a table; programs get all.
     said = [
-        name for name in COLUMNS if name in ("policy", "rank", "mean") or len({row[name] for row in rows}) > 1
+        name for name in columns if name in ("policy", "rank", "mean") or len({row[name] for row in rows}) > 1
     ]
-    write_rows(rows, said if output == "table" else COLUMNS, output)
+    write_rows(rows, said if output == "table" else columns, output)
     if results.failures or results.missing_count:
         print(
-            f"olvm: {len(results.failures)} runs failed and {results.missing_count} are still to come; a seed counts "
-            "once all policies have finished it",
+            f"olvm: {len(results.failures)} runs failed and {results.missing_count} are still to come; a {block} "
+            "counts once all policies have finished it",
             file=sys.stderr,
         )
     print(f"olvm: wrote {path}", file=sys.stderr)
@@ -75,11 +69,7 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
     """`difference` to the scenario's best with the ends of its interval."""
     return [
         {
-            "topology": scenario.topology,
-            "trace": scenario.trace,
-            "queue": scenario.queue,
-            "numa_nodes": scenario.numa_nodes,
-            "split_above_gib": scenario.split_above_gib,
+            **scenario.keys,
             "policy": line.policy,
             "rank": line.rank,
             "mean": line.mean,
@@ -87,7 +77,7 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
             "low": line.low,
             "high": line.high,
             "regret_percent": line.regret_percent,
-            "seeds": len(scenario.seeds),
+            f"{scenario.block}s": len(scenario.blocks),
         }
         for scenario in comparison.scenarios
         for line in scenario.lines

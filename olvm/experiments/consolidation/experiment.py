@@ -93,7 +93,7 @@ def planetlab(
     Source: Beloglazov & Buyya, Concurrency and Computation 24(13), 2012; docs/planetlab.md says what is different.
     """
     detector, selector = detector.lower(), selector.lower()
-    factor = _checked(detector, safety, selector, seed, hosts)
+    factor = checked_safety(detector, safety, selector, seed, hosts)
 
     from olvm.experiments.consolidation import days, policies
 
@@ -127,8 +127,8 @@ def planetlab(
     )
 
 
-def _checked(detector: str, safety: float | None, selector: str, seed: int, hosts: int) -> float:
-    """The safety parameter to use; 0 for `dvfs`."""
+def checked_safety(detector: str, safety: float | None, selector: str, seed: int, hosts: int) -> float:
+    """The safety parameter to use; 0 for `dvfs`. Raises BadInput for what `planetlab` does not take."""
     if detector not in DETECTORS:
         raise BadInput(
             f"there is no detector {detector}{nearest(detector, DETECTORS)}; choose from {', '.join(DETECTORS)}"

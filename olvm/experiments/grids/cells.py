@@ -1,4 +1,4 @@
-"""The runs that a grid has, and what each is known by from one start of the grid to the next.
+"""The runs that a grid of replays has, and what each is known by from one start of the grid to the next.
 
 Rule: a cell's id depends on everything that its figures depend on, contents of files included, and on nothing else. So
 a result is used again exactly as long as running it again would give the same.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -27,7 +27,7 @@ from olvm.model.errors import BadInput
 from olvm.version import VERSION
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class Cell(msgspec.Struct, frozen=True, kw_only=True, tag_field="experiment", tag="replay"):
     """One replay of the grid. `trace` and `topology` are names, `trace_path` and `hosts` what a replay takes."""
 
     topology: str
@@ -44,18 +44,57 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     on_bad: OnBad
     id: str = ""
 
-    @property
-    def scenario(self) -> tuple[Any, ...]:
-        """What stays the same where only policies and seeds are compared."""
-        return (self.topology, self.trace, self.queue, self.numa_nodes, self.split_above_gib)
+    BLOCK: ClassVar[str] = "seed"
+    # Of `results.runs`: names of keys and figures, and what numpy calls their types.
+    KEYS: ClassVar[dict[str, str]] = {
+        "topology": "O",
+        "trace": "O",
+        "policy": "O",
+        "queue": "O",
+        "numa_nodes": "i8",
+        "split_above_gib": "f8",
+        "seed": "i8",
+    }
+    FIGURES: ClassVar[dict[str, str]] = {
+        "vm_count": "i8",
+        "placed": "i8",
+        "rejected": "i8",
+        "waiting": "i8",
+        "hosts_used": "i8",
+        "hosts_peak": "i8",
+        "bound_hosts": "i8",
+        "regret": "i8",
+        "wait_s_total": "f8",
+        "wait_s_max": "f8",
+        "digest": "O",
+    }
 
-    def title(self) -> str:
+    @property
+    def scenario(self) -> dict[str, Any]:
+        """What stays the same where only policies and seeds are compared."""
+        names = ("topology", "trace", "queue", "numa_nodes", "split_above_gib")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def scenario_title(self) -> str:
+        return f"{self.topology}, {self.trace}, {self._conditions}"
+
+    @property
+    def block(self) -> int:
+        """Within which policies are compared."""
+        return self.seed
+
+    @property
+    def _conditions(self) -> str:
         split = "" if self.split_above_gib is None else f", split above {self.split_above_gib:g} GiB"
         nodes = "" if self.numa_nodes == 1 else f", {self.numa_nodes} NUMA nodes"
-        return f"{self.policy} on {self.topology} with {self.trace}, {self.queue}{nodes}{split}, seed {self.seed}"
+        return f"{self.queue}{nodes}{split}"
+
+    def title(self) -> str:
+        return f"{self.policy} on {self.topology} with {self.trace}, {self._conditions}, seed {self.seed}"
 
 
-def cells_of(grid: Grid, folder: Path) -> list[Cell]:
+def replay_cells(grid: Grid, folder: Path) -> list[Cell]:
     """Scenario by scenario, in each seed by seed, of each all policies: so that early results can be compared.
 
     Raises BadInput for more than a hundred thousand. Cost: each file of traces and hosts is read once, for its digest.

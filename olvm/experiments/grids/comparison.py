@@ -1,30 +1,29 @@
 """Which policy is better, by how much, and how sure that is.
 
-Policies are compared within a scenario (topology, trace, queue, …), seed by seed: of one seed all of them had the same
-VMs, so their differences vary far less than their figures do. Only seeds that every policy has finished count.
+Policies are compared within a scenario (topology, trace, queue, …), block by block. A block is a seed of a replay or a
+day of PlanetLab: all of them had the same VMs there, so their differences vary far less than their figures do. Only
+blocks that every policy has finished count; of a policy that has several runs in a block, their mean is its figure.
 
 Rules:
 1. The best is who has the lowest mean; of equal means, who stands first in the grid.
 2. Two policies tie where the 95 % interval of their mean difference holds 0. Ranks leave room for ties: 1, 1, 3.
-3. With one seed there is no interval, and only equal figures tie.
+3. With one block there is no interval, and only equal figures tie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from olvm.experiments.grids.bootstrap import Floats, mean_interval
-from olvm.experiments.grids.cells import Cell
-from olvm.experiments.grids.definition import Metric
 from olvm.experiments.grids.results import Results
-from olvm.experiments.grids.worker import Outcome
+from olvm.experiments.grids.worker import AnyCell, Outcome
 
 # For these, what no policy can go below is known.
-BOUNDED: frozenset[Metric] = frozenset({"hosts_peak", "hosts_used"})
+BOUNDED: frozenset[str] = frozenset({"hosts_peak", "hosts_used"})
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +40,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     high: float | None
     regret_percent: float | None
-    values: tuple[float, ...]  # in order of the seeds
+    values: tuple[float, ...]  # in order of the blocks
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,22 +54,16 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    topology: str
-    trace: str
-    queue: str
-    numa_nodes: int
-    split_above_gib: float | None
-    seeds: tuple[int, ...]
-    bound: float | None  # mean over the seeds
+    """`keys`: what the compared runs have in common, by name. `block`: what a block is called."""
+
+    keys: dict[str, Any]
+    title: str
+    block: str
+    blocks: tuple[int | str, ...]
+    bound: float | None  # mean over the blocks
     lines: tuple[Line, ...]  # the best first
     pairs: tuple[Pair, ...]
-    seeds_matter: bool  # some policy has different figures for different seeds
-
-    @property
-    def title(self) -> str:
-        nodes = "" if self.numa_nodes == 1 else f", {self.numa_nodes} NUMA nodes"
-        split = "" if self.split_above_gib is None else f", split above {self.split_above_gib:g} GiB"
-        return f"{self.topology}, {self.trace}, {self.queue}{nodes}{split}"
+    blocks_differ: bool  # some policy has different figures in different blocks
 
 
 class Overall(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,60 +75,62 @@ class Overall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    metric: Metric
+    metric: str
     scenarios: tuple[Scenario, ...]
     overall: tuple[Overall, ...]  # the lowest mean rank first
 
 
-def compare(results: Results, metric: Metric) -> Comparison:
+def compare(results: Results, metric: str) -> Comparison:
     """Cost: a bootstrap (`mean_interval`) for each pair of policies in each scenario, and up to two for each policy."""
-    groups: dict[tuple[Any, ...], list[tuple[Cell, Outcome]]] = {}
-    for cell, outcome in results.done:
-        groups.setdefault(cell.scenario, []).append((cell, outcome))
+    groups: dict[tuple[Any, ...], list[AnyCell]] = {}
+    for cell in results.cells:
+        groups.setdefault(tuple(cell.scenario.values()), []).append(cell)
+    outcomes = {cell.id: outcome for cell, outcome in results.done}
     policies = results.grid.policies
-    found = [_scenario(cells, policies, metric) for cells in groups.values()]
+    found = [_scenario(cells, outcomes, policies, metric) for cells in groups.values()]
     scenarios = tuple(one for one in found if one is not None)
     return Comparison(metric=metric, scenarios=scenarios, overall=_overall(scenarios, policies))
 
 
 def _scenario(
-    cells: Sequence[tuple[Cell, Outcome]], policies: Sequence[str], metric: Metric
+    cells: Sequence[AnyCell], outcomes: Mapping[str, Outcome], policies: Sequence[str], metric: str
 ) -> Scenario | None:
-    """None: there is no seed yet that all policies have finished."""
-    by_seed: dict[int, dict[str, dict[str, Any]]] = {}
-    for cell, outcome in cells:
-        by_seed.setdefault(cell.seed, {})[cell.policy] = outcome.figures
-    whole = {seed: figures for seed, figures in by_seed.items() if len(figures) == len(policies)}
+    """None: there is no block yet that all policies have finished."""
+    unfinished = {cell.block for cell in cells if cell.id not in outcomes}
+    whole: dict[int | str, dict[str, list[dict[str, Any]]]] = {}
+    for cell in cells:
+        if cell.block not in unfinished:
+            of_block = whole.setdefault(cell.block, {})
+            of_block.setdefault(cell.policy, []).append(outcomes[cell.id].figures)
     if not whole:
         return None
     values = {
-        policy: np.array([figures[policy][metric] for figures in whole.values()], dtype=np.float64)
+        policy: np.array(
+            [np.mean([run[metric] for run in runs[policy]]) for runs in whole.values()], dtype=np.float64
+        )
         for policy in policies
     }
     bound, regrets = None, dict.fromkeys(policies, None)
     if metric in BOUNDED:
-        bound = float(np.mean([figures[policies[0]]["bound_hosts"] for figures in whole.values()]))
+        bound = float(np.mean([runs[policies[0]][0]["bound_hosts"] for runs in whole.values()]))
         regrets = {
-            policy: _regret_percent([figures[policy] for figures in whole.values()], metric)
+            policy: _regret_percent([run for runs in whole.values() for run in runs[policy]], metric)
             for policy in policies
         }
     order = sorted(policies, key=lambda policy: values[policy].mean())
-    first = cells[0][0]
     return Scenario(
-        topology=first.topology,
-        trace=first.trace,
-        queue=first.queue,
-        numa_nodes=first.numa_nodes,
-        split_above_gib=first.split_above_gib,
-        seeds=tuple(whole),
+        keys=cells[0].scenario,
+        title=cells[0].scenario_title,
+        block=cells[0].BLOCK,
+        blocks=tuple(whole),
         bound=bound,
         lines=_lines(order, values, regrets),
         pairs=tuple(_pair(one, other, values) for at, one in enumerate(order) for other in order[at + 1 :]),
-        seeds_matter=any(np.ptp(column) > 0 for column in values.values()),
+        blocks_differ=any(np.ptp(column) > 0 for column in values.values()),
     )
 
 
-def _regret_percent(runs: Sequence[dict[str, Any]], metric: Metric) -> float | None:
+def _regret_percent(runs: Sequence[dict[str, Any]], metric: str) -> float | None:
     """Where VMs wait or are refused, fewer hosts than the bound can be had: the demand was not served as offered."""
     served = [run for run in runs if not (run["rejected"] or run["waiting"] or run["wait_s_total"])]
     shares = [run[metric] / run["bound_hosts"] - 1 for run in served if run["bound_hosts"]]

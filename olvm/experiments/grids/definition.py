@@ -1,15 +1,13 @@
-"""What a grid is, and how it is read from TOML: `grid.toml`, or the same as a mapping in Python.
+"""What a grid of replays is: the words of its file, and what is wrong with one. `reading` reads it.
 
-Decides the words of the file and what is wrong with one. Which runs follow from it is decided in `cells`.
+Which runs follow from it is decided in `cells`.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -19,7 +17,6 @@ from olvm.experiments.policies import named_policy
 from olvm.experiments.trace import OnBad
 from olvm.experiments.trace_sources import BUNDLED_TRACE
 from olvm.model.errors import BadInput, NotFound
-from olvm.model.search import nearest
 
 # Figures of a run that policies can be ranked by; less is better in all of them.
 Metric = Literal["hosts_peak", "hosts_used", "rejected", "wait_s_total", "wait_s_max", "regret"]
@@ -65,7 +62,14 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     split_above_gib: tuple[float, ...] = ()
 
 
-class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Grid(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="experiment",
+    tag="replay",
+):
     """`seeds`: a list, or how many, from 0. `metric`: what the policies are ranked by; less is better."""
 
     policies: tuple[Name, ...]
@@ -76,39 +80,16 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metric: Metric = "hosts_peak"
     name: str = ""
 
+    TABLES: ClassVar[dict[str, type[msgspec.Struct]]] = {
+        "topologies": Topology,
+        "traces": GridTrace,
+        "parameters": Parameters,
+    }
+    METRICS: ClassVar[tuple[str, ...]] = METRICS
+
     @property
     def seed_list(self) -> tuple[int, ...]:
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
-
-
-def read_grid(source: str | Path | Mapping[str, Any]) -> tuple[Grid, Path]:
-    """A grid, checked, and the folder that its paths are relative to.
-
-    Raises:
-        BadInput: not TOML, a word that is none, a value that makes no sense; the sentence names file and key.
-        NotFound: there is no such file, or a trace in it is not there.
-    """
-    if isinstance(source, Mapping):
-        what, raw, folder = "the grid", dict(source), Path()
-    else:
-        path = Path(source)
-        what, folder = f"grid {path}", path.parent
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise NotFound(f"there is no grid {path}: give the path of a TOML file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read {what}: it is no TOML: {error}") from error
-    _check_words(what, raw)
-    try:
-        grid = msgspec.convert(raw, Grid)
-    except msgspec.ValidationError as error:
-        raise BadInput(f"{what}: {_said(error)}") from error
-    try:
-        _check(grid, folder)
-    except (BadInput, NotFound) as error:
-        raise type(error)(f"{what}: {error}") from error
-    return grid, folder
 
 
 def trace_path(trace: GridTrace, folder: Path) -> str:
@@ -124,54 +105,8 @@ def hosts_spec(topology: Topology, folder: Path) -> str:
     return topology.hosts
 
 
-# ------------------------------------------------------------------------------------------------ what is wrong
-
-_TABLES: dict[str, type[msgspec.Struct]] = {
-    "topologies": Topology,
-    "traces": GridTrace,
-    "parameters": Parameters,
-}
-
-
-def _check_words(what: str, raw: Mapping[str, Any]) -> None:
-    """msgspec names an unknown key too, but not the one that was meant."""
-    _check_keys(what, "", raw, Grid)
-    for key, kind in _TABLES.items():
-        table = raw.get(key, ())
-        rows = (
-            [("", table)]
-            if isinstance(table, Mapping)
-            else [(f"[{at}]", row) for at, row in _numbered(table)]
-        )
-        for place, row in rows:
-            if isinstance(row, Mapping):
-                _check_keys(what, f"{key}{place}.", row, kind)
-
-
-def _numbered(table: object) -> Iterable[tuple[int, object]]:
-    return enumerate(table) if isinstance(table, list | tuple) else ()
-
-
-def _check_keys(what: str, place: str, row: Mapping[str, Any], kind: type[msgspec.Struct]) -> None:
-    known = list(kind.__struct_fields__)
-    for key in row:
-        if key not in known:
-            owner = place.removesuffix(".") or "a grid"
-            raise BadInput(
-                f"{what}: there is no {place}{key}{nearest(key, known)}; {owner} has {', '.join(known)}"
-            )
-
-
-def _said(error: msgspec.ValidationError) -> str:
-    """msgspec's sentence with the place in front: `topologies[0].numa_nodes: expected int, got str`."""
-    found = re.fullmatch(r"(.*?)(?: - at `\$\.?(.*)`)?", str(error), re.DOTALL)
-    assert found is not None
-    sentence = found[1].replace("`", "")
-    sentence = sentence[:1].lower() + sentence[1:]
-    return f"{found[2]}: {sentence}" if found[2] else sentence
-
-
-def _check(grid: Grid, folder: Path) -> None:
+def check_grid(grid: Grid, folder: Path) -> None:
+    """Raises BadInput or NotFound for what makes no sense, or is not there."""
     for what, count in (
         ("policies", len(grid.policies)),
         ("topologies", len(grid.topologies)),
@@ -181,12 +116,12 @@ def _check(grid: Grid, folder: Path) -> None:
     ):
         if not count:
             raise BadInput(f"{what} is empty: give at least one")
-    _check_once("policies", grid.policies)
-    _check_once("topologies", [one.name for one in grid.topologies])
-    _check_once("traces", [one.name for one in grid.traces])
-    _check_once("seeds", grid.seed_list)
+    check_once("policies", grid.policies)
+    check_once("topologies", [one.name for one in grid.topologies])
+    check_once("traces", [one.name for one in grid.traces])
+    check_once("seeds", grid.seed_list)
     for name in PARAMETERS:
-        _check_once(f"parameters.{name}", getattr(grid.parameters, name))
+        check_once(f"parameters.{name}", getattr(grid.parameters, name))
     for policy in grid.policies:
         if is_object_policy(policy):
             loaded_policy(policy)
@@ -210,7 +145,8 @@ def _said_twice(parameter: str, topology: Topology) -> str:
     return f"{parameter} stands in parameters and in topology {topology.name}: leave one out"
 
 
-def _check_once(what: str, values: Iterable[object]) -> None:
+def check_once(what: str, values: Iterable[object]) -> None:
+    """Raises BadInput."""
     seen = set()
     for value in values:
         if value in seen:

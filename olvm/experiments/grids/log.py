@@ -23,9 +23,8 @@ from types import TracebackType
 
 import msgspec
 
-from olvm.experiments.grids.cells import Cell
-from olvm.experiments.grids.definition import Grid
-from olvm.experiments.grids.worker import Outcome
+from olvm.experiments.grids.reading import AnyGrid
+from olvm.experiments.grids.worker import AnyCell, Outcome
 from olvm.model.errors import BadInput, Conflict, NotFound
 
 GRID, CELLS, LOG, RUNS = "grid.json", "cells.jsonl", "runs.jsonl", "runs.parquet"
@@ -66,7 +65,7 @@ class GridLog:
     ) -> None:
         self._file.close()
 
-    def begin(self, grid: Grid, cells: Iterable[Cell]) -> dict[str, Outcome]:
+    def begin(self, grid: AnyGrid, cells: Iterable[AnyCell]) -> dict[str, Outcome]:
         """Write down what is to be run; the outcomes that are there already, by cell."""
         _replace(self.folder / CELLS, b"".join(_encoder.encode(cell) + b"\n" for cell in cells))
         _replace(self.folder / GRID, msgspec.json.format(_encoder.encode(grid), indent=2) + b"\n")
@@ -84,13 +83,13 @@ class GridLog:
         os.fsync(self._file.fileno())
 
 
-def read_folder(folder: Path) -> tuple[Grid, list[Cell], dict[str, Outcome]]:
+def read_folder(folder: Path) -> tuple[AnyGrid, list[AnyCell], dict[str, Outcome]]:
     """The grid, its cells in their order, and the outcomes so far, also while it is being run.
 
     Raises `NotFound` where no grid has results.
     """
     try:
-        grid = msgspec.json.decode((folder / GRID).read_bytes(), type=Grid)
+        grid = msgspec.json.decode((folder / GRID).read_bytes(), type=AnyGrid)
         lines = (folder / CELLS).read_bytes().splitlines()
         data = (folder / LOG).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -101,7 +100,7 @@ def read_folder(folder: Path) -> tuple[Grid, list[Cell], dict[str, Outcome]]:
         raise BadInput(
             f"cannot read {folder / GRID}: {error}; run the grid again, nothing is run twice"
         ) from error
-    cells = [msgspec.json.decode(line, type=Cell) for line in lines]
+    cells = [msgspec.json.decode(line, type=AnyCell) for line in lines]
     return grid, cells, _by_cell(data[: data.rfind(b"\n") + 1], folder)
 
 

@@ -10,19 +10,25 @@ from html import escape
 from pathlib import Path
 
 from olvm.experiments.grids.comparison import Comparison, Pair, Scenario
-from olvm.experiments.grids.definition import Metric
 from olvm.experiments.grids.plots import Row, dot_plot, shown
 from olvm.experiments.grids.results import Results
 from olvm.model.errors import BadInput
 
 FAILURES_SHOWN_MAX = 20
-AXIS: dict[Metric, str] = {
+AXIS: dict[str, str] = {
     "hosts_peak": "hosts in use at once, at most",
     "hosts_used": "hosts that ever held a VM",
     "rejected": "VMs refused",
     "wait_s_total": "seconds waited, all VMs together",
     "wait_s_max": "seconds waited, at most",
     "regret": "hosts above the bound by capacity",
+    "esv": "energy in kWh times SLAV",
+    "energy_kwh": "energy, kWh",
+    "slav": "SLAV: SLATAH times PDM",
+    "slatah_percent": "SLATAH: % of hosts' active time in which they gave less than was asked for",
+    "pdm_percent": "PDM: % of what was asked for that migrations kept from their machines",
+    "migrations": "migrations",
+    "host_shutdowns": "times that a host was switched off",
 }
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #6b7380; --line: #d8dde3; --page: #fff; --accent: #2563b0;
@@ -74,14 +80,15 @@ def _name(results: Results) -> str:
 
 def _content(results: Results, comparison: Comparison) -> str:
     parts = [f"<h1>{escape(_name(results))}</h1>", f"<p>{_summary(results)}</p>"]
+    block = results.cells[0].BLOCK
     parts.append(
         f"<p>Policies are compared by <b>{comparison.metric}</b> ({AXIS[comparison.metric]}); less is better. Of one "
-        "seed all of them had the same VMs, so they are compared seed by seed. Intervals are of 95 %, by bootstrap "
-        "(BCa, 10,000 resamples); policies whose difference may be 0 share a rank.</p>"
+        f"{block} all of them had the same VMs, so they are compared {block} by {block}. Intervals are of 95 %, by "
+        "bootstrap (BCa, 10,000 resamples); policies whose difference may be 0 share a rank.</p>"
     )
     if not comparison.scenarios:
         parts.append(
-            "<p>No seed of any scenario is finished by all policies yet: there is nothing to compare.</p>"
+            f"<p>No {block} of any scenario is finished by all policies yet: there is nothing to compare.</p>"
         )
     if len(comparison.scenarios) > 1:
         parts.append("<h2>All scenarios</h2>")
@@ -109,20 +116,21 @@ def _summary(results: Results) -> str:
     return words + "."
 
 
-def _scenario(scenario: Scenario, metric: Metric) -> str:
+def _scenario(scenario: Scenario, metric: str) -> str:
     parts = [f"<h2>{escape(scenario.title)}</h2>"]
-    if len(scenario.seeds) == 1:
-        parts.append('<p class="note">One seed: there is no interval, and nothing is said of chance.</p>')
-    elif not scenario.seeds_matter:
+    block = scenario.block
+    if len(scenario.blocks) == 1:
+        parts.append(f'<p class="note">One {block}: there is no interval, and nothing is said of chance.</p>')
+    elif not scenario.blocks_differ and block == "seed":
         parts.append(
-            f'<p class="note">All {len(scenario.seeds)} seeds gave the same: nothing here depends on chance. With '
+            f'<p class="note">All {len(scenario.blocks)} seeds gave the same: nothing here depends on chance. With '
             "<code>window_vms</code> or <code>keep</code> of the trace, each seed sees other VMs.</p>"
         )
     marked = None if scenario.bound is None else (scenario.bound, "bound by capacity")
     parts.append(
         dot_plot(
             [Row(label=line.policy, value=line.mean, dots=line.values) for line in scenario.lines],
-            f"{AXIS[metric]} (each seed, and the mean)",
+            f"{AXIS[metric]} (each {block}, and the mean)",
             marked=marked,
             title=f"{metric} in {scenario.title}",
         )
@@ -146,7 +154,7 @@ def _scenario(scenario: Scenario, metric: Metric) -> str:
     return "\n".join(parts)
 
 
-def _lines(scenario: Scenario, metric: Metric) -> str:
+def _lines(scenario: Scenario, metric: str) -> str:
     best = scenario.lines[0].policy
     has_regret = any(line.regret_percent is not None for line in scenario.lines)
     head = ["policy", "rank", f"mean {metric}", f"more than {best}", "95 %"]
@@ -167,7 +175,7 @@ def _lines(scenario: Scenario, metric: Metric) -> str:
     return _table([*head, "regret"], rows) + note
 
 
-def _pairs(pairs: Sequence[Pair], metric: Metric) -> str:
+def _pairs(pairs: Sequence[Pair], metric: str) -> str:
     if len(pairs) < 2:
         return ""
     rows = (

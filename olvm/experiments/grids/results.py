@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from olvm.experiments.database import cursor
-from olvm.experiments.grids.cells import Cell
-from olvm.experiments.grids.definition import Grid, Metric
 from olvm.experiments.grids.log import read_folder
-from olvm.experiments.grids.worker import Outcome
+from olvm.experiments.grids.reading import AnyGrid
+from olvm.experiments.grids.worker import AnyCell, Outcome
 from olvm.experiments.table import Table
 from olvm.model.errors import BadInput
+from olvm.model.search import nearest
 
 if TYPE_CHECKING:
     from olvm.experiments.grids.comparison import Comparison
-
-KEYS = ("topology", "trace", "policy", "queue", "numa_nodes", "split_above_gib", "seed")
-COUNTS = ("vm_count", "placed", "rejected", "waiting", "hosts_used", "hosts_peak", "bound_hosts", "regret")
-TIMES = ("wait_s_total", "wait_s_max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +26,17 @@ class Results:
     """What a grid has found so far. `runs` has a row for each run that is done; `failures` say why others are not."""
 
     folder: Path
-    grid: Grid
-    cells: list[Cell]
+    grid: AnyGrid
+    cells: list[AnyCell]
     outcomes: dict[str, Outcome]
 
     @property
-    def done(self) -> list[tuple[Cell, Outcome]]:
+    def done(self) -> list[tuple[AnyCell, Outcome]]:
         pairs = ((cell, self.outcomes.get(cell.id)) for cell in self.cells)
         return [(cell, outcome) for cell, outcome in pairs if outcome is not None and not outcome.error]
 
     @property
-    def failures(self) -> list[tuple[Cell, str]]:
+    def failures(self) -> list[tuple[AnyCell, str]]:
         pairs = ((cell, self.outcomes.get(cell.id)) for cell in self.cells)
         return [(cell, outcome.error) for cell, outcome in pairs if outcome is not None and outcome.error]
 
@@ -55,34 +51,29 @@ class Results:
 
     @cached_property
     def runs(self) -> Table:
-        """Keys (topology, trace, policy, queue, numa_nodes, split_above_gib, seed), then the figures of a replay.
+        """Keys (of replays topology, trace, policy, queue, numa_nodes, split_above_gib, seed), then each run's figures.
 
         In the grid's order, and equal however often it was killed on the way: what differs from run to run (rates,
         times) is in `runs.jsonl`.
         """
         done = self.done
+        kind = type(self.cells[0])
         columns: dict[str, Any] = {}
-        for key in KEYS:
-            values = [getattr(cell, key) for cell, _ in done]
-            if key == "split_above_gib":
-                is_none = [value is None for value in values]
-                columns[key] = np.ma.masked_array(
-                    [value or 0.0 for value in values], mask=is_none, dtype=np.float64
-                )
-            elif key in ("numa_nodes", "seed"):
-                columns[key] = np.array(values, dtype=np.int64)
-            else:
-                columns[key] = np.array(values, dtype=object)
-        for name in (*COUNTS, *TIMES):
-            kind = np.int64 if name in COUNTS else np.float64
-            columns[name] = np.array([outcome.figures[name] for _, outcome in done], dtype=kind)
-        columns["digest"] = np.array([outcome.figures["digest"] for _, outcome in done], dtype=object)
+        for key, dtype in kind.KEYS.items():
+            columns[key] = _column([getattr(cell, key) for cell, _ in done], dtype)
+        for name, dtype in kind.FIGURES.items():
+            columns[name] = _column([outcome.figures[name] for _, outcome in done], dtype)
         return Table(columns)
 
-    def compare(self, metric: Metric | None = None) -> Comparison:
-        """Policies against each other in each scenario; `metric` None: the grid's own."""
+    def compare(self, metric: str | None = None) -> Comparison:
+        """Policies against each other in each scenario; `metric` None: the grid's own. BadInput for one it has not."""
         from olvm.experiments.grids.comparison import compare
 
+        if metric is not None and metric not in self.grid.METRICS:
+            known = self.grid.METRICS
+            raise BadInput(
+                f"these runs have no metric {metric}{nearest(metric, known)}; choose from {', '.join(known)}"
+            )
         return compare(self, metric or self.grid.metric)
 
     def to_pandas(self) -> Any:
@@ -98,6 +89,14 @@ class Results:
         from olvm.experiments.grids.report import fragment
 
         return fragment(self)
+
+
+def _column(values: list[Any], dtype: str) -> Any:
+    """None is a gap; a text or a number otherwise."""
+    if None not in values or dtype == "O":
+        return np.array(values, dtype=object if dtype == "O" else dtype)
+    is_none = [value is None for value in values]
+    return np.ma.masked_array([value or 0.0 for value in values], mask=is_none, dtype=dtype)
 
 
 def load_results(folder: str | Path) -> Results:

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from olvm.experiments.grids.cells import Cell, cells_of
-from olvm.experiments.grids.definition import read_grid
+from olvm.experiments.grids.cells import replay_cells
 from olvm.experiments.grids.log import RUNS, GridLog
+from olvm.experiments.grids.planetlab import PlanetlabGrid, planetlab_cells
 from olvm.experiments.grids.progress import Listener, Progresses
+from olvm.experiments.grids.reading import AnyGrid, read_grid
 from olvm.experiments.grids.results import Results, load_results, write_runs
-from olvm.experiments.grids.worker import Outcome, run_cells
+from olvm.experiments.grids.worker import AnyCell, Outcome, run_cells
 from olvm.model.errors import BadInput
 
 CHUNK_S = 0.5  # how long a worker should be busy with what it is given at once
@@ -83,6 +84,13 @@ def run_grid(
     return results
 
 
+def cells_of(grid: AnyGrid, folder: Path) -> list[AnyCell]:
+    """All runs of a grid, in their order."""
+    if isinstance(grid, PlanetlabGrid):
+        return [*planetlab_cells(grid, folder)]
+    return [*replay_cells(grid, folder)]
+
+
 def _look_in(folder: Path) -> None:
     path = str(folder.absolute())
     if path not in sys.path:
@@ -90,7 +98,7 @@ def _look_in(folder: Path) -> None:
 
 
 def _outcomes(
-    waiting: list[Cell], search_path: list[str], workers: int | None, address: str | None
+    waiting: list[AnyCell], search_path: list[str], workers: int | None, address: str | None
 ) -> Iterator[list[Outcome]]:
     if workers == 0 or not waiting:
         for cell in waiting:
@@ -113,11 +121,11 @@ def _pool(workers: int, address: str | None) -> Iterator[tuple[Executor, int]]:
 
 
 def _spread(
-    waiting: list[Cell], search_path: list[str], pool: Executor, workers: int
+    waiting: list[AnyCell], search_path: list[str], pool: Executor, workers: int
 ) -> Iterator[list[Outcome]]:
     """Outcomes as they come."""
     chunks = _Chunks(waiting, workers)
-    running: dict[Future[list[Outcome]], list[Cell]] = {}
+    running: dict[Future[list[Outcome]], list[AnyCell]] = {}
     try:
         while running or chunks.are_left:
             while chunks.are_left and len(running) < CHUNKS_AHEAD * workers:
@@ -136,9 +144,9 @@ def _spread(
 class _Chunks:
     """What is still to be given to workers, and how much at once."""
 
-    def __init__(self, cells: list[Cell], workers: int) -> None:
+    def __init__(self, cells: list[AnyCell], workers: int) -> None:
         self._waiting = deque(cells)
-        self._lost: deque[Cell] = deque()  # of workers that ended
+        self._lost: deque[AnyCell] = deque()  # of workers that ended
         self._losses: dict[str, int] = {}  # by cell
         self._workers = workers
         self._size = 1
@@ -148,13 +156,13 @@ class _Chunks:
     def are_left(self) -> bool:
         return bool(self._waiting or self._lost)
 
-    def take(self) -> list[Cell]:
+    def take(self) -> list[AnyCell]:
         if not self._waiting:
             return [self._lost.popleft()]
         count = max(1, min(self._size, len(self._waiting) // self._workers))
         return [self._waiting.popleft() for _ in range(count)]
 
-    def outcomes_of(self, future: Future[list[Outcome]], chunk: list[Cell]) -> list[Outcome]:
+    def outcomes_of(self, future: Future[list[Outcome]], chunk: list[AnyCell]) -> list[Outcome]:
         """Of those that need not be run again."""
         try:
             outcomes = future.result()
@@ -165,7 +173,7 @@ class _Chunks:
         self._size = max(1, min(CHUNK_CELLS_MAX, int(CHUNK_S * self._run_count / max(self._took_s, 1e-6))))
         return outcomes
 
-    def _on_worker_lost(self, chunk: list[Cell], why: str) -> list[Outcome]:
+    def _on_worker_lost(self, chunk: list[AnyCell], why: str) -> list[Outcome]:
         given_up = []
         for cell in chunk:
             self._losses[cell.id] = self._losses.get(cell.id, 0) + 1

@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 
 from olvm.experiments.grids.cells import Cell
+from olvm.experiments.grids.planetlab import PlanetlabCell
 from olvm.experiments.grids.sampling import sampled
 from olvm.experiments.replays import replay
 from olvm.experiments.result import FIGURES
 from olvm.experiments.trace import OnBad, Trace, read_trace
 from olvm.model.errors import OlvmError
 
+AnyCell = Cell | PlanetlabCell
 TRACES_KEPT_MAX = 4  # in the memory of a worker
 
 
@@ -34,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     kernel_placements_per_s: float = 0.0
 
 
-def run_cells(cells: Sequence[Cell], search_path: Sequence[str]) -> list[Outcome]:
+def run_cells(cells: Sequence[AnyCell], search_path: Sequence[str]) -> list[Outcome]:
     """`search_path`: where classes of one's own are imported from."""
     for folder in reversed(search_path):
         if folder not in sys.path:
@@ -42,31 +44,38 @@ def run_cells(cells: Sequence[Cell], search_path: Sequence[str]) -> list[Outcome
     return [_run(cell) for cell in cells]
 
 
-def _run(cell: Cell) -> Outcome:
+def _run(cell: AnyCell) -> Outcome:
     began_s = time.perf_counter()
+    rate = 0.0
     try:
-        trace = sampled(_trace(cell.trace_path, cell.on_bad), cell.window_vms, cell.keep, cell.seed)
-        result = replay(
-            trace,
-            cell.hosts,
-            numa_nodes=cell.numa_nodes,
-            split_above_gib=cell.split_above_gib,
-            policy=cell.policy,
-            queue=cell.queue,  # type: ignore[arg-type]
-            seed=cell.seed,
-        )
+        if isinstance(cell, PlanetlabCell):
+            figures = cell.run()
+        else:
+            figures, rate = _replayed(cell)
     except (OlvmError, OSError, MemoryError) as error:
         return Outcome(
             id=cell.id, error=str(error) or type(error).__name__, took_s=time.perf_counter() - began_s
         )
+    return Outcome(
+        id=cell.id, figures=figures, took_s=time.perf_counter() - began_s, kernel_placements_per_s=rate
+    )
+
+
+def _replayed(cell: Cell) -> tuple[dict[str, Any], float]:
+    """The figures of a replay, and how many placements a second its loop made."""
+    trace = sampled(_trace(cell.trace_path, cell.on_bad), cell.window_vms, cell.keep, cell.seed)
+    result = replay(
+        trace,
+        cell.hosts,
+        numa_nodes=cell.numa_nodes,
+        split_above_gib=cell.split_above_gib,
+        policy=cell.policy,
+        queue=cell.queue,  # type: ignore[arg-type]
+        seed=cell.seed,
+    )
     figures = {name: getattr(result, name) for name in FIGURES if name != "seed"}
     figures["regret"] = result.hosts_peak - result.bound_hosts
-    return Outcome(
-        id=cell.id,
-        figures=figures,
-        took_s=time.perf_counter() - began_s,
-        kernel_placements_per_s=result.kernel_placements_per_s,
-    )
+    return figures, result.kernel_placements_per_s
 
 
 @lru_cache(maxsize=TRACES_KEPT_MAX)

@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from olvm.experiments.grids.bootstrap import mean_interval
-from olvm.experiments.grids.cells import cells_of
-from olvm.experiments.grids.definition import read_grid
 from olvm.experiments.grids.plots import nice_ticks
+from olvm.experiments.grids.reading import read_grid
 from olvm.experiments.grids.results import Results
+from olvm.experiments.grids.running import cells_of
 from olvm.experiments.grids.worker import Outcome
 from tests.unit.experiments.grids.small import small_grid
 
@@ -102,7 +102,7 @@ def test_seed_that_not_all_policies_have_finished_does_not_count(tmp_path: Path)
     found = results(tmp_path, peaks)
     (scenario,) = found.compare().scenarios
 
-    assert scenario.seeds == (0, 1)
+    assert scenario.blocks == (0, 1)
     assert scenario.lines[0].mean == 10
     assert found.missing_count == 1
     assert not found.is_whole
@@ -115,7 +115,7 @@ def test_one_seed_gives_no_interval_and_only_equal_figures_tie(tmp_path: Path) -
 
     assert [line.rank for line in scenario.lines] == [1, 1, 3]
     assert scenario.lines[-1].low is None
-    assert not scenario.seeds_matter
+    assert not scenario.blocks_differ
 
 
 @pytest.mark.parametrize("figure", ["rejected", "waiting", "wait_s_total"])

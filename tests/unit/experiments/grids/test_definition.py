@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from olvm.experiments.grids.cells import cells_of
-from olvm.experiments.grids.definition import read_grid
+from olvm.experiments.grids.reading import read_grid
+from olvm.experiments.grids.running import cells_of
 from olvm.model.errors import BadInput, NotFound, OlvmError
 from tests.unit.experiments.grids.small import small_grid, write_trace
 
@@ -68,7 +68,11 @@ def test_paths_of_a_file_are_relative_to_it(tmp_path: Path) -> None:
         ('["first_fit"]', '["nowhere:Policy"]', "module nowhere cannot be imported"),
         ('["first_fit"]', '["first_fit"]\nseeds = 0', "seeds is empty"),
         ('["first_fit"]', '["first_fit"]\nseeds = [1, 1]', "seeds has 1 twice"),
-        ('["first_fit"]', '["first_fit"]\nmetric = "cost"', "metric: invalid enum value 'cost'"),
+        (
+            '["first_fit"]',
+            '["first_fit"]\nmetric = "cost"',
+            "there is no metric cost; choose from hosts_peak",
+        ),
         ('"trace.csv"', '"trace.csv"\nkeep = 0', r"traces\[0\]\.keep: expected float > 0"),
         ("[[traces]]", "[[traces", "it is no TOML"),
         (

@@ -7,9 +7,9 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
-from olvm.experiments.grids.cells import Cell, cells_of
-from olvm.experiments.grids.definition import read_grid
-from olvm.experiments.grids.running import LOSSES_MAX, _spread
+from olvm.experiments.grids.cells import Cell
+from olvm.experiments.grids.reading import read_grid
+from olvm.experiments.grids.running import LOSSES_MAX, _spread, cells_of
 from olvm.experiments.grids.worker import Outcome
 from tests.unit.experiments.grids.small import small_grid
 
