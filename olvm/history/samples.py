@@ -241,7 +241,7 @@ def encode_vm_samples(
 ) -> bytes:
     """One report of all VMs of a host; `BadInput` if a number does not fit 64 bits.
 
-    Cost: about 2 us a VM (benchmarks/bench_history.py).
+    Cost: 3 to 4 us a VM (benchmarks/bench_history.py).
     """
     return _encoded(VM_KIND, samples, host, at_ns, host_epoch, seq)
 
@@ -320,7 +320,7 @@ def heading_of(payload: bytes) -> BatchHeading:
 
 
 def decode_batch(payload: bytes) -> SampleBatch:
-    """The batch, checked so far that the writer may join its rows; otherwise `BadInput`. Cost: 1 us, not by rows."""
+    """The batch, checked so far that the writer may join its rows; otherwise `BadInput`. Cost: some us, not by rows."""
     try:
         batch = _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
