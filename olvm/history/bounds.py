@@ -37,7 +37,7 @@ EVENTS_KEPT_S = 30 * 24 * 3600
 OPERATIONS_KEPT_S = 60 * 24 * 3600
 
 # `maintain` folds the log into the file once it is this long. Folding writes every row group anew that is not full, so
-# that doing it at each pass costs more than storing the samples; the log is read again after a crash (128 MiB in 0.6 s).
+# that doing it at each pass costs more than storing the samples. After a crash the log is read again, 128 MiB in 0.6 s.
 LOG_FOLDED_BYTES = 512 * 2**20
 
 # One question: rows in the answer and seconds of work.
