@@ -424,13 +424,18 @@ def own_token() -> str:
 
 
 def _join_token() -> None:
-    """Raises ValueError where this process has used a Ray with another token: a cluster would refuse it."""
+    """Raises EngineUnreachable where this process has used a Ray with another token: a cluster would refuse it."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    token = os.environ.get("RAY_AUTH_TOKEN") or (Path(path).read_text().strip() if path else "")
+    try:
+        token = os.environ.get("RAY_AUTH_TOKEN") or (Path(path).read_text().strip() if path else "")
+    except OSError as error:
+        raise EngineUnreachable(
+            f"cannot read the token of the Ray cluster in {path} (RAY_AUTH_TOKEN_PATH): {error.strerror}"
+        ) from error
     if token and not _process_token:
         _process_token.append(token)
     elif token and _process_token[0] != token:
-        raise ValueError(
+        raise EngineUnreachable(
             "this process has used a Ray with another token, and Ray takes one a process; start a new process"
         )
 

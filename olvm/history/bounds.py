@@ -6,7 +6,7 @@ NS_PER_S = 1_000_000_000
 
 # Buffered sample rows that start a commit. So many that, of each frequent kind, they fill a row group of DuckDB
 # (122,880 rows): those go straight into the file and not through its log (benchmarks/RESULTS.md has what that saves).
-# They take about 100 MB of memory.
+# They take about 80 MB of memory, at 155 bytes a row.
 SAMPLES_PER_COMMIT = 500_000
 
 # Sample rows held while the disk refuses them; the oldest batches go first, and are counted.

@@ -25,7 +25,7 @@ _LATENCY_S_MAX: Final = 86_400.0
 
 
 class SampleColumn(NamedTuple):
-    """`code` is the array type of the wire: "f" or "q"."""
+    """`code` is the type on the wire (`row_layout`): "f" or "q"."""
 
     name: str
     code: str

@@ -38,7 +38,7 @@ from olvm.history.kinds import (
     SampleKind,
     SampleKindName,
 )
-from olvm.history.row_layout import RowLayout, layout_of, shape_of
+from olvm.history.row_layout import SHAPES_MAX, RowLayout, layout_of, shape_of
 from olvm.model.errors import BadInput
 
 UNKNOWN_FLOAT: Final = float("nan")
@@ -353,7 +353,7 @@ def _refused(batch: SampleBatch, why: str) -> BadInput:
     return BadInput(f"sample batch {batch.seq} of host {batch.host!r} is refused: {why}")
 
 
-@lru_cache(1024)
+@lru_cache(SHAPES_MAX)
 def _layout_of_kind(kind: SampleKindName, shape: str) -> RowLayout:
     """The layout, in which every column that is known is what the kind says; otherwise `ValueError`."""
     layout = layout_of(shape)

@@ -17,13 +17,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from olvm.experiments.grids.definition import CELLS_MAX, PARAMETERS, Grid, hosts_spec, trace_path
+from olvm.experiments.grids.definition import PARAMETERS, Grid, check_cell_count, hosts_spec, trace_path
 from olvm.experiments.host_specs import parse_hosts
 from olvm.experiments.manifest import file_digest
 from olvm.experiments.object_policies import is_object_policy
 from olvm.experiments.trace import OnBad
 from olvm.experiments.trace_sources import open_source
-from olvm.model.errors import BadInput
 from olvm.version import VERSION
 
 
@@ -103,10 +102,7 @@ def replay_cells(grid: Grid, folder: Path) -> list[Cell]:
     count = len(grid.topologies) * len(grid.traces) * len(grid.policies) * len(grid.seed_list)
     for name in PARAMETERS:
         count *= max(1, len(getattr(parameters, name)))
-    if count > CELLS_MAX:
-        raise BadInput(
-            f"the grid has {count:,} runs, more than {CELLS_MAX:,}: leave some out, or make two of it"
-        )
+    check_cell_count(count)
     digest_of_hosts, digest_of_trace = cache(_hosts_digest), cache(_trace_digest)
     digest_of_policy = cache(_policy_digest)
     cells = []

@@ -152,3 +152,11 @@ def check_once(what: str, values: Iterable[object]) -> None:
         if value in seen:
             raise BadInput(f"{what} has {value} twice: name each once")
         seen.add(value)
+
+
+def check_cell_count(count: int) -> None:
+    """Raises BadInput for more than a grid may have."""
+    if count > CELLS_MAX:
+        raise BadInput(
+            f"the grid has {count:,} runs, more than {CELLS_MAX:,}: leave some out, or make two of it"
+        )

@@ -23,7 +23,7 @@ from olvm.experiments.consolidation.experiment import (
     checked_safety,
     planetlab,
 )
-from olvm.experiments.grids.definition import CELLS_MAX, Name, check_once
+from olvm.experiments.grids.definition import Name, check_cell_count, check_once
 from olvm.model.errors import BadInput
 from olvm.version import VERSION
 
@@ -184,10 +184,7 @@ def planetlab_cells(grid: PlanetlabGrid, folder: Path) -> list[PlanetlabCell]:
                 decides = (VERSION, digest_of(path, day), policy, day, seed, hosts)
                 id_ = hashlib.sha256(msgspec.json.encode(decides)).hexdigest()[:24]
                 cells.append(msgspec.structs.replace(cell, id=id_))
-    if len(cells) > CELLS_MAX:
-        raise BadInput(
-            f"the grid has {len(cells):,} runs, more than {CELLS_MAX:,}: leave some out, or make two of it"
-        )
+    check_cell_count(len(cells))
     return cells
 
 
@@ -210,7 +207,8 @@ def check_planetlab_grid(grid: PlanetlabGrid, folder: Path) -> None:
             raise BadInput(
                 f"safety has {detector}, which detectors has not: leave it out, or add the detector"
             )
-        check_once(f"safety.{detector}", grid.safety[detector])
+        # As policies are named: two that differ by less would be one.
+        check_once(f"safety.{detector}", [f"{safety:g}" for safety in grid.safety[detector]])
     for detector, selector, seed, hosts in product(
         grid.detectors, grid.selectors, (min(grid.seed_list), max(grid.seed_list)), grid.hosts
     ):

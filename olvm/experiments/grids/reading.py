@@ -20,7 +20,7 @@ from olvm.model.search import nearest
 
 AnyGrid = Grid | PlanetlabGrid
 EXPERIMENT = "experiment"
-GRID_BY_EXPERIMENT: dict[object, type[Grid] | type[PlanetlabGrid]] = {
+GRID_BY_EXPERIMENT: dict[str, type[Grid] | type[PlanetlabGrid]] = {
     "replay": Grid,
     "planetlab": PlanetlabGrid,
 }
@@ -44,12 +44,12 @@ def read_grid(source: str | Path | Mapping[str, Any]) -> tuple[AnyGrid, Path]:
             raise NotFound(f"there is no grid {path}: give the path of a TOML file") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(f"cannot read {what}: it is no TOML: {error}") from error
-    experiment = raw.setdefault(EXPERIMENT, "replay")
+    experiment = str(raw.setdefault(EXPERIMENT, "replay"))
     kind = GRID_BY_EXPERIMENT.get(experiment)
     if kind is None:
-        names = [str(name) for name in GRID_BY_EXPERIMENT]
-        meant = nearest(str(experiment), names)
-        raise BadInput(f"{what}: there is no experiment {experiment}{meant}; choose from {', '.join(names)}")
+        meant = nearest(experiment, list(GRID_BY_EXPERIMENT))
+        choice = ", ".join(GRID_BY_EXPERIMENT)
+        raise BadInput(f"{what}: there is no experiment {experiment}{meant}; choose from {choice}")
     _check_words(what, raw, kind)
     metric = raw.get("metric")
     if isinstance(metric, str) and metric not in kind.METRICS:

@@ -127,6 +127,8 @@ def test_day_that_has_changed_is_run_anew(data: Path, tmp_path: Path) -> None:
     ("changed", "words"),
     [
         ({"experiment": "planetlabs"}, r"there is no experiment planetlabs \(did you mean planetlab\?\)"),
+        ({"experiment": ["planetlab"]}, r"there is no experiment \['planetlab'\]"),
+        ({"safety": {"lr": [1.2, 1.2000001]}}, "safety.lr has 1.2 twice"),
         ({"metric": "hosts_peak"}, "there is no metric hosts_peak; choose from esv, energy_kwh"),
         ({"detectors": ["lrx"], "safety": {}}, "there is no detector lrx"),
         ({"selectors": ["mmt", "mmt"]}, "selectors has mmt twice"),
