@@ -7,7 +7,8 @@ source is looked at, and only what is seen there is answered. Rules:
 2. It is paused by the migration: all was sent, the target's word is missing (POSTMIGRATE).
 3. It is off by migration: it was handed over, whatever the error says.
 4. It cannot be looked at: the answer is "unknown", and the machine stays `migrating_from` until it can be.
-5. A target ends what arrives and was not prepared.
+5. A target ends what arrives and was not prepared; what runs before it could is put on the book and told of. One that
+   has waited for too long takes its definition away before it says so, and goes on waiting if something has come.
 6. libvirt is asked once the guest has run its hooks, or had its time for them. Until then nothing has moved: a cancel
    is the end, and statistics are zero.
 """
@@ -98,9 +99,7 @@ class Departures:
             return
         waiters, life.waiters = life.waiters, []
         if result is None:
-            self._host.arm(
-                life, "incoming", self._host.settings.incoming_timeout_s, partial(self._give_up, life)
-            )
+            self._wait_for_source(life)
             answer: CallSucceeded | CallFailed = self._address()
         else:
             answer = self._prepare_failure(life, result)
@@ -115,14 +114,30 @@ class Departures:
             return result.failure
         return self._host.failure(result, self._host.what("PrepareIncoming", life))
 
+    def _wait_for_source(self, life: Life) -> None:
+        self._host.arm(life, "incoming", self._host.settings.incoming_timeout_s, partial(self._give_up, life))
+
     def _address(self) -> CallSucceeded:
         uri = self._host.settings.migration_uri_of(self._host.name)
         return CallSucceeded(value=IncomingAddress(uri=uri))
 
     def _give_up(self, life: Life) -> None:
-        if life.incoming and not life.arriving:
-            words = "nothing was heard from its source in time"
-            self._book.end(life, ("stopped", ExitReason.MIGRATION_FAILED, words))
+        """What is told may be late: libvirt is asked whether the machine has come, before its end is told."""
+        if not life.incoming or life.arriving:
+            return
+
+        def end(is_away: object) -> None:
+            if not life.incoming or life.arriving:
+                return
+            if is_away is True:
+                words = "nothing was heard from its source in time"
+                self._book.end(life, ("stopped", ExitReason.MIGRATION_FAILED, words))
+            else:  # it has come, or nobody knows
+                self._wait_for_source(life)
+                self._host.look(life)
+
+        work = partial(migration.stop_expecting, uuid=life.uuid)
+        self._host.call(life, work, self._host.settings.call_timeout_s, end)
 
     # ------------------------------------------------------------ the source
 

@@ -86,6 +86,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     pause_code: PauseCode = "NOERR"  # of one that an I/O error has paused, as far as it is known
     off_reason: int = 0
 
+    @property
+    def is_arriving(self) -> bool:
+        """It comes from another host and has not run here."""
+        return self.execution == "paused" and self.cause in ("migration", "momentary")
+
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A domain of ours that libvirt lists. `vcpus` and `memory_bytes` as they are now."""

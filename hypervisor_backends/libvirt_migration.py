@@ -24,9 +24,10 @@ import libvirt
 import msgspec
 
 from hypervisor_backends.domain_metadata import metadata_of, with_epoch
-from hypervisor_backends.libvirt_domain import seen_of
+from hypervisor_backends.libvirt_domain import Found, found_of
 from hypervisor_backends.libvirt_errors import is_connection_lost
-from hypervisor_backends.libvirt_lifecycle import define, destroy, find, forget, lookup
+from hypervisor_backends.libvirt_lifecycle import define, destroy, find, forget, lookup, undefine
+from hypervisor_backends.libvirt_processes import qemu_pids
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import MigrateDomain, MigrationStatistics
 from olvm.model.errors import Conflict, OlvmError
@@ -65,16 +66,31 @@ def is_expected(connection: libvirt.virConnect, uuid: str, epoch: int) -> bool:
     return metadata is not None and metadata.epoch == epoch
 
 
-def end_unprepared(connection: libvirt.virConnect, uuid: str) -> bool:
-    """End a machine of ours that arrives without having been expected, as long as it does not run. True: it was one."""
+def stop_expecting(connection: libvirt.virConnect, uuid: str) -> bool:
+    """Take the target's definition away, unless the machine has begun to arrive; says whether it is away."""
     domain = find(connection, uuid)
-    if domain is None or metadata_of(domain.XMLDesc(0)) is None:
+    if domain is not None and domain.isActive():
         return False
-    seen = seen_of(domain)
-    is_arriving = seen.execution == "paused" and seen.cause in ("migration", "momentary")
-    if is_arriving:
+    if domain is not None:
+        undefine(connection, domain)
+    return True
+
+
+def end_unprepared(connection: libvirt.virConnect, uuid: str, root: str) -> Found | bool:
+    """End a machine of ours that arrives without having been expected, as long as it does not run. True: it was one.
+
+    One that runs is returned: its source has handed it over, and no other copy of it may be left.
+    """
+    domain = find(connection, uuid)
+    if domain is None:
+        return False
+    found = found_of(domain, qemu_pids(root))
+    if found is None or found.seen.execution == "off":
+        return False
+    if found.seen.is_arriving:
         destroy(connection, uuid, "/", by_force=False)
-    return is_arriving
+        return True
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ the source
@@ -91,14 +107,15 @@ def migrate(
     domain = lookup(connection, uuid)
     target = open_target(request.to_uri, settings)
     try:
+        if request.copy_storage:
+            make_pools(target, domain)
+        parameters = parameters_of(domain, request, settings, accelerator)
+        # Last of all: what comes to a target after it has stopped waiting is ended there.
         if not is_expected(target, uuid, request.to_epoch):
             raise TargetNotReady(
                 f"the target {request.to_uri} does not expect machine {request.vm_id} with epoch "
                 f"{request.to_epoch}; prepare it again"
             )
-        if request.copy_storage:
-            make_pools(target, domain)
-        parameters = parameters_of(domain, request, settings, accelerator)
         try:
             _run(domain, target, request, parameters)
         except libvirt.libvirtError:

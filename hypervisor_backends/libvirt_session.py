@@ -215,7 +215,7 @@ class Session:
             return
         life = Life(metadata.vm_id, seen.uuid, metadata.epoch, metadata.spec, "up")
         life.channel = one.channel
-        if seen.execution == "paused" and seen.cause in ("migration", "momentary"):
+        if seen.is_arriving:
             life.status, life.incoming, life.arriving, life.number = "migrating_to", True, True, seen.number
             self._host.book.add(life)
             return
@@ -224,6 +224,7 @@ class Session:
     def meet(self, event: LibvirtEvent) -> None:
         """Something of a machine that is not on the book: if it is one of ours, it came without being asked for.
 
+        It is ended while it arrives. One that runs already is put on the book: whoever listens knows whether it may.
         Or the connection is so new that nothing is on the book yet.
         """
         if self._host.link is None:
@@ -241,9 +242,28 @@ class Session:
                 log.warning(
                     "machine %s came to host %s unprepared, and was ended", event.uuid, self._host.name
                 )
+            elif isinstance(result, Found):
+                self._take_in(result)
+            self._host.outbox.drain()
 
-        work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid))
+        root = self._host.settings.root
+        work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid, root))
         self._host.workers.run(work, INTRUDER_BUDGET_S, end)
+
+    def _take_in(self, one: Found) -> None:
+        """It came unprepared and runs; what has changed since it was found, a look tells."""
+        book = self._host.book
+        if self._closed or self._host.link is None:
+            return  # the next connect finds it
+        life = book.lives.get(one.metadata.vm_id)
+        if life is None:
+            log.warning("machine %s came to host %s unprepared, and runs", one.seen.uuid, self._host.name)
+            self._meet_stranger(one)
+            life = book.lives[one.metadata.vm_id]
+            book.tell(life, "started", "arrived by live migration, unprepared")
+            if life.status == "paused":
+                book.tell(life, "paused", "arrived paused")
+        self._host.look(life)
 
     def _tell_end(self, one: Found) -> None:
         if one.seen.off_reason == libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN:

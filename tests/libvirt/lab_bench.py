@@ -34,6 +34,7 @@ from tests.unit.hypervisor_backends.bench import Bench, RealClock, address_of, m
 
 MIB = 1024 * 1024
 SECTOR = 512
+INCOMING_TIMEOUT_S = 3.0
 CALM_S = 2.0  # after the guest's agent has told everything
 # sti; xor ax,ax; mov es,ax; again: hlt; mov ax,0x301; mov bx,0x7c00; mov cx,2; mov dh,0; int 0x13; jmp again
 BOOT_CODE = bytes.fromhex("FB31C08EC0F4B80103BB007CB90200B600CD13EBF0")
@@ -70,7 +71,7 @@ class LabBench(Bench):
                 "guest_wait_timeout_s": 0.3,
                 "statistics_period_s": 2.0,
                 "pools_period_s": 1.0,
-                "incoming_timeout_s": 3.0,
+                "incoming_timeout_s": INCOMING_TIMEOUT_S,
                 "guest_hooks_timeout_s": 2.0,
                 "call_timeout_s": 30.0,
                 **settings,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import libvirt
 import pytest
 
-from hypervisor_backends.domain_metadata import domain_uuid
+from hypervisor_backends.domain_metadata import domain_uuid, with_epoch
 from hypervisor_backends.protocol import (
     CallFailed,
     CallResult,
@@ -30,7 +31,7 @@ from hypervisor_backends.protocol import (
 )
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
-from tests.libvirt.lab_bench import InGuest, LabBench, migrate, wait_until_calm
+from tests.libvirt.lab_bench import INCOMING_TIMEOUT_S, InGuest, LabBench, migrate, wait_until_calm
 from tests.unit.hypervisor_backends.bench import (
     RealClock,
     address_of,
@@ -278,6 +279,62 @@ def test_target_that_nobody_prepared_ends_what_arrives(journey: Journey) -> None
         domain.migrateSetMaxSpeed(8796093022207)
 
     assert isinstance(answers[0], libvirt.libvirtError)
+    journey.check_stayed(source)
+
+
+def move_by_libvirt_alone(source: LabBench, target: LabBench, epoch: int) -> None:
+    """Nobody of ours has the time to do anything until it has arrived: what they would be told waits."""
+    with source.connection() as connection:
+        domain = connection.lookupByUUIDString(domain_uuid("v1"))
+        live = with_epoch(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE), epoch)
+        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PERSIST_DEST
+        parameters = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: live, libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: live}
+        domain.migrateToURI3(target.host.migration_uri, parameters, flags)
+
+
+def check_moved(journey: Journey, source: LabBench, target: LabBench, epoch: int) -> None:
+    assert journey.clock.run_until(lambda: target.status() == "up", 30), target.events[-3:]
+    assert journey.clock.run_until(lambda: source.state() is None, 30)
+    state = target.state()
+    assert state is not None
+    assert state.epoch == epoch
+    assert target.host.pids("qemu") != []
+    journey.check_guest()
+
+
+def test_machine_that_runs_here_before_it_could_be_ended_is_told_of(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    told = len(target.events)
+    move_by_libvirt_alone(source, target, epoch=700)
+
+    check_moved(journey, source, target, epoch=700)
+    assert next(one.kind for one in target.events[told:] if one.kind != "guest_event") == "started"
+
+
+def test_target_whose_time_is_over_asks_libvirt_before_it_gives_up(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    told = len(target.events)
+    address_of(target, epoch=800)
+    time.sleep(
+        INCOMING_TIMEOUT_S + 0.5
+    )  # its word that nothing came waits to be heard, before that of the arrival
+    move_by_libvirt_alone(source, target, epoch=800)
+
+    check_moved(journey, source, target, epoch=800)
+    kinds = [event.kind for event in target.events[told:] if event.kind != "guest_event"]
+    assert kinds[:2] == ["started", "guest_up"]
+
+
+def test_target_to_which_nothing_came_gives_up_and_leaves_nothing(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    address_of(target, epoch=850)
+    assert journey.clock.run_until(lambda: target.state() is None, 30)
+
+    assert target.events[-1].exit_reason == ExitReason.MIGRATION_FAILED
+    assert target.events[-1].message == "nothing was heard from its source in time"
+    target.clock.advance(1)
+    with target.connection() as connection:
+        assert connection.listAllDomains(0) == []
     journey.check_stayed(source)
 
 

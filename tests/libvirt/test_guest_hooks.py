@@ -20,13 +20,16 @@ INSTALL = (
     f"printf '#!/bin/sh\\necho $OLVM_EVENT $OLVM_FAILURE >> {NOTES}\\n' > {HOOKS}/note; chmod +x {HOOKS}/note; "
     f"for event in {EVENTS}; do ln -s ../note {HOOKS}/$event/10-note; done; : > {NOTES}"
 )
+WAITS_S = 15.0  # a target: for hooks that hang, and for a slow machine's QEMU to begin
 TOLD_S = 30.0  # the agent is heard anew after a move: with its next heartbeats
 
 
 @pytest.fixture
 def benches(lab: Lab, guest: GuestImage) -> Iterator[tuple[LabBench, LabBench]]:
     clock = RealClock()
-    here, there = (LabBench(lab, lab.host(name), guest, clock) for name in ("h1", "h2"))
+    here, there = (
+        LabBench(lab, lab.host(name), guest, clock, incoming_timeout_s=WAITS_S) for name in ("h1", "h2")
+    )
     clock.is_quiet = lambda: here.is_quiet() and there.is_quiet()
     here.willing_guest = there.willing_guest = True
     yield here, there
