@@ -207,7 +207,7 @@ class KvmStory:
     def _migrate(self, dc: DataCenter) -> None:
         vm = dc.vms.get(VMS[0])
         before, uptime_s = vm.host, self._uptime_s(dc, VMS[0])
-        boot_id = vm.record.guest_boot_id
+        boot_id = self._until(30, lambda: vm.record.guest_boot_id, bool)  # our agent may begin after QEMU's
         began_s = time.monotonic()
         vm.migrate().wait(timeout=90)
         took_s = time.monotonic() - began_s
