@@ -26,8 +26,7 @@ import msgspec
 from hypervisor_backends.domain_metadata import metadata_of, with_epoch
 from hypervisor_backends.libvirt_domain import Found, found_of
 from hypervisor_backends.libvirt_errors import is_connection_lost
-from hypervisor_backends.libvirt_lifecycle import define, destroy, find, forget, lookup, undefine
-from hypervisor_backends.libvirt_processes import qemu_pids
+from hypervisor_backends.libvirt_lifecycle import define, destroy, find, forget, lookup
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import MigrateDomain, MigrationStatistics
 from olvm.model.errors import Conflict, OlvmError
@@ -67,24 +66,19 @@ def is_expected(connection: libvirt.virConnect, uuid: str, epoch: int) -> bool:
 
 
 def stop_expecting(connection: libvirt.virConnect, uuid: str) -> bool:
-    """Take the target's definition away, unless the machine has begun to arrive; says whether it is away."""
-    domain = find(connection, uuid)
-    if domain is not None and domain.isActive():
-        return False
-    if domain is not None:
-        undefine(connection, domain)
-    return True
+    """Take the target's definition away, unless the machine has begun to arrive; says whether nothing is there."""
+    forget(connection, uuid)
+    return find(connection, uuid) is None
 
 
-def end_unprepared(connection: libvirt.virConnect, uuid: str, root: str) -> Found | bool:
+def end_unprepared(connection: libvirt.virConnect, uuid: str) -> Found | bool:
     """End a machine of ours that arrives without having been expected, as long as it does not run. True: it was one.
 
     One that runs is returned: its source has handed it over, and no other copy of it may be left.
     """
     domain = find(connection, uuid)
-    if domain is None:
-        return False
-    found = found_of(domain, qemu_pids(root))
+    # It has begun here just now: since when its process runs need not be looked for.
+    found = None if domain is None else found_of(domain, {})
     if found is None or found.seen.execution == "off":
         return False
     if found.seen.is_arriving:

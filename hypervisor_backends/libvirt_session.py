@@ -246,8 +246,7 @@ class Session:
                 self._take_in(result)
             self._host.outbox.drain()
 
-        root = self._host.settings.root
-        work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid, root))
+        work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid))
         self._host.workers.run(work, INTRUDER_BUDGET_S, end)
 
     def _take_in(self, one: Found) -> None:
