@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from olvm.cli.compilation_note import note_compilation
 from olvm.cli.options import OutputFormat
 from olvm.cli.output import write_object
 
@@ -44,6 +45,7 @@ def planetlab(
     del verbose
     from olvm.experiments.consolidation.experiment import planetlab as run
 
+    note_compilation()
     result = run(data, day, detector=detector, safety=safety, selector=selector, seed=seed, hosts=hosts)
     row = msgspec.structs.asdict(result)
     write_object(row, list(row), output)

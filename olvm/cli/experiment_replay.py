@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from olvm.cli.compilation_note import note_compilation
 from olvm.cli.options import OutputFormat
 from olvm.cli.output import write_object
 
@@ -87,6 +88,7 @@ def replay(
         sys.path.insert(0, "")  # a policy of one's own stands where the command is run
     from olvm.experiments.replays import replay as run
 
+    note_compilation()
     result = run(
         trace,
         hosts,

@@ -55,6 +55,11 @@ def report(
         name for name in columns if name in ("policy", "rank", "mean") or len({row[name] for row in rows}) > 1
     ]
     write_rows(rows, said if output == "table" else columns, output)
+    for scenario in comparison.scenarios:
+        for policy in scenario.failed:
+            print(f"olvm: {policy} is not compared in {scenario.title}: all its runs failed", file=sys.stderr)
+    for title in comparison.left_out:
+        print(f"olvm: nothing to compare in {title}: no {block} is finished by all policies", file=sys.stderr)
     if results.failures or results.missing_count:
         print(
             f"olvm: {len(results.failures)} runs failed and {results.missing_count} are still to come; a {block} "

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from olvm.cli.compilation_note import note_compilation
 from olvm.cli.experiment_progress import shown_progress
 from olvm.cli.failures import CommandFailed
 
@@ -42,6 +43,7 @@ def run(
         sys.path.insert(0, "")  # a policy of one's own stands where the command is run, or beside the grid
     from olvm.experiments.grids.running import run_grid
 
+    note_compilation()
     place = out or Path(grid.stem)
     with shown_progress() as on_progress:
         results = run_grid(grid, place, workers=workers, address=address, on_progress=on_progress)

@@ -41,7 +41,7 @@ def compiled(function: Function) -> Function:
 def entry(make: Callable[[int], Function]) -> Function:
     """Decorator of a factory whose inner function mentions its one argument, the digest of its package's text.
 
-    Cost: 20 s of CPU time for all kernels on the first call ever, half a second in later processes.
+    Cost: 20 to 50 s of CPU time for all kernels on the first call ever, half a second in later processes.
     """
     return _compiled(make(_digest_of(make)), cache=True, **_LEAN)
 
@@ -67,6 +67,27 @@ def sources_digest(package: Path) -> int:
     for path in sorted(package.glob("*.py")):
         text.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return int.from_bytes(text.digest()[:7], "big")
+
+
+def tell_of_compilation(tell: Callable[[], None]) -> None:
+    """Call `tell` once, when for the first time something is compiled rather than loaded from the cache."""
+    if not IS_COMPILED:
+        return
+    from numba.core import event
+
+    is_told = False
+
+    class Listener(event.Listener):  # type: ignore[misc]  # numba has no types
+        def on_start(self, _started: object) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                tell()
+
+        def on_end(self, _ended: object) -> None:
+            pass
+
+    event.register("numba:compile", Listener())
 
 
 def _digest_of(make: Callable[[int], Function]) -> int:

@@ -83,8 +83,7 @@ def loaded_policy(policy: str | object) -> ObjectPolicy:
 class ReplayHosts:
     """Hosts as columns in index order, as `olvm.scheduling.user_policies.UserHosts`. Arrays cannot be written to.
 
-    `fits` is true where the VM that is being placed may be and has room, host group and NUMA nodes included; live
-    clusters do not have it.
+    `fits` is true where the VM that is being placed may be and has room, host group and NUMA nodes included.
     """
 
     def __init__(self, world: World, hosts: HostFleet) -> None:

@@ -80,7 +80,7 @@ def replay(
 
     Cost: 0.2 µs for each VM with first_fit and best_fit, however many hosts there are, and 1 ns for each VM and host
     with others (`numa_balance` 15); 150 bytes a VM and 300 a host. The first call in a process loads the compiled
-    kernels (half a second; 20 s once after an installation, when they are compiled).
+    kernels (half a second; 20 to 50 s once after an installation, when they are compiled).
     """
     node_count, split_above = checked_nodes(numa_nodes, split_above_gib)
     _check(queue, series_period_s)

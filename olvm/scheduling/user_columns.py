@@ -6,7 +6,7 @@ that cannot be written; a view shows the table as it is now, not as it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from olvm.scheduling.host_table import HostTable
@@ -17,7 +17,12 @@ COLUMNS = ("cpus", "memory_gib", "free_vcpus", "free_memory_gib", "vm_count")
 
 
 class HostColumns:
-    """Hosts in index order, `len()` of them; `slots` has the table's row of each."""
+    """Hosts in index order, `len()` of them; `slots` has the table's row of each.
+
+    `with_room`: those of some slots that have room for the VM that is being placed; set before the columns are shown.
+    """
+
+    with_room: Callable[[list[int]], list[int]]
 
     def __init__(self, slots: list[int], name: list[str], columns: dict[str, Any]) -> None:
         self.slots = slots
@@ -27,6 +32,14 @@ class HostColumns:
         self.free_vcpus = columns["free_vcpus"]
         self.free_memory_gib = columns["free_memory_gib"]
         self.vm_count = columns["vm_count"]
+
+    @property
+    def fits(self) -> Any:
+        """Cost: O(hosts), in Python; for a class that does not look at it nothing."""
+        import numpy as np
+
+        roomy = set(self.with_room(self.slots))
+        return np.fromiter((slot in roomy for slot in self.slots), np.bool_, len(self.slots))
 
     def __len__(self) -> int:
         return len(self.slots)

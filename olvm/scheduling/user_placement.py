@@ -76,7 +76,9 @@ def decide(
     if not open_:
         return verdicts
     if policy.chooses:
-        at = policy.choose(vm, columns_of(table, open_))
+        columns = columns_of(table, open_)
+        columns.with_room = list  # the filters have left no other
+        at = policy.choose(vm, columns)
         verdicts.chosen = None if at is None else open_[at]
     elif policy.scores:
         verdicts.score_by_slot = {slot: policy.score(vm, user_host(table, slot)) for slot in open_}
@@ -102,6 +104,13 @@ def _choose(
     if not len(columns):
         return None, 0
     vm = user_vm(request)
+
+    def with_room(slots: list[int]) -> list[int]:
+        for unit in units.filter_units:
+            slots = unit.keep(table, request, slots) if unit.READS == "room" else slots
+        return slots
+
+    columns.with_room = with_room
     at = policy.choose(vm, columns)
     if at is None:
         return None, len(columns)

@@ -54,7 +54,10 @@ class UserHost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserHosts(Protocol):
-    """Hosts as columns in their index order: read-only NumPy arrays of equal length; `name` is a list of text."""
+    """Hosts as columns in their index order: read-only NumPy arrays of equal length; `name` is a list of text.
+
+    `fits` is true where the VM that is being placed has room, by all that counts: overhead, limits and NUMA nodes too.
+    """
 
     name: Sequence[str]
     cpus: Any
@@ -62,6 +65,9 @@ class UserHosts(Protocol):
     free_vcpus: Any
     free_memory_gib: Any
     vm_count: Any
+
+    @property
+    def fits(self) -> Any: ...
 
     def __len__(self) -> int: ...
 
@@ -75,8 +81,9 @@ class UserPolicy:
             return -(host.free_memory_gib - vm.memory_gib)
     ```
 
-    With `choose`, the class is handed all hosts at once, those without room too; with `filter` and `score` it is asked
-    host by host, only about hosts with room. `filter` goes before either. With `filter` alone the first host is taken.
+    With `choose`, the class is handed all hosts at once, those without room too (`hosts.fits` says which have it);
+    with `filter` and `score` it is asked host by host, only about hosts with room. `filter` goes before either. With
+    `filter` alone the first host is taken.
     """
 
     def filter(self, vm: UserVm, host: UserHost) -> bool | str:

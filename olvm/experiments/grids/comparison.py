@@ -8,6 +8,7 @@ Rules:
 1. The best is who has the lowest mean; of equal means, who stands first in the grid.
 2. Two policies tie where the 95 % interval of their mean difference holds 0. Ranks leave room for ties: 1, 1, 3.
 3. With one block there is no interval, and only equal figures tie.
+4. A policy whose runs have all failed in a scenario hides nothing of the others there: it is named and left out.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]  # the best first
     pairs: tuple[Pair, ...]
     blocks_differ: bool  # some policy has different figures in different blocks
+    failed: tuple[str, ...]  # policies that are not compared: all their runs failed
 
 
 class Overall(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,7 @@ class Overall(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     scenarios: tuple[Scenario, ...]
+    left_out: tuple[str, ...]  # titles of scenarios with no block that all policies have finished
     overall: tuple[Overall, ...]  # the lowest mean rank first
 
 
@@ -86,14 +89,34 @@ def compare(results: Results, metric: str) -> Comparison:
     for cell in results.cells:
         groups.setdefault(tuple(cell.scenario.values()), []).append(cell)
     outcomes = {cell.id: outcome for cell, outcome in results.done}
+    broken = {cell.id for cell, _ in results.failures}
     policies = results.grid.policies
-    found = [_scenario(cells, outcomes, policies, metric) for cells in groups.values()]
-    scenarios = tuple(one for one in found if one is not None)
-    return Comparison(metric=metric, scenarios=scenarios, overall=_overall(scenarios, policies))
+    scenarios, left_out = [], []
+    for cells in groups.values():
+        working = {cell.policy for cell in cells if cell.id not in broken}
+        compared = [policy for policy in policies if policy in working]
+        failed = tuple(policy for policy in policies if policy not in working)
+        found = _scenario(
+            [cell for cell in cells if cell.policy in working], outcomes, compared, failed, metric
+        )
+        if found is None:
+            left_out.append(cells[0].scenario_title)
+        else:
+            scenarios.append(found)
+    return Comparison(
+        metric=metric,
+        scenarios=tuple(scenarios),
+        left_out=tuple(left_out),
+        overall=_overall(scenarios, policies),
+    )
 
 
 def _scenario(
-    cells: Sequence[AnyCell], outcomes: Mapping[str, Outcome], policies: Sequence[str], metric: str
+    cells: Sequence[AnyCell],
+    outcomes: Mapping[str, Outcome],
+    policies: Sequence[str],
+    failed: tuple[str, ...],
+    metric: str,
 ) -> Scenario | None:
     """None: there is no block yet that all policies have finished."""
     unfinished = {cell.block for cell in cells if cell.id not in outcomes}
@@ -127,6 +150,7 @@ def _scenario(
         lines=_lines(order, values, regrets),
         pairs=tuple(_pair(one, other, values) for at, one in enumerate(order) for other in order[at + 1 :]),
         blocks_differ=any(np.ptp(column) > 0 for column in values.values()),
+        failed=failed,
     )
 
 
@@ -179,10 +203,9 @@ def _overall(scenarios: Sequence[Scenario], policies: Sequence[str]) -> tuple[Ov
     for scenario in scenarios:
         for line in scenario.lines:
             ranks[line.policy].append(line.rank)
-    if not scenarios:
-        return ()
     overall = [
         Overall(policy=policy, best_count=found.count(1), mean_rank=sum(found) / len(found))
         for policy, found in ranks.items()
+        if found
     ]
     return tuple(sorted(overall, key=lambda one: one.mean_rank))

@@ -86,9 +86,10 @@ def _content(results: Results, comparison: Comparison) -> str:
         f"{block} all of them had the same VMs, so they are compared {block} by {block}. Intervals are of 95 %, by "
         "bootstrap (BCa, 10,000 resamples); policies whose difference may be 0 share a rank.</p>"
     )
-    if not comparison.scenarios:
+    if comparison.left_out:
+        titles = escape("; ".join(comparison.left_out))
         parts.append(
-            f"<p>No {block} of any scenario is finished by all policies yet: there is nothing to compare.</p>"
+            f"<p>Nothing can be compared where no {block} is finished by all policies: {titles}.</p>"
         )
     if len(comparison.scenarios) > 1:
         parts.append("<h2>All scenarios</h2>")
@@ -119,6 +120,9 @@ def _summary(results: Results) -> str:
 def _scenario(scenario: Scenario, metric: str) -> str:
     parts = [f"<h2>{escape(scenario.title)}</h2>"]
     block = scenario.block
+    if scenario.failed:
+        names = escape(", ".join(scenario.failed))
+        parts.append(f'<p class="note">Not compared, because all its runs failed: {names}.</p>')
     if len(scenario.blocks) == 1:
         parts.append(f'<p class="note">One {block}: there is no interval, and nothing is said of chance.</p>')
     elif not scenario.blocks_differ and block == "seed":

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from olvm.experiments.consolidation import policies
 from olvm.experiments.grids.cells import replay_cells
 from olvm.experiments.grids.log import RUNS, GridLog
-from olvm.experiments.grids.planetlab import PlanetlabGrid, planetlab_cells
+from olvm.experiments.grids.planetlab import PlanetlabCell, PlanetlabGrid, planetlab_cells
 from olvm.experiments.grids.progress import Listener, Progresses
 from olvm.experiments.grids.reading import AnyGrid, read_grid
 from olvm.experiments.grids.results import Results, load_results, write_runs
 from olvm.experiments.grids.worker import AnyCell, Outcome, run_cells
+from olvm.experiments.running import load_kernels
 from olvm.model.errors import BadInput
 
 CHUNK_S = 0.5  # how long a worker should be busy with what it is given at once
@@ -104,6 +106,11 @@ def _outcomes(
         for cell in waiting:
             yield run_cells([cell], search_path)
         return
+    if address is None:  # or each worker of an own Ray would compile for itself
+        if isinstance(waiting[0], PlanetlabCell):
+            policies.prepare()
+        else:
+            load_kernels()
     with _pool(workers or os.cpu_count() or 1, address) as (pool, cpus):
         yield from _spread(waiting, search_path, pool, workers or cpus)
 

@@ -1,11 +1,13 @@
-"""The first host with room, from a tree of what is free.
+"""The first host with room, from a tree of who could be taken.
 
-Each inner node of a binary tree holds the most vCPUs and the most memory that are free anywhere below it, and a set of
-*kinds*: those of which some leaf below could hold a VM. A search goes down only where all three would do.
+Each node of a binary tree holds a set of *kinds*: those of which some leaf below could hold a VM. A search goes down
+only where its kind is.
 
 A trace of up to `KIND_COUNT_MAX` distinct sizes has a kind for each, so that a search never comes back from a subtree,
-and a VM that fits nowhere is known by the root. With more sizes a kind is what several have at least in common; then
-vCPUs and memory may be free on different hosts, and a search may have to come back, but never to the same subtree.
+a VM that fits nowhere is known by the root, and a change goes up only as far as it lets a size in or keeps one out.
+With more sizes a kind is what several have at least in common, and each node also holds the most vCPUs and the most
+memory that are free anywhere below it. Both may be free on different hosts, so that a search may have to come back, but
+never to the same subtree.
 
 Cost: O(log n + kinds) for an update, O(log n) for a search; with more sizes than kinds a search may take O(n), as in a
 fleet where half of the hosts lack a little memory and the other half a little of a vCPU. The tree knows nothing of
@@ -31,56 +33,53 @@ KIND_COUNT_MAX = 62  # bits of an int64 that is never negative
 CPU_FLOORS, MEM_FLOORS = 7, 8  # of kinds that are shared
 
 
-class FirstFitIndex(NamedTuple):
-    """Trees with their root at 1; rows are (vCPUs, memory, kinds), leaf k at `len // 2 + k`. Length 2: not in use."""
+class Tree(NamedTuple):
+    """Its root is at 1, leaf k at `len(kinds) // 2 + k`."""
 
-    by_node: Ints  # over NUMA nodes: who has room for a VM in one node
-    by_host: Ints  # over hosts: what each of its nodes has at least; who has room for a VM that is spread
+    kinds: Ints  # a bit for each; two places: not in use
+    most: Ints  # (2, places): the most vCPUs and memory; no places: each size has a kind of its own
+
+
+class FirstFitIndex(NamedTuple):
+    by_node: Tree  # over NUMA nodes: who has room for a VM in one node
+    by_host: Tree  # over hosts: what each of its nodes has at least; who has room for a VM that is spread
     floors: Ints  # (kinds, 2): vCPUs and memory that every VM of a kind takes at least, of one node
     kind: Bytes  # of each VM
 
 
 def new_first_fit(fleet: Fleet, demand: Demand, node_count: int, *, is_used: bool) -> FirstFitIndex:
-    none = np.full((2, 3), -1, np.int64)
+    none = Tree(np.zeros(2, np.int64), np.zeros((2, 0), np.int64))
     if not is_used:
         return FirstFitIndex(none, none, np.zeros((0, 2), np.int64), np.zeros(0, np.int8))
-    floors, kind = _kinds(demand)
-    by_node = _tree(fleet.node_cpu, fleet.node_mem, floors)
+    floors, kind, is_exact = _kinds(demand)
+    by_node = _tree(fleet.node_cpu, fleet.node_mem, floors, is_exact=is_exact)
     if node_count == 1:
         return FirstFitIndex(by_node, none, floors, kind)
     least_cpu = fleet.node_cpu.reshape(-1, node_count).min(axis=1)
     least_mem = fleet.node_mem.reshape(-1, node_count).min(axis=1)
-    return FirstFitIndex(by_node, _tree(least_cpu, least_mem, floors), floors, kind)
+    by_host = _tree(least_cpu, least_mem, floors, is_exact=is_exact)
+    return FirstFitIndex(by_node, by_host, floors, kind)
 
 
-def _kinds(demand: Demand) -> tuple[Ints, Bytes]:
+def _kinds(demand: Demand) -> tuple[Ints, Bytes, bool]:
+    """What each kind takes at least, the kind of each VM, and whether each size has one of its own."""
     kind = np.zeros(len(demand.cpu), np.int8)
     floors = np.zeros((KIND_COUNT_MAX, 2), np.int64)
     count = number_sizes(demand, floors, kind, np.full(256, -1, np.int64))
     if count >= 0:
-        return floors[:count].copy(), kind
+        return floors[:count].copy(), kind, True
     cpu_floors = np.quantile(demand.cpu, np.arange(CPU_FLOORS) / CPU_FLOORS, method="lower")
     mem_floors = np.quantile(demand.mem, np.arange(MEM_FLOORS) / MEM_FLOORS, method="lower")
     by_cpu = np.searchsorted(cpu_floors, demand.cpu, side="right") - 1
     by_mem = np.searchsorted(mem_floors, demand.mem, side="right") - 1
     pairs = np.stack([np.repeat(cpu_floors, MEM_FLOORS), np.tile(mem_floors, CPU_FLOORS)], axis=1)
-    return pairs.astype(np.int64), (by_cpu * MEM_FLOORS + by_mem).astype(np.int8)
+    return pairs.astype(np.int64), (by_cpu * MEM_FLOORS + by_mem).astype(np.int8), False
 
 
-def _tree(cpu: Ints, mem: Ints, floors: Ints) -> Ints:
+def _tree(cpu: Ints, mem: Ints, floors: Ints, *, is_exact: bool) -> Tree:
     size = 1 << max(0, int(len(cpu) - 1).bit_length())
-    tree = np.full((2 * size, 3), -1, np.int64)
-    tree[:, 2] = 0
-    tree[size : size + len(cpu), 0] = cpu
-    tree[size : size + len(cpu), 1] = mem
-    for kind, (floor_cpu, floor_mem) in enumerate(floors.tolist()):
-        fits = (cpu >= floor_cpu) & (mem >= floor_mem)
-        tree[size : size + len(cpu), 2] |= fits.astype(np.int64) << kind
-    while size > 1:
-        size //= 2
-        pairs = tree[2 * size : 4 * size].reshape(size, 2, 3)
-        tree[size : 2 * size, :2] = pairs[:, :, :2].max(axis=1)
-        tree[size : 2 * size, 2] = pairs[:, 0, 2] | pairs[:, 1, 2]
+    tree = Tree(np.zeros(2 * size, np.int64), np.full((2, 0 if is_exact else 2 * size), -1, np.int64))
+    fill_tree(tree, floors, cpu, mem)
     return tree
 
 
@@ -114,13 +113,56 @@ def number_sizes(digest: int) -> Callable[..., int]:
     return number_sizes
 
 
+@entry
+def fill_tree(digest: int) -> Callable[..., None]:
+    def fill_tree(tree: Tree, floors: Ints, cpu: Ints, mem: Ints) -> None:
+        """Make all nodes of a tree whose leaves have `cpu` and `mem` free. One that holds nothing is filled."""
+        assert digest >= 0
+        size = len(tree.kinds) // 2
+        for leaf in range(len(cpu)):
+            tree.kinds[size + leaf] = _kinds_that_fit(floors, cpu[leaf], mem[leaf])
+            if tree.most.shape[1]:
+                tree.most[0, size + leaf] = cpu[leaf]
+                tree.most[1, size + leaf] = mem[leaf]
+        for at in range(size - 1, 0, -1):
+            _join(tree, at)
+
+    return fill_tree
+
+
 @compiled
-def find_first(tree: Ints, start: int, cpu: int, mem: int, kind: int) -> int:
+def _kinds_that_fit(floors: Ints, cpu: int, mem: int) -> int:
+    kinds = 0
+    for kind in range(floors.shape[0]):
+        if cpu >= floors[kind, 0] and mem >= floors[kind, 1]:
+            kinds |= 1 << kind
+    return kinds
+
+
+@compiled
+def _join(tree: Tree, at: int) -> bool:
+    """Make a node what its two children are together; whether that changed it."""
+    kinds = tree.kinds[2 * at] | tree.kinds[2 * at + 1]
+    is_changed = tree.kinds[at] != kinds
+    tree.kinds[at] = kinds
+    most = tree.most
+    if most.shape[1]:
+        cpu = max(most[0, 2 * at], most[0, 2 * at + 1])
+        mem = max(most[1, 2 * at], most[1, 2 * at + 1])
+        is_changed = is_changed or most[0, at] != cpu or most[1, at] != mem
+        most[0, at] = cpu
+        most[1, at] = mem
+    return bool(is_changed)
+
+
+@compiled
+def find_first(tree: Tree, start: int, cpu: int, mem: int, kind: int) -> int:
     """The first leaf from `start` on with at least `cpu` and `mem`; -1 if there is none. `kind`: its number."""
-    size, bit = tree.shape[0] // 2, 1 << kind
+    kinds, most = tree.kinds, tree.most
+    size, bit, is_exact = len(kinds) // 2, 1 << kind, most.shape[1] == 0
     at = size + start if start > 0 else 1
     while True:
-        if tree[at, 2] & bit and tree[at, 0] >= cpu and tree[at, 1] >= mem:
+        if kinds[at] & bit and (is_exact or (most[0, at] >= cpu and most[1, at] >= mem)):
             if at >= size:
                 return int(at - size)
             at *= 2
@@ -133,25 +175,17 @@ def find_first(tree: Ints, start: int, cpu: int, mem: int, kind: int) -> int:
 
 
 @compiled
-def set_leaf(tree: Ints, floors: Ints, leaf: int, cpu: int, mem: int) -> None:
-    kinds = 0
-    for kind in range(floors.shape[0]):
-        if cpu >= floors[kind, 0] and mem >= floors[kind, 1]:
-            kinds |= 1 << kind
-    at = tree.shape[0] // 2 + leaf
-    tree[at, 0] = cpu
-    tree[at, 1] = mem
-    tree[at, 2] = kinds
+def set_leaf(tree: Tree, floors: Ints, leaf: int, cpu: int, mem: int) -> None:
+    kinds = _kinds_that_fit(floors, cpu, mem)
+    at = len(tree.kinds) // 2 + leaf
+    if tree.most.shape[1]:
+        tree.most[0, at] = cpu
+        tree.most[1, at] = mem
+    elif tree.kinds[at] == kinds:
+        return
+    tree.kinds[at] = kinds
     at >>= 1
-    while at >= 1:
-        cpu = max(tree[2 * at, 0], tree[2 * at + 1, 0])
-        mem = max(tree[2 * at, 1], tree[2 * at + 1, 1])
-        kinds = tree[2 * at, 2] | tree[2 * at + 1, 2]
-        if tree[at, 0] == cpu and tree[at, 1] == mem and tree[at, 2] == kinds:
-            return
-        tree[at, 0] = cpu
-        tree[at, 1] = mem
-        tree[at, 2] = kinds
+    while at >= 1 and _join(tree, at):
         at >>= 1
 
 

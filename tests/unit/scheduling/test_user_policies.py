@@ -27,8 +27,8 @@ class BestFitByColumns:
     def choose(self, vm: UserVm, hosts: UserHosts) -> int | None:
         import numpy as np
 
-        need = vm.memory_gib * 513 / 512 + (64 + 8 * vm.vcpus) / 1024
-        fits = (hosts.cpus >= vm.vcpus) & (hosts.free_memory_gib >= need)
+        del vm
+        fits = hosts.fits
         return int(np.where(fits, hosts.free_memory_gib, np.inf).argmin()) if fits.any() else None
 
 
@@ -254,6 +254,37 @@ def test_columns_show_what_was_booked_since_and_cannot_be_written() -> None:
         ([8, 5, 8], [8, 8, 8], [0, 1, 0]),
         ([8, 8], [8, 8], [0, 0]),
     ]
+
+
+@pytest.mark.parametrize("has_filter", [False, True])
+def test_what_fits_is_what_the_filters_of_room_say(has_filter: bool) -> None:
+    class Looks:
+        def choose(self, vm: UserVm, hosts: UserHosts) -> int | None:
+            del vm
+            seen.append(dict(zip(hosts.name, hosts.fits.tolist(), strict=True)))
+            return None
+
+    class Filters(Looks):
+        def filter(self, vm: UserVm, host: UserHost) -> bool | str:
+            del vm, host
+            return True
+
+    seen: list[dict[str, bool]] = []
+    name = "Filters" if has_filter else "Fits"  # a class is loaded once in a process
+    setattr(sys.modules["my_policies"], name, Filters if has_filter else Looks)
+    made, policy = table(), policy_named(f"my_policies:{name}")
+    # 16 GiB of a host with 16 GiB: what QEMU takes beside it does not fit any more.
+    for memory_gib in (4, 8, 16):
+        place(made, request(memory_bytes=memory_gib * GIB), policy)
+    made.reserve("a", "kvm03", 8, GIB)
+    place(made, request(memory_bytes=4 * GIB), policy)
+    fitting = [[name for name, fits in row.items() if fits] for row in seen]
+    assert fitting[:3] == [["kvm01", "kvm02", "kvm03"], ["kvm01", "kvm03"], ["kvm01"]]
+    assert fitting[3] == ["kvm01", "kvm02", "kvm03"], "no limit on promised CPUs"
+    if has_filter:
+        assert [len(row) for row in seen] == [3, 2, 1, 3]
+    else:
+        assert [len(row) for row in seen] == [3, 3, 3, 3]
 
 
 @settings(max_examples=200, deadline=None)

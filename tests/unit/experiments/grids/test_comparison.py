@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from olvm.experiments.grids.bootstrap import mean_interval
 from olvm.experiments.grids.plots import nice_ticks
 from olvm.experiments.grids.reading import read_grid
+from olvm.experiments.grids.report import write_report
 from olvm.experiments.grids.results import Results
 from olvm.experiments.grids.running import cells_of
 from olvm.experiments.grids.worker import Outcome
@@ -129,6 +130,30 @@ def test_nothing_is_compared_before_a_seed_is_finished_by_all(tmp_path: Path) ->
     comparison = results(tmp_path, {"best_fit": [10], "first_fit": []}).compare()
 
     assert (comparison.scenarios, comparison.overall) == ((), ())
+    assert comparison.left_out == ("one, short, fifo",)
+
+
+@pytest.mark.parametrize(("failed_seeds", "is_compared"), [((0, 1), False), ((1,), True)])
+def test_policy_that_always_fails_hides_nothing_of_the_others(
+    tmp_path: Path, failed_seeds: tuple[int, ...], is_compared: bool
+) -> None:
+    found = results(tmp_path, {"best_fit": [10, 12], "first_fit": [11, 15], "worst_fit": [20, 20]})
+    for cell in found.cells:
+        if cell.policy == "best_fit" and cell.block in failed_seeds:
+            found.outcomes[cell.id] = Outcome(id=cell.id, error="it raised")
+    comparison = found.compare()
+    (scenario,) = comparison.scenarios
+
+    if is_compared:
+        assert (scenario.failed, scenario.blocks) == ((), (0,))
+        assert [line.policy for line in scenario.lines] == ["best_fit", "first_fit", "worst_fit"]
+    else:
+        assert (scenario.failed, scenario.blocks) == (("best_fit",), (0, 1))
+        assert [(line.policy, line.mean) for line in scenario.lines] == [("first_fit", 13), ("worst_fit", 20)]
+        assert [one.policy for one in comparison.overall] == ["first_fit", "worst_fit"]
+        page = tmp_path / "report.html"
+        write_report(found, page, comparison)
+        assert "Not compared, because all its runs failed: best_fit." in page.read_text()
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
