@@ -4,9 +4,14 @@ from __future__ import annotations
 
 NS_PER_S = 1_000_000_000
 
-# Buffered sample rows that start a commit. So many that, of each frequent kind, they fill a row group of DuckDB
-# (122,880 rows): those go straight into the file and not through its log (benchmarks/RESULTS.md has what that saves).
-# They take about 80 MB of memory, at 155 bytes a row.
+# Rows of one of DuckDB's row groups. When a kind has so many, reports that fill row groups exactly are looked for, and
+# committed; where there are none, again after so many more rows. So many reports before and after are picked from.
+ROW_GROUP_ROWS = 122_880
+FILL_AGAIN_ROWS = 4_096
+FILL_WINDOW_REPORTS = 64
+
+# Buffered sample rows that start a commit of all: of so many kinds that none has a row group's worth, or none that
+# adds up to one. They take about 80 MB of memory, at 155 bytes a row.
 SAMPLES_PER_COMMIT = 500_000
 
 # Sample rows held while the disk refuses them; the oldest batches go first, and are counted.
@@ -50,7 +55,7 @@ MEMORY_LOOK_S = 0.2
 # The writer waits so long for questions that it has told to end: DuckDB sees an interrupt within milliseconds.
 QUERY_END_S = 5.0
 
-assert ROWS_PER_BATCH_MAX <= SAMPLES_PER_COMMIT <= SAMPLES_BUFFERED_MAX
+assert ROWS_PER_BATCH_MAX <= ROW_GROUP_ROWS <= SAMPLES_PER_COMMIT <= SAMPLES_BUFFERED_MAX
 assert ROWS_PER_COMMIT <= ROWS_BUFFERED_MAX
 assert 1 < REPORT_WINDOW <= 64  # the window is one mask of 64 bits
 

@@ -4,8 +4,8 @@ Decides what is buffered, when it is committed, what a repeated message does and
 knows no actor and no clock: time comes with the data, and `maintain` is told the hour.
 
 Rules:
-1. What `commit` has returned for is on disk. What it raised for stays buffered and is tried again by the next
-   commit; after a fault the file is opened anew and what it turns out to hold is not stored twice.
+1. What `commit` has returned for is on disk. What is not stays buffered and is tried again by the next commit; after a
+   fault the file is opened anew and what it turns out to hold is not stored twice.
 2. Buffers are bounded. Past the bound the oldest samples go, and are counted; events are to be sent again.
 3. A report is counted once (`olvm.history.reports`), an event is stored once, by id.
 4. Events of one source are taken in sequence, without a gap.
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -43,9 +42,10 @@ from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.host_clocks import HostClocks, OddClock
 from olvm.history.opening import bound_question, connect, typed_error
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
+from olvm.history.report_buffer import ReportBuffer
 from olvm.history.report_keys import ReportKeys
 from olvm.history.reports import ReportWindows, Verdict
-from olvm.history.rollups import Due, hours_touched, read_due, write_due
+from olvm.history.rollups import Due, due_of, read_due, write_due
 from olvm.history.row_table import Row, RowTable, storable
 from olvm.history.rows import (
     CONFIGURATION,
@@ -105,16 +105,12 @@ class HistoryStore:
         self.clock_ahead_ns = 0  # in the last pass of `maintain`: of the time that erasing goes by
         self.is_behind = False  # the last pass of `maintain` has left work that can be done now
         self._due: set[Due] = set()  # hours to be rolled up, as the file has them
-        self._due_now: set[Due] = set()  # that the commit under way changes
         self._horizon_ns = 0  # samples older than this were erased
         self._first_open_ns = 0  # a report from before it is not judged
         self._windows = ReportWindows()
         self._keys = ReportKeys()
         self._clocks = HostClocks()
-        # `_sample_count` is the number of rows in `_batches`.
-        self._batches: deque[KeyedBatch] = deque()
-        self._sample_count = 0
-        self._clipped_count = 0  # in the commit under way
+        self._reports = ReportBuffer()
         self._next_try_sample_count = SAMPLES_PER_COMMIT
         # Keyed by primary key: within one commit each row of a table occurs once.
         self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table.name: {} for table in ROW_TABLES}
@@ -155,7 +151,7 @@ class HistoryStore:
     # ------------------------------------------------------------ writing
 
     def add_samples(self, payload: bytes, now_ns: int | None = None) -> Verdict | Literal["expired"]:
-        """Buffer one encoded report, and commit when enough are buffered.
+        """Buffer one encoded report, and commit when enough are buffered: all, or those that fill row groups.
 
         `now_ns`: history's own time, for `take_odd_clocks`; None: hosts' times are not looked at.
 
@@ -178,12 +174,13 @@ class HistoryStore:
         else:
             if now_ns is not None:
                 self._clocks.note_ahead(batch.host, batch.at_ns - now_ns)
-            self._batches.append(keyed)
-            self._sample_count += batch.row_count
-            if self._sample_count > SAMPLES_BUFFERED_MAX:
+            may_fill = self._reports.add(keyed)
+            if self._reports.row_count > SAMPLES_BUFFERED_MAX:
                 self._drop_oldest_samples()
-            if self._sample_count >= self._next_try_sample_count:
+            if self._reports.row_count >= self._next_try_sample_count:
                 self.commit()
+            elif may_fill and self._next_try_sample_count == SAMPLES_PER_COMMIT:  # no commit has failed
+                self._commit_filling(self._con or self._connect())
         return verdict
 
     def add_events(self, source: str, events: Iterable[EventRecord], *, first_kept_seq: int = 1) -> int:
@@ -267,30 +264,58 @@ class HistoryStore:
         return dropped
 
     def commit(self) -> None:
-        """Put everything buffered on disk, in one transaction.
+        """Put everything buffered on disk: reports that fill row groups in a transaction of their own, then the rest.
 
-        Raises `JournalUnwritable`, or another `JournalError`: then everything is still buffered.
+        Raises `JournalUnwritable`, or another `JournalError`: then what is not on disk is still buffered.
         """
-        if not (
-            self._batches or any(self._rows.values()) or self._event_seq_taken != self._event_seq_committed
-        ):
+        if not self._is_pending():
             return
         con = self._con or self._connect()
+        self._commit_filling(con)
+        if self._is_pending():
+            self._commit(con, list(self._reports))
+
+    def _is_pending(self) -> bool:
+        are_rows = any(self._rows.values())
+        return bool(self._reports) or are_rows or self._event_seq_taken != self._event_seq_committed
+
+    def _commit_filling(self, con: duckdb.DuckDBPyConnection) -> None:
+        filling = self._reports.filling()
+        if filling:
+            self._commit(con, filling)
+
+    def _commit(self, con: duckdb.DuckDBPyConnection, reports: Sequence[KeyedBatch]) -> None:
+        """One transaction: these reports, and everything buffered that is no sample."""
         try:
             con.execute("begin")
-            self._write(con)
+            transaction.write_dictionaries(con, self._keys.texts, self._keys.vms)
+            clipped_count = transaction.write_samples(con, reports)
+            due = due_of((keyed.batch.kind, keyed.batch.at_ns) for keyed in reports)
+            write_due(con, due - self._due)
+            for table in ROW_TABLES:
+                transaction.write_rows(con, table, list(self._rows[table.name].values()))
+            transaction.write_event_cursors(con, self._event_seq_taken)
             con.execute("commit")
         except duckdb.Error as error:
             self._give_up_connection()
             raise typed_error(error, self.path, "written") from error
+        self._keys.committed()
+        self._due |= due
+        self._reports.remove(reports)
+        self._next_try_sample_count = SAMPLES_PER_COMMIT
         self.counters.commit_count += 1
-        self.counters.sample_count += self._sample_count
-        self._forget_written()
+        self.counters.sample_count += sum(keyed.batch.row_count for keyed in reports)
+        self.counters.clipped_value_count += clipped_count
+        for rows in self._rows.values():
+            rows.clear()
+        self._next_try_row_count = ROWS_PER_COMMIT
+        self._event_seq_committed = dict(self._event_seq_taken)
 
     def maintain(self, now_ns: int, elapsed_ns: int | None = None) -> int:
         """Commit, roll up, move and erase what is past its time, fold a long log into the file.
 
-        One bounded pass (`olvm.history.upkeep`): run it every few minutes, and sooner while `is_behind`.
+        One bounded pass (`olvm.history.upkeep`): run it every few minutes, and sooner while `is_behind`. While reports
+        pour in so that they fill row groups, the others go on waiting, and so do the hours that they change.
 
         Args:
             elapsed_ns: what has passed since the last pass, by a clock that cannot leap. Erasing then follows a clock
@@ -298,11 +323,14 @@ class HistoryStore:
 
         Returns the number of sample rows erased.
         """
-        self.commit()
+        if not self._reports.pouring:
+            self.commit()
         con = self._con or self._connect()
+        waiting = due_of((keyed.batch.kind, keyed.batch.at_ns) for keyed in self._reports)
         try:
+            clock = upkeep.UpkeepClock(now_ns, elapsed_ns)
             done = upkeep.run_pass(
-                con, self._archive_directory, now_ns, self._samples_kept_ns, self._horizon_ns, elapsed_ns
+                con, self._archive_directory, clock, self._samples_kept_ns, self._horizon_ns, waiting
             )
             self.clock_ahead_ns = done.clock_ahead_ns
             self.counters.distrusted_clock_count += done.clock_ahead_ns > 0
@@ -410,8 +438,8 @@ class HistoryStore:
             if len(self._windows) == 0:
                 for kind, host, epoch, seq in transaction.read_newest_reports(con):
                     self._windows.judge(kind, host, epoch, seq)
-            if self._batches:
-                self._forget_stored_batches(con)
+            if self._reports:
+                self._forget_stored_reports(con)
         except (duckdb.Error, OSError) as error:
             con.close()
             raise typed_error(error, self.path, "read") from error
@@ -420,16 +448,15 @@ class HistoryStore:
         self._con = con
         return con
 
-    def _forget_stored_batches(self, con: duckdb.DuckDBPyConnection) -> None:
+    def _forget_stored_reports(self, con: duckdb.DuckDBPyConnection) -> None:
         """A commit that failed may have reached the disk all the same; its reports tell."""
-        stored = transaction.read_reports_since(con, min(keyed.batch.at_ns for keyed in self._batches))
-        self._batches = deque(keyed for keyed in self._batches if _report_name(keyed) not in stored)
-        self._sample_count = sum(keyed.batch.row_count for keyed in self._batches)
+        stored = transaction.read_reports_since(con, min(keyed.batch.at_ns for keyed in self._reports))
+        self._reports.remove([keyed for keyed in self._reports if _report_name(keyed) in stored])
 
     def _give_up_connection(self) -> None:
         """After a fault: DuckDB may have shut the instance down, so the next commit opens the file anew."""
         self.counters.failed_commit_count += 1
-        self._next_try_sample_count = self._sample_count + SAMPLES_PER_COMMIT
+        self._next_try_sample_count = self._reports.row_count + SAMPLES_PER_COMMIT
         self._next_try_row_count = self._row_count() + ROWS_PER_COMMIT
         self._drop_connection("history could not be written beside it; narrow it and try again")
 
@@ -438,9 +465,8 @@ class HistoryStore:
         return log.stat().st_size if log.exists() else 0
 
     def _drop_oldest_samples(self) -> None:
-        while self._sample_count > SAMPLES_BUFFERED_MAX:
-            batch = self._batches.popleft().batch
-            self._sample_count -= batch.row_count
+        while self._reports.row_count > SAMPLES_BUFFERED_MAX:
+            batch = self._reports.drop_oldest().batch
             self.counters.dropped_sample_count += batch.row_count
             count, from_ns, to_ns = self._dropped or (0, batch.at_ns, batch.at_ns)
             self._dropped = count + batch.row_count, min(from_ns, batch.at_ns), max(to_ns, batch.at_ns)
@@ -460,33 +486,6 @@ class HistoryStore:
     def _commit_if_many_rows(self) -> None:
         if self._row_count() >= self._next_try_row_count:
             self.commit()
-
-    def _write(self, con: duckdb.DuckDBPyConnection) -> None:
-        transaction.write_dictionaries(con, self._keys.texts, self._keys.vms)
-        self._clipped_count = transaction.write_samples(con, self._batches)
-        self._due_now = self._due_of_batches()
-        write_due(con, self._due_now - self._due)
-        for table in ROW_TABLES:
-            transaction.write_rows(con, table, list(self._rows[table.name].values()))
-        transaction.write_event_cursors(con, self._event_seq_taken)
-
-    def _due_of_batches(self) -> set[Due]:
-        """The hours that the buffered reports change."""
-        times = {(keyed.batch.kind, keyed.batch.at_ns) for keyed in self._batches}
-        return {due for kind, at_ns in times for due in hours_touched(kind, at_ns)}
-
-    def _forget_written(self) -> None:
-        self._due |= self._due_now
-        self.counters.clipped_value_count += self._clipped_count
-        self._clipped_count = 0
-        self._batches.clear()
-        self._sample_count = 0
-        self._next_try_sample_count = SAMPLES_PER_COMMIT
-        for rows in self._rows.values():
-            rows.clear()
-        self._next_try_row_count = ROWS_PER_COMMIT
-        self._keys.committed()
-        self._event_seq_committed = dict(self._event_seq_taken)
 
 
 def _report_name(keyed: KeyedBatch) -> transaction.ReportName:

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,9 +36,11 @@ from olvm.history.bounds import (
 )
 from olvm.history.kinds import KIND_BY_NAME
 from olvm.history.rollups import (
+    DAY_S,
     HOUR_S,
     ROLLUP_TABLES,
     SECONDS_BY_GRAIN,
+    Due,
     Grain,
     read_due,
     roll_up,
@@ -58,6 +61,13 @@ class Pass(NamedTuple):
     clock_ahead_ns: int
 
 
+class UpkeepClock(NamedTuple):
+    """`elapsed_ns` has passed since the last pass, by a clock that cannot leap; None: `now_ns` is to be believed."""
+
+    now_ns: int
+    elapsed_ns: int | None
+
+
 def first_open_ns(horizon_ns: int) -> int:
     """The first hour whose samples, and those that hold on into it, are all still there."""
     if horizon_ns <= 0:
@@ -69,20 +79,21 @@ def first_open_ns(horizon_ns: int) -> int:
 def run_pass(
     con: duckdb.DuckDBPyConnection,
     directory: Path,
-    clock_ns: int,
+    clock: UpkeepClock,
     samples_kept_ns: int,
     horizon_ns: int,
-    elapsed_ns: int | None,
+    waiting: Collection[Due],
 ) -> Pass:
     """One pass over everything; DuckDB's errors come through, and the transaction under way is then lost.
 
-    `elapsed_ns` has passed since the last pass, by a clock that cannot leap; None: `clock_ns` is to be believed.
+    `waiting`: hours that reports will change which are not stored yet. They are not made, nor what they need erased.
     """
-    rolled_up_count = roll_up_due(con, clock_ns, ROLLUPS_PER_PASS)
+    clock_ns, elapsed_ns = clock
+    rolled_up_count = roll_up_due(con, clock_ns, ROLLUPS_PER_PASS, waiting)
     now_ns = clock_ns if elapsed_ns is None else _paced_ns(con, clock_ns, elapsed_ns)
     now_s = now_ns // NS_PER_S
     wanted_ns = max(horizon_ns, now_ns - samples_kept_ns, 0)
-    reached_ns = max(horizon_ns, min(wanted_ns, _erasable_before_ns(con)))
+    reached_ns = max(horizon_ns, min(wanted_ns, _erasable_before_ns(con, waiting)))
     con.execute("begin")
     erased_count = transaction.erase_expired(
         con, reached_ns, now_ns - EVENTS_KEPT_S * NS_PER_S, now_ns - OPERATIONS_KEPT_S * NS_PER_S
@@ -106,13 +117,15 @@ def run_pass(
     return Pass(erased_count, rolled_up_count, reached_ns, is_behind, clock_ns - now_ns)
 
 
-def roll_up_due(con: duckdb.DuckDBPyConnection, now_ns: int, count_max: int) -> int:
-    """Make hours, then days, that are over, oldest first; how many were made."""
+def roll_up_due(con: duckdb.DuckDBPyConnection, now_ns: int, count_max: int, waiting: Collection[Due]) -> int:
+    """Make hours, then days, that are over and do not wait, oldest first; how many were made."""
     made_count = 0
+    waiting_days = {(kind, start_s - start_s % DAY_S) for kind, start_s in waiting}
     grains: tuple[Grain, ...] = ("hourly", "daily")
     for grain in grains:
         ripe_s = now_ns // NS_PER_S - ROLLUP_GRACE_S - SECONDS_BY_GRAIN[grain]
-        ripe = [one for one in read_due(con, grain) if one[1] <= ripe_s]
+        held_back = waiting if grain == "hourly" else waiting_days
+        ripe = [one for one in read_due(con, grain) if one[1] <= ripe_s and one not in held_back]
         for kind_name, start_s in ripe[: count_max - made_count]:
             con.execute("begin")
             roll_up(con, KIND_BY_NAME[kind_name], grain, start_s)
@@ -128,9 +141,9 @@ def _paced_ns(con: duckdb.DuckDBPyConnection, clock_ns: int, elapsed_ns: int) ->
     return clock_ns if last_ns is None else min(clock_ns, last_ns + ERASING_PACE_MAX * max(elapsed_ns, 0))
 
 
-def _erasable_before_ns(con: duckdb.DuckDBPyConnection) -> int:
+def _erasable_before_ns(con: duckdb.DuckDBPyConnection, waiting: Collection[Due]) -> int:
     """Rule 1, and no more hours than the bound."""
-    due_s = min((start_s for _, start_s in read_due(con, "hourly")), default=2**33)
+    due_s = min((start_s for _, start_s in (*read_due(con, "hourly"), *waiting)), default=2**33)
     oldest_ns = transaction.read_oldest_report_ns(con)
     if oldest_ns is None:
         return (due_s - SAMPLE_HOLDS_S) * NS_PER_S

@@ -39,7 +39,7 @@ class _Histories:
         process.silo.ports["history"] = HistoryPort(process.silo, self.store, self._world.timeline.now_ns)
 
     def has_buffered(self) -> bool:
-        return self.store is not None and self.store._sample_count > 0
+        return self.store is not None and self.store._reports.row_count > 0
 
     def lose(self) -> None:
         """As a kill: what is buffered is gone."""

@@ -1,0 +1,111 @@
+"""Reports that wait to be stored, oldest first, and which of them are stored together.
+
+Decides which reports fill row groups. DuckDB keeps a table in row groups of `ROW_GROUP_ROWS`. Those that one
+transaction fills exactly go straight into the file, once, and no checkpoint touches them again; what a transaction has
+beyond them becomes a small row group that checkpoints merge with its neighbours, which writes these anew, and what is
+less than one goes through the log (benchmarks/RESULTS.md has what each costs). So reports are picked whose rows add up
+to that number. Kinds of which far less arrives go along: they fill none for a long time, and keep nothing waiting.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+
+from olvm.history.bounds import FILL_AGAIN_ROWS, FILL_WINDOW_REPORTS, ROW_GROUP_ROWS
+from olvm.history.columns import KeyedBatch
+from olvm.history.kinds import SampleKindName
+
+
+class ReportBuffer:
+    """`row_count`: of all of its reports. `pouring`: kinds that have filled row groups since it was empty last."""
+
+    def __init__(self) -> None:
+        self._reports: deque[KeyedBatch] = deque()
+        self.row_count = 0
+        self.pouring: set[SampleKindName] = set()
+        self._rows_by_kind: Counter[SampleKindName] = Counter()
+        # Rows of a kind at which filling is tried: it is tried again only when there are some more to pick from.
+        self._fill_at: dict[SampleKindName, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def __iter__(self) -> Iterator[KeyedBatch]:
+        return iter(self._reports)
+
+    def add(self, keyed: KeyedBatch) -> bool:
+        """Whether it is worth asking for `filling` now."""
+        batch = keyed.batch
+        self._reports.append(keyed)
+        self.row_count += batch.row_count
+        self._rows_by_kind[batch.kind] += batch.row_count
+        return self._may_fill(batch.kind)
+
+    def drop_oldest(self) -> KeyedBatch:
+        dropped = self._reports.popleft()
+        self._count_out(dropped)
+        return dropped
+
+    def remove(self, stored: Iterable[KeyedBatch]) -> None:
+        """Those that `filling` or iteration gave."""
+        gone = set()
+        for keyed in stored:
+            gone.add(id(keyed))
+            self._count_out(keyed)
+        self._reports = deque(keyed for keyed in self._reports if id(keyed) not in gone)
+        self._fill_at.clear()
+        if not self._reports:
+            self.pouring.clear()
+
+    def filling(self) -> list[KeyedBatch]:
+        """Reports whose rows fill row groups to the last, and those of kinds that are far from it; or none."""
+        found = []
+        for kind, rows in self._rows_by_kind.items():
+            if self._may_fill(kind):
+                picked = picked_to_fill([keyed for keyed in self._reports if keyed.batch.kind == kind])
+                self._fill_at[kind] = rows + FILL_AGAIN_ROWS
+                if picked:
+                    found += picked
+                    self.pouring.add(kind)
+        if not found:
+            return []
+        far = {kind for kind, rows in self._rows_by_kind.items() if 2 * rows < ROW_GROUP_ROWS} - self.pouring
+        return found + [keyed for keyed in self._reports if keyed.batch.kind in far]
+
+    def _may_fill(self, kind: SampleKindName) -> bool:
+        rows = self._rows_by_kind[kind]
+        return rows >= ROW_GROUP_ROWS and rows >= self._fill_at.get(kind, 0)
+
+    def _count_out(self, keyed: KeyedBatch) -> None:
+        self.row_count -= keyed.batch.row_count
+        self._rows_by_kind[keyed.batch.kind] -= keyed.batch.row_count
+
+
+def picked_to_fill(reports: list[KeyedBatch]) -> list[KeyedBatch]:
+    """Some of the reports, the oldest if possible, with a multiple of `ROW_GROUP_ROWS` rows; none if there are no such.
+
+    All but a few are taken in order. Of `FILL_WINDOW_REPORTS` before and after the place where the rows are enough, a
+    subset is searched that makes the number exact: with the sums that can be reached as bits of one integer (Bellman's
+    dynamic programme for subset sums, 1957). Reports that all have the same rows may have none.
+    """
+    sums = list(accumulate(keyed.batch.row_count for keyed in reports))
+    wanted = sums[-1] // ROW_GROUP_ROWS * ROW_GROUP_ROWS if sums else 0
+    if not wanted:
+        return []
+    enough = next(place for place, rows in enumerate(sums) if rows >= wanted)
+    first = max(0, enough - FILL_WINDOW_REPORTS)
+    window = reports[first : enough + FILL_WINDOW_REPORTS]
+    missing = wanted - (sums[first - 1] if first else 0)
+    reached = [1]  # by how many of the window may be used; bit n: some of them have n rows
+    for keyed in window:
+        reached.append(reached[-1] | reached[-1] << keyed.batch.row_count)
+    if not reached[-1] >> missing & 1:
+        return []
+    picked = reports[:first]
+    for place in range(len(window) - 1, -1, -1):
+        if not reached[place] >> missing & 1:  # not without this one
+            picked.append(window[place])
+            missing -= window[place].batch.row_count
+    return picked

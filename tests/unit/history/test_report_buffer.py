@@ -1,0 +1,169 @@
+"""Reports that fill row groups of DuckDB's to the last row are stored by themselves, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from olvm.history import report_buffer
+from olvm.history.bounds import ROW_GROUP_ROWS, SAMPLES_PER_COMMIT
+from olvm.history.columns import KeyedBatch
+from olvm.history.report_buffer import ReportBuffer, picked_to_fill
+from olvm.history.samples import HostSample, SampleBatch, decode_batch, encode_host_sample, heading_of
+from olvm.history.store import HistoryStore
+from olvm.model.errors import JournalUnwritable
+from tests.unit.history.building import NOW_NS, vm_report, vm_sample
+
+GROUP = 20
+
+
+def keyed(rows: int, seq: int, kind: str = "vm") -> KeyedBatch:
+    batch = msgspec.structs.replace(of_size(1), row_count=rows, seq=seq, kind=kind)
+    return KeyedBatch(batch, 0, b"", ())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 12), max_size=14))
+@example([7] * 14)
+@example([3, 3, 3, 3, 3, 3, 2])
+@example([0, 20, 0])
+def test_what_is_picked_fills_row_groups_if_any_choice_does(sizes: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_buffer, "ROW_GROUP_ROWS", GROUP)
+        picked = picked_to_fill([keyed(rows, seq) for seq, rows in enumerate(sizes)])
+    names = [one.batch.seq for one in picked]
+    assert len(set(names)) == len(names)
+    wanted = sum(sizes) // GROUP * GROUP
+    reachable = {0}
+    for rows in sizes:
+        reachable |= {one + rows for one in reachable}
+    if wanted and wanted in reachable:
+        assert sum(sizes[name] for name in names) == wanted
+    else:
+        assert names == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["vm", "vm_disk"]), st.integers(0, 12)), max_size=60))
+def test_buffer_counts_its_rows_whatever_is_taken_out(arriving: list[tuple[str, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_buffer, "ROW_GROUP_ROWS", GROUP)
+        patch.setattr(report_buffer, "FILL_AGAIN_ROWS", 3)
+        buffer, stored = ReportBuffer(), []
+        for seq, (kind, rows) in enumerate(arriving):
+            if buffer.add(keyed(rows, seq, kind)):
+                filling = buffer.filling()
+                for name in ("vm", "vm_disk"):
+                    assert sum(one.batch.row_count for one in filling if one.batch.kind == name) % GROUP == 0
+                buffer.remove(filling)
+                stored += filling
+            if len(buffer) > 40:
+                stored.append(buffer.drop_oldest())
+        assert buffer.row_count == sum(one.batch.row_count for one in buffer)
+        told = sorted(one.batch.seq for one in itertools.chain(stored, buffer))
+        assert told == list(range(len(arriving)))
+
+
+def row_groups(store: HistoryStore, table: str) -> list[int]:
+    assert store._con is not None
+    rows = store._con.execute(
+        "select max(rows) from (select row_group_id, column_id, sum(count) as rows"
+        f" from pragma_storage_info('{table}') where segment_type <> 'VALIDITY' group by all)"
+        " group by row_group_id order by row_group_id"
+    ).fetchall()
+    return [rows for (rows,) in rows]
+
+
+@cache
+def of_size(rows: int) -> SampleBatch:
+    return decode_batch(vm_report(*[vm_sample(f"vm-{n}") for n in range(rows)]))
+
+
+def reports(row_count: int, first_seq: int = 1) -> Iterator[bytes]:
+    """Of 90 to 106 machines each, until they have at least so many rows."""
+    for seq in itertools.count(first_seq):
+        if row_count <= 0:
+            break
+        batch = of_size(90 + seq % 17)
+        yield msgspec.msgpack.encode(msgspec.structs.replace(batch, seq=seq))
+        row_count -= batch.row_count
+
+
+def pour(store: HistoryStore, payloads: Iterable[bytes]) -> None:
+    for payload in payloads:
+        store.add_samples(payload)
+
+
+def rows_of(payloads: Iterable[bytes]) -> int:
+    return sum(heading_of(payload).row_count for payload in payloads)
+
+
+def test_reports_that_fill_row_groups_are_committed_and_the_rest_waits(tmp_path: Path) -> None:
+    with HistoryStore.open(tmp_path / "history.duckdb") as store:
+        store.add_samples(encode_host_sample(HostSample(), host="h1", at_ns=NOW_NS, host_epoch=1, seq=1))
+        payloads = list(reports(2 * ROW_GROUP_ROWS + 10_000))
+        poured = rows_of(payloads)
+        pour(store, payloads)
+        assert store.counters.sample_count == 2 * ROW_GROUP_ROWS
+        assert row_groups(store, "vm_samples") == [ROW_GROUP_ROWS] * 2
+        assert store.query("select count(*) from host_samples").rows == [(0,)]
+        log = store._log_bytes()
+        assert log < 1_000_000, "what fills row groups does not go through the log"
+        store.commit()
+        assert (
+            store.query("select count(*), count(distinct (vm_key, history_datetime)) from vm_samples").rows[
+                0
+            ][0]
+            == poured
+        )
+        assert row_groups(store, "vm_samples") == [ROW_GROUP_ROWS] * 2 + [poured - 2 * ROW_GROUP_ROWS]
+        assert store.query("select sum(row_count) from sample_reports").rows == [(poured + 1,)]
+
+
+def test_what_a_kill_between_the_two_transactions_leaves_is_whole_and_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history.duckdb"
+    payloads = list(reports(ROW_GROUP_ROWS + 10_000))
+    store = HistoryStore.open(path)
+    pour(store, payloads)
+    assert store.counters.sample_count == ROW_GROUP_ROWS
+    store._drop_connection("as if killed")
+    monkeypatch.setattr("olvm.history.store._paths_open", set())
+    with HistoryStore.open(path) as again:
+        verdicts = [again.add_samples(payload) for payload in payloads]
+        again.commit()
+        assert verdicts.count("repeated") == again.counters.repeated_report_count
+        assert again.query("select count(*) from vm_samples").rows == [(rows_of(payloads),)]
+        stored = again.query("select count(*), sum(row_count) from sample_reports").rows
+        assert stored == [(len(payloads), rows_of(payloads))]
+
+
+def test_disk_that_refuses_what_fills_row_groups_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        import duckdb
+
+        raise duckdb.IOException("No space left on device")
+
+    with HistoryStore.open(tmp_path / "history.duckdb") as store:
+        with monkeypatch.context() as full:
+            full.setattr("olvm.history.transaction.write_samples", refuse)
+            with pytest.raises(JournalUnwritable):
+                pour(store, reports(ROW_GROUP_ROWS + 10_000))
+        buffered = store._reports.row_count
+        assert buffered >= ROW_GROUP_ROWS
+        more = list(reports(20_000, first_seq=10_000))
+        pour(store, more)  # it is not tried again with each of them
+        assert (store.counters.failed_commit_count, store.counters.sample_count) == (1, 0)
+        store.commit()
+        assert store.query("select count(*) from vm_samples").rows == [(buffered + rows_of(more),)]
+        assert store._next_try_sample_count == SAMPLES_PER_COMMIT
