@@ -3,7 +3,7 @@
 A fleet (`history_fleet`) reports each 60 s, as oVirt keeps samples, for the given days, after days of the past with a
 report each half hour that give the hourly and daily tables, and Parquet, their length at little cost. All of it goes
 through HistoryStore's public writers, with roll-ups, moves to Parquet and retention as in production: commits when so
-many samples wait as start one, and `maintain` each 15 minutes of the story, which pass in seconds here (in production
+many samples wait as start one, and none between (in production one each 2 s of real time), and `maintain` each 15 minutes of the story, which pass in seconds here (in production
 it runs each 300 s of real time). Then the questions of docs/history-cookbook.md are asked: `cold` in a process that
 has just opened the file (the kernel may have it in memory), `warm` is the median of three more. `--layout plain` does
 the same with one table of samples for each kind (`history_plain`).
@@ -98,8 +98,6 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
             for one in told:
                 tell(store, one)
         if (minute + period) % MAINTAIN_MINUTES == 0:
-            with clock.of(f"{phase}_ingest"):
-                store.commit()
             rolled_up_count, began_pass_s = store.counters.rolled_up_count, time.perf_counter()
             with clock.of(f"{phase}_maintain"):
                 maintain(store, fleet.at_ns(minute + period, 0))
@@ -111,6 +109,8 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
             spent = ", ".join(f"{work} {seconds:.1f} s" for work, seconds in clock.seconds.items())
             done = f"day {(minute + period) // MINUTES_PER_DAY}: {store.counters.sample_count} samples"
             print(f"{done}; {spent}", file=sys.stderr, flush=True)
+    with clock.of("full_ingest"):
+        store.commit()
     with clock.of("full_maintain"):
         maintain(store, END_NS + 3600 * NS_PER_S)
     counts = (store.counters.sample_count - past_sample_count, past_sample_count)

@@ -48,16 +48,26 @@ class ReportBuffer:
         self._count_out(dropped)
         return dropped
 
-    def remove(self, stored: Iterable[KeyedBatch]) -> None:
-        """Those that `filling` or iteration gave."""
+    def take(self, chosen: Iterable[KeyedBatch]) -> list[KeyedBatch]:
+        """Take out those that `filling` or iteration gave."""
+        taken = list(chosen)
         gone = set()
-        for keyed in stored:
+        for keyed in taken:
             gone.add(id(keyed))
             self._count_out(keyed)
         self._reports = deque(keyed for keyed in self._reports if id(keyed) not in gone)
         self._fill_at.clear()
         if not self._reports:
             self.pouring.clear()
+        return taken
+
+    def give_back(self, taken: Iterable[KeyedBatch]) -> None:
+        """They are the oldest again."""
+        arrived_since, self._reports = self._reports, deque()
+        self.row_count = 0
+        self._rows_by_kind.clear()
+        for keyed in (*taken, *arrived_since):
+            self.add(keyed)
 
     def filling(self) -> list[KeyedBatch]:
         """Reports whose rows fill row groups to the last, and those of kinds that are far from it; or none."""
