@@ -19,7 +19,7 @@ from olvm.history.kinds import SampleKindName
 
 
 class ReportBuffer:
-    """`row_count`: of all of its reports. `pouring`: kinds that have filled row groups since it was empty last."""
+    """`row_count`: of all of its reports. `pouring`: kinds that have filled row groups since all was taken."""
 
     def __init__(self) -> None:
         self._reports: deque[KeyedBatch] = deque()
@@ -49,7 +49,7 @@ class ReportBuffer:
         return dropped
 
     def take(self, chosen: Iterable[KeyedBatch]) -> list[KeyedBatch]:
-        """Take out those that `filling` or iteration gave."""
+        """Take out some that `filling` or iteration gave."""
         taken = list(chosen)
         gone = set()
         for keyed in taken:
@@ -57,9 +57,11 @@ class ReportBuffer:
             self._count_out(keyed)
         self._reports = deque(keyed for keyed in self._reports if id(keyed) not in gone)
         self._fill_at.clear()
-        if not self._reports:
-            self.pouring.clear()
         return taken
+
+    def take_all(self) -> list[KeyedBatch]:
+        self.pouring.clear()
+        return self.take(self)
 
     def give_back(self, taken: Iterable[KeyedBatch]) -> None:
         """They are the oldest again."""

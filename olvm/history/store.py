@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import duckdb
-import msgspec
 
 from olvm.history import archive, transaction, upkeep
 from olvm.history.bounds import (
@@ -39,6 +38,7 @@ from olvm.history.bounds import (
     TEXTS_MAX,
 )
 from olvm.history.columns import KeyedBatch
+from olvm.history.counters import HistoryCounters
 from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.host_clocks import HostClocks, OddClock
@@ -68,26 +68,6 @@ from olvm.stopping import Stop
 
 # DuckDB shares one instance between connections of a process, so its lock does not tell two stores apart.
 _paths_open: set[Path] = set()
-
-
-class HistoryCounters(msgspec.Struct, kw_only=True):
-    """Since the store was opened."""
-
-    sample_count: int = 0  # rows committed
-    repeated_report_count: int = 0
-    late_report_count: int = 0
-    expired_report_count: int = 0  # older than what is kept
-    dropped_sample_count: int = 0  # rows lost because the disk refused them for too long
-    dropped_row_count: int = 0  # likewise, of configuration, guest facts and operations
-    refused_text_count: int = 0  # texts stored as NULL because the dictionary was full
-    commit_count: int = 0
-    failed_commit_count: int = 0
-    clipped_value_count: int = 0  # beyond what is possible, stored as the nearest that is
-    rolled_up_count: int = 0  # hours and days, of one kind each
-    missing_file_count: int = 0  # Parquet files that history lists and that are not there
-    distrusted_clock_count: int = (
-        0  # passes of `maintain` whose clock was ahead of the time that erasing goes by
-    )
 
 
 class HistoryStore:
@@ -280,7 +260,7 @@ class HistoryStore:
         self._end_filling()
         if self._is_pending():
             con = self._con or self._connect()  # forgets reports that are on disk after all
-            pending = self._taken(list(self._reports))
+            pending = self._taken(self._reports.take_all())
             self._conclude(pending, lambda: write(con, pending, self._due))
 
     def _is_pending(self) -> bool:
@@ -293,7 +273,7 @@ class HistoryStore:
         con = self._con or self._connect()
         filling = self._reports.filling()
         if filling:
-            pending = self._taken(filling)
+            pending = self._taken(self._reports.take(filling))
             self._writing = pending, self._writer.submit(write, con, pending, frozenset(self._due))
 
     def _end_filling(self) -> None:
@@ -302,10 +282,10 @@ class HistoryStore:
             self._writing = None
             self._conclude(pending, written.result)
 
-    def _taken(self, reports: Iterable[KeyedBatch]) -> Pending:
-        """These reports, and everything buffered that is no sample."""
+    def _taken(self, reports: list[KeyedBatch]) -> Pending:
+        """With everything buffered that is no sample."""
         rows, self._rows = self._rows, no_rows()
-        return Pending(self._reports.take(reports), rows, dict(self._event_seq_taken), self._keys.take_new())
+        return Pending(reports, rows, dict(self._event_seq_taken), self._keys.take_new())
 
     def _conclude(self, pending: Pending, result: Callable[[], Written]) -> None:
         """Count what was written; or buffer it again, and raise why it was not."""

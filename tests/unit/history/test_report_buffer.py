@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from olvm.history import report_buffer
-from olvm.history.bounds import ROW_GROUP_ROWS, SAMPLES_PER_COMMIT
+from olvm.history.bounds import NS_PER_S, ROW_GROUP_ROWS, SAMPLES_PER_COMMIT
 from olvm.history.columns import KeyedBatch
+from olvm.history.guest_rows import GuestFacts
 from olvm.history.report_buffer import ReportBuffer, picked_to_fill
 from olvm.history.samples import HostSample, SampleBatch, decode_batch, encode_host_sample, heading_of
 from olvm.history.store import HistoryStore
 from olvm.model.errors import JournalUnwritable
-from tests.unit.history.building import NOW_NS, vm_report, vm_sample
+from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
 
 GROUP = 20
 
@@ -152,8 +155,6 @@ def test_disk_that_refuses_what_fills_row_groups_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> int:
-        import duckdb
-
         raise duckdb.IOException("No space left on device")
 
     with HistoryStore.open(tmp_path / "history.duckdb") as store:
@@ -169,3 +170,84 @@ def test_disk_that_refuses_what_fills_row_groups_costs_nothing(
         store.commit()
         assert store.query("select count(*) from vm_samples").rows == [(buffered + rows_of(more),)]
         assert store._next_try_sample_count == SAMPLES_PER_COMMIT
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_buffer, "ROW_GROUP_ROWS", GROUP)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_while_reports_pour_in_the_rest_waits_and_so_do_its_hours_and_what_they_need(tmp_path: Path) -> None:
+    samples = [vm_sample(f"vm-{n}", vm_status="Up") for n in range(GROUP)]
+    hour_ns = 3600 * NS_PER_S
+    with HistoryStore.open(tmp_path / "history.duckdb", samples_kept_s=3600) as store:
+        store.add_samples(vm_report(*samples, seq=1))
+        store.add_samples(vm_report(*samples[:3], seq=2, host="kvm02"))
+        store.add_samples(vm_report(*samples, seq=2, at_ns=NOW_NS + 4 * hour_ns))
+        store.maintain(NOW_NS + 10 * hour_ns)
+        assert store._reports.row_count == 3
+        hours = "select count(distinct history_datetime), sum(sample_count)::int from vm_hourly"
+        assert store.query(hours).rows == [(1, GROUP)], "only the hour that waits for no report"
+        assert store.query("select count(*) from vm_samples").rows == [(2 * GROUP,)], "nothing is erased"
+        store.commit()
+        for _ in range(5):
+            store.maintain(NOW_NS + 10 * hour_ns)
+        assert store.query(hours).rows == [(2, 2 * GROUP + 3)]
+        assert store.query("select count(*) from vm_samples").rows == [(0,)]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_texts_that_only_waiting_reports_name_are_not_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("olvm.history.store.TEXTS_MAX", 2)
+    samples = [vm_sample(f"vm-{n}", vm_status="Up") for n in range(GROUP)]
+    with HistoryStore.open(tmp_path / "history.duckdb") as store:
+        store.add_samples(vm_report(*samples, seq=1))
+        store.add_samples(vm_report(vm_sample("vm-0", vm_status="Paused"), seq=2))
+        assert store._reports.pouring
+        store.maintain(NOW_NS)
+        named = store.query(
+            "select t.text from vm_samples join texts t on t.text_key = vm_status_key group by all"
+        )
+        assert sorted(named.rows) == [("Paused",), ("Up",)]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_what_the_disk_refused_is_buffered_as_it_was_with_what_came_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [vm_sample(f"vm-{n}", vm_name="old") for n in range(GROUP)]
+    begun, refused = threading.Event(), threading.Event()
+
+    def refuse(*_: object) -> int:
+        begun.set()
+        assert refused.wait(30)
+        raise duckdb.IOException("No space left on device")
+
+    with HistoryStore.open(tmp_path / "history.duckdb") as store:
+        store.add_guest_facts([GuestFacts(vm_id="vm-1", told_ns=5_000, guest_fqdn="newer")])
+        store.add_events("engine", [event(1)])
+        with monkeypatch.context() as full:
+            full.setattr("olvm.history.transaction.write_samples", refuse)
+            store.add_samples(vm_report(*samples, seq=1))
+            assert begun.wait(30)
+            # While it is being written: a machine gets another name, and what is older arrives late.
+            store.add_samples(vm_report(vm_sample("vm-1", vm_name="new"), seq=2))
+            store.add_guest_facts([GuestFacts(vm_id="vm-1", told_ns=4_000, guest_fqdn="older")])
+            store.add_events("engine", [event(2)])
+            refused.set()
+            with pytest.raises(JournalUnwritable):
+                store.commit()
+        assert store._reports.row_count == GROUP + 1
+        assert [keyed.batch.seq for keyed in store._reports] == [1, 2]
+        store.commit()
+        assert store.query("select count(*) from vm_samples").rows == [(GROUP + 1,)]
+        assert store.query("select vm_name, count(*) from vm_names group by all order by all").rows == [
+            ("new", 1),
+            ("old", GROUP - 1),
+        ]
+        assert store.query("select guest_fqdn from guest_facts").rows == [("newer",)]
+        assert store.query("select count(*) from events").rows == [(2,)]
+        assert store.event_cursor("engine") == 2

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olvm.history.bounds import HOURLY_KEPT_S, NS_PER_S, ROLLUP_GRACE_S, SAMPLE_HOLDS_S
+from olvm.history import report_buffer
+from olvm.history.bounds import HOURLY_KEPT_S, NS_PER_S, ROLLUP_GRACE_S, ROW_GROUP_ROWS, SAMPLE_HOLDS_S
 from olvm.history.store import HistoryStore
 from tests.unit.history.building import NOW_NS, vm_report, vm_sample
 
@@ -110,6 +111,7 @@ def rows_of(store: HistoryStore, sql: str) -> list[Figures]:
 
 def check(store: HistoryStore) -> None:
     """Once everything is over."""
+    store.commit()
     while True:
         store.maintain(LATER_NS)
         if not store.is_behind:
@@ -132,10 +134,15 @@ telling = st.tuples(
 )
 
 
+@pytest.mark.parametrize("row_group_rows", [ROW_GROUP_ROWS, 1, 3])  # small ones fill: reports pour in
 @settings(max_examples=40, deadline=None)
-@given(st.lists(telling, max_size=25))
-def test_rollups_of_reports_in_any_order_are_functions_of_what_is_stored(told: list[Any]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+@given(told=st.lists(telling, max_size=25))
+def test_rollups_of_reports_in_any_order_are_functions_of_what_is_stored(
+    told: list[Any], row_group_rows: int
+) -> None:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_buffer, "ROW_GROUP_ROWS", row_group_rows)
+        patch.setattr(report_buffer, "FILL_AGAIN_ROWS", 1)
         path = Path(directory) / "history.duckdb"
         store = HistoryStore.open(path)
         try:
