@@ -1,4 +1,4 @@
-"""olvm: a virtualization control plane. `DataCenter` is the face for driver scripts.
+"""olvm: a virtualization control plane. `DataCenter` is the face for driver scripts, `errors` what it raises.
 
 Importing this loads neither Ray nor DuckDB.
 """
@@ -13,8 +13,9 @@ __version__ = VERSION
 
 if TYPE_CHECKING:
     from olvm.api.data_center import DataCenter
+    from olvm.model import errors
 
-__all__ = ["DataCenter", "__version__"]
+__all__ = ["DataCenter", "__version__", "errors"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from olvm.api.data_center import DataCenter
 
         return DataCenter
+    if name == "errors":
+        from olvm.model import errors
+
+        return errors
     raise AttributeError(f"module 'olvm' has no attribute {name!r}")
