@@ -19,7 +19,10 @@ from olvm.history.kinds import SampleKindName
 
 
 class ReportBuffer:
-    """`row_count`: of all of its reports. `pouring`: kinds that have filled row groups since all was taken."""
+    """`row_count`: of all of its reports.
+
+    `pouring`: kinds that have filled row groups since the owner has cleared it.
+    """
 
     def __init__(self) -> None:
         self._reports: deque[KeyedBatch] = deque()
@@ -48,28 +51,14 @@ class ReportBuffer:
         self._count_out(dropped)
         return dropped
 
-    def take(self, chosen: Iterable[KeyedBatch]) -> list[KeyedBatch]:
-        """Take out some that `filling` or iteration gave."""
-        taken = list(chosen)
+    def remove(self, stored: Iterable[KeyedBatch]) -> None:
+        """Some that `filling` or iteration gave."""
         gone = set()
-        for keyed in taken:
+        for keyed in stored:
             gone.add(id(keyed))
             self._count_out(keyed)
         self._reports = deque(keyed for keyed in self._reports if id(keyed) not in gone)
         self._fill_at.clear()
-        return taken
-
-    def take_all(self) -> list[KeyedBatch]:
-        self.pouring.clear()
-        return self.take(self)
-
-    def give_back(self, taken: Iterable[KeyedBatch]) -> None:
-        """They are the oldest again."""
-        arrived_since, self._reports = self._reports, deque()
-        self.row_count = 0
-        self._rows_by_kind.clear()
-        for keyed in (*taken, *arrived_since):
-            self.add(keyed)
 
     def filling(self) -> list[KeyedBatch]:
         """Reports whose rows fill row groups to the last, and those of kinds that are far from it; or none."""

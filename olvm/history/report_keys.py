@@ -24,14 +24,6 @@ class _Named(NamedTuple):
     text_keys: tuple[bytes, ...]
 
 
-class NewKeys(NamedTuple):
-    """Keys that the file does not hold yet, and new names of VMs that it may hold."""
-
-    texts: list[tuple[int, str]]
-    vms: dict[int, tuple[str, str]]
-    renamed: dict[int, str]
-
-
 class ReportKeys:
     def __init__(self) -> None:
         self.texts = TextKeys()
@@ -73,13 +65,8 @@ class ReportKeys:
         self.texts.forget_all_but(rows)
         self._last.clear()
 
-    def take_new(self) -> NewKeys:
-        """What the file is to hold next; put back with `give_back` where it could not be stored."""
-        new = NewKeys(self.texts.new_rows, self.vms.new_rows, self.vms.renamed)
-        self.texts.new_rows, self.vms.new_rows, self.vms.renamed = [], {}, {}
-        return new
-
-    def give_back(self, new: NewKeys) -> None:
-        self.texts.new_rows = [*new.texts, *self.texts.new_rows]
-        self.vms.new_rows = {**new.vms, **self.vms.new_rows}
-        self.vms.renamed = {**new.renamed, **self.vms.renamed}
+    def committed(self) -> None:
+        """The file holds all keys that were given."""
+        self.texts.new_rows.clear()
+        self.vms.new_rows.clear()
+        self.vms.renamed.clear()

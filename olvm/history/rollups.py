@@ -76,6 +76,11 @@ def hours_touched(kind: SampleKindName, at_ns: int) -> Iterable[Due]:
         yield kind, start_s + HOUR_S
 
 
+def due_of(reports: Iterable[tuple[SampleKindName, int]]) -> set[Due]:
+    """The hours that reports change, given by kind and time in ns."""
+    return {due for kind, at_ns in set(reports) for due in hours_touched(kind, at_ns)}
+
+
 def write_due(con: duckdb.DuckDBPyConnection, due: Iterable[Due]) -> None:
     rows = sorted(due)
     if rows:

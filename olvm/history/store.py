@@ -9,18 +9,16 @@ Rules:
 2. Buffers are bounded. Past the bound the oldest samples go, and are counted; events are to be sent again.
 3. A report is counted once (`olvm.history.reports`), an event is stored once, by id.
 4. Events of one source are taken in sequence, without a gap.
-5. One thread calls, but for `query`. Reports that fill row groups are written by a thread of the store's own, beside
-   which it decodes those that come; whatever else it writes, it writes when that has ended.
+5. One thread writes. `query` may be called from others.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import duckdb
 
@@ -43,17 +41,17 @@ from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.host_clocks import HostClocks, OddClock
 from olvm.history.opening import bound_question, connect, typed_error
-from olvm.history.pending import Pending, Written, due_of, merged_rows, no_rows, write
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
 from olvm.history.report_buffer import ReportBuffer
 from olvm.history.report_keys import ReportKeys
 from olvm.history.reports import ReportWindows, Verdict
-from olvm.history.rollups import Due, read_due
+from olvm.history.rollups import Due, due_of, read_due, write_due
 from olvm.history.row_table import Row, RowTable, storable
 from olvm.history.rows import (
     CONFIGURATION,
     EVENTS,
     OPERATIONS,
+    ROW_TABLES,
     ConfigurationChange,
     configuration_row,
     event_row,
@@ -93,10 +91,9 @@ class HistoryStore:
         self._keys = ReportKeys()
         self._clocks = HostClocks()
         self._reports = ReportBuffer()
-        self._writing: tuple[Pending, Future[Written]] | None = None
-        self._writer = ThreadPoolExecutor(1, "history-writer")  # has no thread before it is needed
         self._next_try_sample_count = SAMPLES_PER_COMMIT
-        self._rows = no_rows()
+        # Keyed by primary key: within one commit each row of a table occurs once.
+        self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table.name: {} for table in ROW_TABLES}
         self._next_try_row_count = ROWS_PER_COMMIT
         self._dropped: tuple[int, int, int] | None = None
         self._event_seq_taken: dict[str, int] = {}  # buffered or committed
@@ -138,8 +135,8 @@ class HistoryStore:
 
         `now_ns`: history's own time, for `take_odd_clocks`; None: hosts' times are not looked at.
 
-        Raises `BadInput` for bytes that are no report (nothing is kept of it), `JournalUnwritable` if a commit failed,
-        this or the last (the report is buffered).
+        Raises `BadInput` for bytes that are no report (nothing is kept of it), `JournalUnwritable` if the
+        commit failed (the report is buffered).
         """
         batch = decode_batch(payload)
         if batch.at_ns < self._first_open_ns:
@@ -160,12 +157,10 @@ class HistoryStore:
             may_fill = self._reports.add(keyed)
             if self._reports.row_count > SAMPLES_BUFFERED_MAX:
                 self._drop_oldest_samples()
-            if self._writing is not None and self._writing[1].done():
-                self._end_filling()
             if self._reports.row_count >= self._next_try_sample_count:
                 self.commit()
             elif may_fill and self._next_try_sample_count == SAMPLES_PER_COMMIT:  # no commit has failed
-                self._begin_filling()
+                self._commit_filling(self._con or self._connect())
         return verdict
 
     def add_events(self, source: str, events: Iterable[EventRecord], *, first_kept_seq: int = 1) -> int:
@@ -253,57 +248,48 @@ class HistoryStore:
 
         Raises `JournalUnwritable`, or another `JournalError`: then what is not on disk is still buffered.
         """
-        self._end_filling()
-        if not self._is_pending():
-            return
-        self._begin_filling()
-        self._end_filling()
         if self._is_pending():
-            con = self._con or self._connect()  # forgets reports that are on disk after all
-            pending = self._taken(self._reports.take_all())
-            self._conclude(pending, lambda: write(con, pending, self._due))
+            con = self._con or self._connect()
+            self._commit_filling(con)
+            if self._is_pending():
+                self._commit(con, list(self._reports))
+        self._reports.pouring.clear()
 
     def _is_pending(self) -> bool:
         are_rows = any(self._rows.values())
         return bool(self._reports) or are_rows or self._event_seq_taken != self._event_seq_committed
 
-    def _begin_filling(self) -> None:
-        """Have reports that fill row groups written. Raises what the last ones met."""
-        self._end_filling()
-        con = self._con or self._connect()
+    def _commit_filling(self, con: duckdb.DuckDBPyConnection) -> None:
         filling = self._reports.filling()
         if filling:
-            pending = self._taken(self._reports.take(filling))
-            self._writing = pending, self._writer.submit(write, con, pending, frozenset(self._due))
+            self._commit(con, filling)
 
-    def _end_filling(self) -> None:
-        if self._writing is not None:
-            pending, written = self._writing
-            self._writing = None
-            self._conclude(pending, written.result)
-
-    def _taken(self, reports: list[KeyedBatch]) -> Pending:
-        """With everything buffered that is no sample."""
-        rows, self._rows = self._rows, no_rows()
-        return Pending(reports, rows, dict(self._event_seq_taken), self._keys.take_new())
-
-    def _conclude(self, pending: Pending, result: Callable[[], Written]) -> None:
-        """Count what was written; or buffer it again, and raise why it was not."""
+    def _commit(self, con: duckdb.DuckDBPyConnection, reports: Sequence[KeyedBatch]) -> None:
+        """One transaction: these reports, and everything buffered that is no sample."""
         try:
-            written = result()
+            con.execute("begin")
+            transaction.write_dictionaries(con, self._keys.texts, self._keys.vms)
+            clipped_count = transaction.write_samples(con, reports)
+            due = due_of((keyed.batch.kind, keyed.batch.at_ns) for keyed in reports)
+            write_due(con, due - self._due)
+            for table in ROW_TABLES:
+                transaction.write_rows(con, table, list(self._rows[table.name].values()))
+            transaction.write_event_cursors(con, self._event_seq_taken)
+            con.execute("commit")
         except duckdb.Error as error:
-            self._reports.give_back(pending.reports)
-            self._rows = merged_rows(pending.rows, self._rows)
-            self._keys.give_back(pending.keys)
             self._give_up_connection()
             raise typed_error(error, self.path, "written") from error
-        self._due |= written.due
+        self._keys.committed()
+        self._due |= due
+        self._reports.remove(reports)
         self._next_try_sample_count = SAMPLES_PER_COMMIT
-        self._next_try_row_count = ROWS_PER_COMMIT
-        self._event_seq_committed = pending.event_seq
         self.counters.commit_count += 1
-        self.counters.sample_count += sum(keyed.batch.row_count for keyed in pending.reports)
-        self.counters.clipped_value_count += written.clipped_count
+        self.counters.sample_count += sum(keyed.batch.row_count for keyed in reports)
+        self.counters.clipped_value_count += clipped_count
+        for rows in self._rows.values():
+            rows.clear()
+        self._next_try_row_count = ROWS_PER_COMMIT
+        self._event_seq_committed = dict(self._event_seq_taken)
 
     def maintain(self, now_ns: int, elapsed_ns: int | None = None) -> int:
         """Commit, roll up, move and erase what is past its time, fold a long log into the file.
@@ -317,11 +303,10 @@ class HistoryStore:
 
         Returns the number of sample rows erased.
         """
-        self._end_filling()
         if not self._reports.pouring or len(self._keys.texts) > TEXTS_MAX // 2:
             self.commit()
         con = self._con or self._connect()
-        waiting = due_of(self._reports)
+        waiting = due_of((keyed.batch.kind, keyed.batch.at_ns) for keyed in self._reports)
         try:
             clock = upkeep.UpkeepClock(now_ns, elapsed_ns)
             done = upkeep.run_pass(
@@ -388,7 +373,6 @@ class HistoryStore:
         try:
             self.commit()
         finally:
-            self._writer.shutdown()
             _paths_open.discard(self.path)
             self._drop_connection("history is being closed")
 
@@ -447,7 +431,7 @@ class HistoryStore:
     def _forget_stored_reports(self, con: duckdb.DuckDBPyConnection) -> None:
         """A commit that failed may have reached the disk all the same; its reports tell."""
         stored = transaction.read_reports_since(con, min(keyed.batch.at_ns for keyed in self._reports))
-        self._reports.take([keyed for keyed in self._reports if _report_name(keyed) in stored])
+        self._reports.remove([keyed for keyed in self._reports if _report_name(keyed) in stored])
 
     def _give_up_connection(self) -> None:
         """After a fault: DuckDB may have shut the instance down, so the next commit opens the file anew."""

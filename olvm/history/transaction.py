@@ -24,32 +24,31 @@ from olvm.history.columns import (
 )
 from olvm.history.dictionary import TextKeys, VmKeys
 from olvm.history.kinds import KIND_BY_NAME, KINDS
-from olvm.history.report_keys import NewKeys
 from olvm.history.rollups import ROLLUP_TABLES, rollup_table
 from olvm.history.row_table import Row, RowTable
 
 ReportName = tuple[str, int, int, int]  # kind, host key, host epoch, seq
 
 
-def write_dictionaries(con: duckdb.DuckDBPyConnection, new: NewKeys) -> None:
+def write_dictionaries(con: duckdb.DuckDBPyConnection, texts: TextKeys, vms: VmKeys) -> None:
     """The keys that the samples of this commit may name for the first time."""
-    if new.texts:
-        keys, values = zip(*new.texts, strict=True)
+    if texts.new_rows:
+        keys, values = zip(*texts.new_rows, strict=True)
         con.execute(
             "insert into texts select unnest($1::INTEGER[]), unnest($2::VARCHAR[])",
             [list(keys), list(values)],
         )
-    if new.vms:
-        ids, names = zip(*new.vms.values(), strict=True)
+    if vms.new_rows:
+        ids, names = zip(*vms.new_rows.values(), strict=True)
         con.execute(
             "insert into vm_names select unnest($1::INTEGER[]), unnest($2::VARCHAR[]), unnest($3::VARCHAR[])",
-            [list(new.vms), list(ids), list(names)],
+            [list(vms.new_rows), list(ids), list(names)],
         )
-    if new.renamed:
+    if vms.renamed:
         con.execute(
             "update vm_names set vm_name = r.vm_name from (select unnest($1::INTEGER[]) as vm_key,"
             " unnest($2::VARCHAR[]) as vm_name) r where vm_names.vm_key = r.vm_key",
-            [list(new.renamed), list(new.renamed.values())],
+            [list(vms.renamed), list(vms.renamed.values())],
         )
 
 

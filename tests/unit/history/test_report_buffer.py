@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,12 +16,11 @@ from hypothesis import strategies as st
 from olvm.history import report_buffer
 from olvm.history.bounds import NS_PER_S, ROW_GROUP_ROWS, SAMPLES_PER_COMMIT
 from olvm.history.columns import KeyedBatch
-from olvm.history.guest_rows import GuestFacts
 from olvm.history.report_buffer import ReportBuffer, picked_to_fill
 from olvm.history.samples import HostSample, SampleBatch, decode_batch, encode_host_sample, heading_of
 from olvm.history.store import HistoryStore
 from olvm.model.errors import JournalUnwritable
-from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
+from tests.unit.history.building import NOW_NS, vm_report, vm_sample
 
 GROUP = 20
 
@@ -66,7 +64,8 @@ def test_buffer_counts_its_rows_whatever_is_taken_out(arriving: list[tuple[str, 
                 for name in ("vm", "vm_disk"):
                     taken = sum(one.batch.row_count for one in filling if one.batch.kind == name)
                     assert taken % GROUP == 0 if name in buffer.pouring else 2 * taken < GROUP
-                stored += buffer.take(filling)
+                buffer.remove(filling)
+                stored += filling
             if len(buffer) > 40:
                 stored.append(buffer.drop_oldest())
         assert buffer.row_count == sum(one.batch.row_count for one in buffer)
@@ -114,7 +113,6 @@ def test_reports_that_fill_row_groups_are_committed_and_the_rest_waits(tmp_path:
         payloads = list(reports(2 * ROW_GROUP_ROWS + 10_000))
         poured = rows_of(payloads)
         pour(store, payloads)
-        store._end_filling()
         assert store.counters.sample_count == 2 * ROW_GROUP_ROWS + 1
         assert row_groups(store, "vm_samples") == [ROW_GROUP_ROWS] * 2
         assert store.query("select count(*) from host_samples").rows == [(1,)], "it keeps nothing waiting"
@@ -138,7 +136,6 @@ def test_what_a_kill_between_the_two_transactions_leaves_is_whole_and_is_complet
     payloads = list(reports(ROW_GROUP_ROWS + 10_000))
     store = HistoryStore.open(path)
     pour(store, payloads)
-    store._end_filling()
     assert store.counters.sample_count == ROW_GROUP_ROWS
     store._drop_connection("as if killed")
     monkeypatch.setattr("olvm.history.store._paths_open", set())
@@ -212,42 +209,3 @@ def test_texts_that_only_waiting_reports_name_are_not_erased(
             "select t.text from vm_samples join texts t on t.text_key = vm_status_key group by all"
         )
         assert sorted(named.rows) == [("Paused",), ("Up",)]
-
-
-@pytest.mark.usefixtures("small_groups")
-def test_what_the_disk_refused_is_buffered_as_it_was_with_what_came_since(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    samples = [vm_sample(f"vm-{n}", vm_name="old") for n in range(GROUP)]
-    begun, refused = threading.Event(), threading.Event()
-
-    def refuse(*_: object) -> int:
-        begun.set()
-        assert refused.wait(30)
-        raise duckdb.IOException("No space left on device")
-
-    with HistoryStore.open(tmp_path / "history.duckdb") as store:
-        store.add_guest_facts([GuestFacts(vm_id="vm-1", told_ns=5_000, guest_fqdn="newer")])
-        store.add_events("engine", [event(1)])
-        with monkeypatch.context() as full:
-            full.setattr("olvm.history.transaction.write_samples", refuse)
-            store.add_samples(vm_report(*samples, seq=1))
-            assert begun.wait(30)
-            # While it is being written: a machine gets another name, and what is older arrives late.
-            store.add_samples(vm_report(vm_sample("vm-1", vm_name="new"), seq=2))
-            store.add_guest_facts([GuestFacts(vm_id="vm-1", told_ns=4_000, guest_fqdn="older")])
-            store.add_events("engine", [event(2)])
-            refused.set()
-            with pytest.raises(JournalUnwritable):
-                store.commit()
-        assert store._reports.row_count == GROUP + 1
-        assert [keyed.batch.seq for keyed in store._reports] == [1, 2]
-        store.commit()
-        assert store.query("select count(*) from vm_samples").rows == [(GROUP + 1,)]
-        assert store.query("select vm_name, count(*) from vm_names group by all order by all").rows == [
-            ("new", 1),
-            ("old", GROUP - 1),
-        ]
-        assert store.query("select guest_fqdn from guest_facts").rows == [("newer",)]
-        assert store.query("select count(*) from events").rows == [(2,)]
-        assert store.event_cursor("engine") == 2

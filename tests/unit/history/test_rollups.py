@@ -134,7 +134,7 @@ telling = st.tuples(
 )
 
 
-@pytest.mark.parametrize("row_group_rows", [ROW_GROUP_ROWS, 1, 3])  # small ones fill: reports pour in
+@pytest.mark.parametrize("row_group_rows", [ROW_GROUP_ROWS, 2])  # two rows fill a small one: reports pour in
 @settings(max_examples=40, deadline=None)
 @given(told=st.lists(telling, max_size=25))
 def test_rollups_of_reports_in_any_order_are_functions_of_what_is_stored(
