@@ -4,10 +4,10 @@ A fleet (`history_fleet`) reports each 60 s, as oVirt keeps samples, for the giv
 report each half hour that give the hourly and daily tables, and Parquet, their length at little cost. All of it goes
 through HistoryStore's public writers, with roll-ups, moves to Parquet and retention as in production: commits when so
 many samples wait as start one, and `maintain` each 15 minutes of the story, which pass in seconds here (in production
-each 2 s and each 300 s of real time; `--commit-each` makes it commit all each so many minutes of the story). Then the
-questions of docs/history-cookbook.md are asked: `cold` in a process that has just opened the file (the kernel may have
-it in memory), `warm` is the median of three more. `--layout plain` does the same with one table of samples for each
-kind (`history_plain`).
+each 2 s and each 300 s of real time; `--commit-all` commits what is buffered before each `maintain`). What comes
+between two `maintain` is made before it is stored. Then the questions of docs/history-cookbook.md are asked: `cold` in
+a process that has just opened the file (the kernel may have it in memory), `warm` is the median of three more.
+`--layout plain` does the same with one table of samples for each kind (`history_plain`).
 
     python benchmarks/bench_history_scale.py --hosts 1000 --vms 10000 --days 7 --out DIRECTORY
 
@@ -88,25 +88,30 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
         store.add_guest_facts(facts)
         store.commit()
     past_sample_count = 0
+    payloads: list[bytes] = []
+    told: list[Told] = []
     for minute, period in minutes_of(arguments):
-        payloads = fleet.reports(minute, period)
+        payloads += fleet.reports(minute, period)
+        told += [fleet.told(one) for one in range(minute, minute + period)]
+        if (minute + period) % MAINTAIN_MINUTES:
+            continue
         phase = "past" if period > 1 else "full"
         with clock.of(f"{phase}_ingest"):
             for payload in payloads:
                 store.add_samples(payload)
-        told = [fleet.told(one) for one in range(minute, minute + period)]
         with clock.of("rows"):
             for one in told:
                 tell(store, one)
-        if period > 1 or (minute + period) % arguments.commit_each == 0:
+        payloads.clear()
+        told.clear()
+        if period > 1 or arguments.commit_all:
             with clock.of(f"{phase}_ingest"):
                 store.commit()
-        if (minute + period) % MAINTAIN_MINUTES == 0:
-            rolled_up_count, began_pass_s = store.counters.rolled_up_count, time.perf_counter()
-            with clock.of(f"{phase}_maintain"):
-                maintain(store, fleet.at_ns(minute + period, 0))
-            if period == 1 and store.counters.rolled_up_count > rolled_up_count:
-                maintain_s.append(time.perf_counter() - began_pass_s)
+        rolled_up_count, began_pass_s = store.counters.rolled_up_count, time.perf_counter()
+        with clock.of(f"{phase}_maintain"):
+            maintain(store, fleet.at_ns(minute + period, 0))
+        if period == 1 and store.counters.rolled_up_count > rolled_up_count:
+            maintain_s.append(time.perf_counter() - began_pass_s)
         if period > 1:
             past_sample_count = store.counters.sample_count
         if (minute + period) % MINUTES_PER_DAY == 0:
@@ -261,9 +266,7 @@ def main() -> None:
     parser.add_argument("--vms", type=int, default=1000)
     parser.add_argument("--days", type=float, default=2.0, help="with a report each minute")
     parser.add_argument("--past-days", type=int, default=0, help="before them, with a report each half hour")
-    parser.add_argument(
-        "--commit-each", type=int, default=10**9, help="minutes of the story; by default as samples fill it"
-    )
+    parser.add_argument("--commit-all", action="store_true", help="before each `maintain`")
     parser.add_argument("--samples-kept-hours", type=float, default=SAMPLES_KEPT_S / 3600)
     parser.add_argument("--timeout-s", type=float, default=60.0, help="of one question")
     parser.add_argument("--layout", choices=("history", "plain"), default="history")

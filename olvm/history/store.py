@@ -464,7 +464,11 @@ class HistoryStore:
         return sum(map(len, self._rows.values()))
 
     def _commit_if_many_rows(self) -> None:
-        if self._row_count() >= self._next_try_row_count:
+        if self._row_count() < self._next_try_row_count:
+            return
+        if self._reports.pouring:
+            self._commit(self._con or self._connect(), self._reports.filling())
+        else:
             self.commit()
 
 

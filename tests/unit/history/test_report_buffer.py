@@ -14,13 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from olvm.history import report_buffer
-from olvm.history.bounds import NS_PER_S, ROW_GROUP_ROWS, SAMPLES_PER_COMMIT
+from olvm.history.bounds import NS_PER_S, ROW_GROUP_ROWS, ROWS_PER_COMMIT, SAMPLES_PER_COMMIT
 from olvm.history.columns import KeyedBatch
 from olvm.history.report_buffer import ReportBuffer, picked_to_fill
 from olvm.history.samples import HostSample, SampleBatch, decode_batch, encode_host_sample, heading_of
 from olvm.history.store import HistoryStore
 from olvm.model.errors import JournalUnwritable
-from tests.unit.history.building import NOW_NS, vm_report, vm_sample
+from tests.unit.history.building import NOW_NS, event, vm_report, vm_sample
 
 GROUP = 20
 
@@ -192,6 +192,17 @@ def test_while_reports_pour_in_the_rest_waits_and_so_do_its_hours_and_what_they_
             store.maintain(NOW_NS + 10 * hour_ns)
         assert store.query(hours).rows == [(2, 2 * GROUP + 3)]
         assert store.query("select count(*) from vm_samples").rows == [(0,)]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_events_that_are_enough_for_a_commit_leave_reports_that_wait_where_they_are(tmp_path: Path) -> None:
+    samples = [vm_sample(f"vm-{n}") for n in range(GROUP)]
+    with HistoryStore.open(tmp_path / "history.duckdb") as store:
+        store.add_samples(vm_report(*samples, seq=1))
+        store.add_samples(vm_report(*samples[:3], seq=2))
+        store.add_events("engine", [event(seq) for seq in range(1, ROWS_PER_COMMIT + 1)])
+        assert store.event_cursor("engine") == ROWS_PER_COMMIT
+        assert store._reports.row_count == 3
 
 
 @pytest.mark.usefixtures("small_groups")
