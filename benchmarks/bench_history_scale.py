@@ -90,10 +90,11 @@ def load(store: HistoryStore, arguments: argparse.Namespace, teller: Teller) -> 
     past_sample_count = 0
     payloads: list[bytes] = []
     told: list[Told] = []
-    for minute, period in minutes_of(arguments):
+    minutes = list(minutes_of(arguments))
+    for minute, period in minutes:
         payloads += fleet.reports(minute, period)
         told += [fleet.told(one) for one in range(minute, minute + period)]
-        if (minute + period) % MAINTAIN_MINUTES:
+        if (minute + period) % MAINTAIN_MINUTES and (minute, period) != minutes[-1]:
             continue
         phase = "past" if period > 1 else "full"
         with clock.of(f"{phase}_ingest"):
