@@ -85,11 +85,15 @@ class ReportBuffer:
 
 
 def picked_to_fill(reports: list[KeyedBatch]) -> list[KeyedBatch]:
-    """Some of the reports, the oldest if possible, with a multiple of `ROW_GROUP_ROWS` rows; none if there are no such.
+    """Some of the reports with a multiple of `ROW_GROUP_ROWS` rows; none if there are no such.
+
+    Rule: of one host the oldest are picked. A report that its host's later ones overtook on the way to the disk might
+    be taken for a late one when it is sent again after a crash (`ReportWindows`).
 
     All but a few are taken in order. Of `FILL_WINDOW_REPORTS` before and after the place where the rows are enough, a
-    subset is searched that makes the number exact: with the sums that can be reached as bits of one integer (Bellman's
-    dynamic programme for subset sums, 1957). Reports that all have the same rows may have none.
+    choice is searched that makes the number exact: how many of each host, with the sums that can be reached as bits of
+    one integer (Bellman's dynamic programme for subset sums, 1957). One host alone, or hosts whose reports all have
+    the same rows, may have none.
     """
     sums = list(accumulate(keyed.batch.row_count for keyed in reports))
     wanted = sums[-1] // ROW_GROUP_ROWS * ROW_GROUP_ROWS if sums else 0
@@ -97,16 +101,26 @@ def picked_to_fill(reports: list[KeyedBatch]) -> list[KeyedBatch]:
         return []
     enough = next(place for place, rows in enumerate(sums) if rows >= wanted)
     first = max(0, enough - FILL_WINDOW_REPORTS)
-    window = reports[first : enough + FILL_WINDOW_REPORTS]
+    by_host: dict[int, list[KeyedBatch]] = {}
+    for keyed in reports[first : enough + FILL_WINDOW_REPORTS]:
+        by_host.setdefault(keyed.host_key, []).append(keyed)
+    choices = [[0, *accumulate(keyed.batch.row_count for keyed in of_host)] for of_host in by_host.values()]
+    reached = [1]  # by some choice for so many hosts; bit n: it has n rows
+    for rows_of_oldest in choices:
+        together = 0
+        for rows in rows_of_oldest:
+            together |= reached[-1] << rows
+        reached.append(together)
     missing = wanted - (sums[first - 1] if first else 0)
-    reached = [1]  # by how many of the window may be used; bit n: some of them have n rows
-    for keyed in window:
-        reached.append(reached[-1] | reached[-1] << keyed.batch.row_count)
     if not reached[-1] >> missing & 1:
         return []
     picked = reports[:first]
-    for place in range(len(window) - 1, -1, -1):
-        if not reached[place] >> missing & 1:  # not without this one
-            picked.append(window[place])
-            missing -= window[place].batch.row_count
+    for place, of_host in reversed(list(enumerate(by_host.values()))):
+        count = next(
+            count
+            for count, rows in enumerate(choices[place])
+            if rows <= missing and reached[place] >> (missing - rows) & 1
+        )
+        picked += of_host[:count]
+        missing -= choices[place][count]
     return picked
