@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from olvm.model import messages as m
@@ -100,6 +101,31 @@ def test_fence_power_on_of_a_silent_host_that_stays_silent_proves_nothing_and_fe
     assert (story.record.status, story.step) == (S.NON_RESPONSIVE, "ask_soft")
     assert story.record.fenced_boot_id == ""
     assert [ended.succeeded for ended in endings(done)] == [False]
+
+
+@pytest.mark.parametrize("silent_from", [S.UP, S.ERROR])
+@pytest.mark.parametrize("by", ["heartbeat", "agent"])
+def test_fence_power_on_of_a_silent_host_that_answers_ends_for_it_was_on(
+    silent_from: HostStatus, by: str
+) -> None:
+    """Its agent is not started anew, so no word of it would ever end the operation."""
+    story = Story(silent_from=silent_from.value)
+    command(story, "power_on")
+    record = story.record
+    heartbeat = m.Heartbeat("H1", record.host_epoch, record.boot_id)
+    ready = msgspec.structs.replace(READY_IN_A_NEW_BOOT, host_epoch=record.host_epoch, boot_id=record.boot_id)
+    done = story.hear(heartbeat if by == "heartbeat" else ready)
+    assert (record.status, story.step) == (silent_from, "")
+    assert endings(done) == [m.OperationEnded("op-1", True)]
+
+
+@pytest.mark.parametrize("action", ["restart", "power_on"])
+def test_fence_of_a_silent_host_that_started_anew_ends_in_the_error_it_was_in(action: m.HostVerb) -> None:
+    story = Story(silent_from=S.ERROR.value)
+    command(story, action)
+    done = story.hear(READY_IN_A_NEW_BOOT)
+    assert (story.record.status, story.step) == (S.ERROR, "")
+    assert endings(done) == [m.OperationEnded("op-1", True)]
 
 
 def test_fence_restart_by_hand_takes_over_a_flow_that_waits() -> None:
