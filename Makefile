@@ -14,6 +14,9 @@ PY := $(BIN)/python
 # One stamp for each set of extras, so that asking for another set installs it.
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+# Tests wait for daemons, guests and deadlines about a third of their time.
+PROCESSES ?= 3
+SIDE_BY_SIDE := --numprocesses $(PROCESSES) --dist loadfile
 PYTEST_ARGS ?=
 SIM_ARGS ?=
 CHECKED := olvm actors hypervisor_backends sim guest_agent tests benchmarks examples
@@ -61,12 +64,11 @@ demo: $(STAMP)  ## The whole story on this machine
 demo-kvm: libvirt  ## The story on real KVM: two hosts on this machine, as root on Debian
 	$(BIN)/olvm demo --kvm
 
-test: libvirt  ## Every test: unit first, Ray last
-	$(PY) -m pytest $(PYTEST_ARGS)
+test: libvirt  ## Every test, in PROCESSES processes: unit first, Ray last
+	$(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
-# A guest under TCG keeps one CPU busy, so two modules run side by side, each process with a laboratory of its own.
-test-libvirt: libvirt  ## Only the tests with real libvirt and QEMU, two modules at a time
-	$(PY) -m pytest tests/libvirt --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test-libvirt: libvirt  ## Only the tests with real libvirt and QEMU, each process with a laboratory of its own
+	$(PY) -m pytest tests/libvirt $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 guest-agent: $(STAMP)  ## The guest agent as one file, dist/olvm-guest-agent.pyz, and what installs it
 	@mkdir -p dist

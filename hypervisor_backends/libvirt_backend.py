@@ -360,6 +360,9 @@ class LibvirtHypervisor:
             self._book.rebooted(life)
         elif event.name == "io_error":
             life.io_reason = pause_code_of_word(event.reason)
+        elif event.name == "agent":
+            if event.event == libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED:
+                self._guests.qemu_agent_connected(life)
         elif event.name in ("lifecycle", "watchdog"):
             life.panicked |= event.name == "lifecycle" and event.event == libvirt.VIR_DOMAIN_EVENT_CRASHED
             self._host.look(life)

@@ -37,6 +37,7 @@ POLL_PERIOD_S = 5.0
 SHUTDOWN_TIMEOUT_S = 10.0
 # Of all questions of one round to one machine; each has libvirt's own bound too.
 ROUND_BUDGET_S = 30.0
+LISTENING = ("powering_up", "up", "reboot_in_progress")
 NOT_HEARD = ("guest_silent", "not_supported")
 
 # After a move or a restore the line is new: the agent is heard with its next heartbeat, and says its version with the
@@ -69,6 +70,7 @@ class LibvirtGuests:
         )
         self._poller = QemuGuestAgentPoller()
         self._asked: set[str] = set()  # machines whose agent has a round of questions under way
+        self._connected: set[str] = set()  # those of them whose agent has come meanwhile
         self._news: dict[str, _News] = {}  # by machine: what is not told yet
         self._telling: set[str] = set()  # machines with news that are on the way
         self._timer: Cancel | None = None
@@ -84,12 +86,20 @@ class LibvirtGuests:
     def closed(self, life: Life) -> None:
         self._channels.close_vm(life.vm_id)
         self._poller.end(life.vm_id)
+        self._connected.discard(life.vm_id)
         self._news.pop(life.vm_id, None)
 
     def booting(self, life: Life) -> None:
         self._channels.booting(life.vm_id)
         self._news.pop(life.vm_id, None)
         self._poller.begin(life.vm_id, self._host.timers.now_ns())
+
+    def qemu_agent_connected(self, life: Life) -> None:
+        if life.vm_id in self._asked:
+            self._connected.add(life.vm_id)
+        else:
+            self._poller.connected(life.vm_id)
+            self.poll()
 
     def speaks(self, vm_id: str) -> bool:
         return self._channels.speaks(vm_id)
@@ -188,18 +198,26 @@ class LibvirtGuests:
     def poll(self) -> None:
         now_ns = self._host.timers.now_ns()
         for life in list(self._host.book.lives.values()):
-            listens = life.started_ns is not None and life.responds and life.shown() in ("powering_up", "up")
+            listens = life.started_ns is not None and life.responds and life.shown() in LISTENING
             if not listens or life.vm_id in self._asked:
                 continue
             commands = self._poller.due(life.vm_id, now_ns)
             if commands:
                 self._asked.add(life.vm_id)
                 work = self._host.bound(partial(_ask_all, uuid=life.uuid, commands=commands))
-                self._host.workers.run(work, ROUND_BUDGET_S, partial(self._on_answers, life))
+                done = partial(self._on_answers, life, life.rebooted_ns)
+                self._host.workers.run(work, ROUND_BUDGET_S, done)
 
-    def _on_answers(self, life: Life, result: object) -> None:
+    def _on_answers(self, life: Life, rebooted_ns: int, result: object) -> None:
         self._asked.discard(life.vm_id)
         if self._closed or not self._host.book.is_present(life):
+            return
+        came = life.vm_id in self._connected
+        self._connected.discard(life.vm_id)
+        if rebooted_ns != life.rebooted_ns or (came and not result):
+            # An answer of the boot before, or none of one that was not there yet.
+            self._poller.connected(life.vm_id)
+            self.poll()
             return
         if not isinstance(result, list) or not result:
             self._poller.failed(life.vm_id, self._host.timers.now_ns())

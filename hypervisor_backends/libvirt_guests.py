@@ -25,6 +25,9 @@ class Guests(Protocol):
     def booting(self, life: Life) -> None:
         """It begins anew: what it said before does not count as heard."""
 
+    def qemu_agent_connected(self, life: Life) -> None:
+        """QEMU's own agent has opened its port: it can be asked."""
+
     def speaks(self, vm_id: str) -> bool:
         """Its agent was heard lately."""
 
@@ -62,6 +65,9 @@ class NoGuests:
 
     def booting(self, life: Life) -> None:
         """Nobody will be heard."""
+
+    def qemu_agent_connected(self, life: Life) -> None:
+        """Nobody is there."""
 
     def speaks(self, vm_id: str) -> bool:  # noqa: ARG002
         return False

@@ -100,6 +100,13 @@ class QemuGuestAgentPoller:
         if guest is not None and "guest-info" in commands:
             guest.commands = commands
 
+    def connected(self, vm_id: str) -> None:
+        """It is there, and may be another one than before: whatever it was asked, it is asked now."""
+        guest = self._guests.get(vm_id)
+        if guest is not None:
+            guest.failed_ns = guest.commands = None
+            guest.asked_ns.clear()
+
     def failed(self, vm_id: str, now_ns: int) -> None:
         """It did not answer: its other questions wait too, and when it is asked again it may be another agent."""
         guest = self._guests.get(vm_id)

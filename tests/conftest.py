@@ -1,4 +1,4 @@
-"""Gives each test its folder's marker and runs the folders from cheap to dear.
+"""Gives each test its folder's marker, runs the folders from cheap to dear, and deals them out to processes.
 
 Order matters to the reader: a broken unit is named before the Ray test that it breaks, and Ray, which costs
 seconds to start and leaves processes behind when it fails, comes last.
@@ -10,6 +10,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 # A shell that starts the tests in the background leaves SIGINT ignored, and every program they start would inherit
 # that; the tests of Ctrl-C need what a terminal gives.
@@ -19,6 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).parent
 FOLDERS_IN_ORDER = ("unit", "architecture", "contracts", "sim", "libvirt", "ray")
 MARKED_FOLDERS = ("libvirt", "ray")
+ALONE = "tests/ray"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,3 +40,23 @@ def _folder(item: pytest.Item) -> str:
             f"move it to one of {', '.join(FOLDERS_IN_ORDER)} (tests/README.md says which)"
         )
     return folder
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadFileScheduling:
+    """With `--numprocesses`."""
+    config.option.loadscopereorder = False  # folders keep their order
+    return FilesThenRay(config)
+
+
+class FilesThenRay(LoadFileScheduling):
+    """A file is one process's. The folder that wants the machine for itself goes as a whole to the last process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return ALONE if nodeid.startswith(f"{ALONE}/") else super()._split_scope(nodeid)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        others = [other for other in self.nodes if other is not node and not other.shutting_down]
+        if others and next(iter(self.workqueue), None) == ALONE and not node.shutting_down:
+            node.shutdown()  # it ends what it has
+        else:
+            super()._reschedule(node)

@@ -73,7 +73,7 @@ def _requests_of_operations() -> list[str]:
 
 def _clipped_by_machine() -> list[str]:
     """Before, what was clipped was counted in one number."""
-    return rollup_statements()
+    return rollup_statements(completed=True)
 
 
 def _cores_and_refusals() -> list[str]:
@@ -85,8 +85,9 @@ def _samples_and_rollups() -> list[str]:
     """Each table as it is today, made or completed."""
     statements = []
     for kind in KINDS:
-        statements += table_statements(kind.table, sample_table_comment(kind), sample_table_columns(kind))
-    return statements + rollup_statements()
+        comment, columns = sample_table_comment(kind), sample_table_columns(kind)
+        statements += table_statements(kind.table, comment, columns, completed=True)
+    return statements + rollup_statements(completed=True)
 
 
 _STEPS: Final[dict[int, Callable[[], list[str]]]] = {

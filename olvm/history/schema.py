@@ -71,12 +71,13 @@ def creation_statements() -> list[str]:
     return statements
 
 
-def rollup_statements() -> list[str]:
-    """Tables of hours and days, and what keeps account of them; those that exist are left alone."""
+def rollup_statements(*, completed: bool = False) -> list[str]:
+    """Tables of hours and days, and what keeps account of them; those that exist are left alone, or completed."""
     statements = [*_BOOKKEEPING_STATEMENTS, *CLIPPED_STATEMENTS]
     for kind, grain in ROLLUP_TABLES:
         comment = f"{grain} roll-up of {kind.table}; read it through its view."
-        statements += table_statements(rollup_table(kind, grain), comment, rollup_columns(kind, grain))
+        name, columns = rollup_table(kind, grain), rollup_columns(kind, grain)
+        statements += table_statements(name, comment, columns, completed=completed)
     return statements
 
 
@@ -98,13 +99,15 @@ def one_view_statements(view: HistoryView, moved: str | None = None) -> list[str
     ]
 
 
-def table_statements(name: str, comment: str, columns: Sequence[Column]) -> list[str]:
-    """The table with these columns, made or completed."""
+def table_statements(
+    name: str, comment: str, columns: Sequence[Column], *, completed: bool = False
+) -> list[str]:
+    """The table with these columns; one that exists is left alone, or `completed` with those that it has not."""
     definitions = ", ".join(f"{column.name} {column.sql_type}" for column in columns)
     added = [
         f"alter table {name} add column if not exists {column.name} {column.sql_type}"
         for column in columns
-        if "NOT NULL" not in column.sql_type
+        if completed and "NOT NULL" not in column.sql_type
     ]
     return [
         f"create table if not exists {name} ({definitions})",

@@ -39,7 +39,7 @@ done
 [ -z "$(word ip4)" ] || ip addr add "$(word ip4)" dev eth0
 [ ! -e /dev/virtio-ports/org.qemu.guest_agent.0 ] ||
   qemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run -f /run/qga.pid -l /run/qga.log
-if [ -e /olvm-guest-agent.pyz ]; then
+if [ -e /olvm-guest-agent.pyz ] && [ "$(word olvm.agent)" != off ]; then
   (while :; do python3 -I -S /olvm-guest-agent.pyz > /run/olvm-agent.log 2>&1; sleep 1; done) &
 fi
 echo "GUEST-READY up=$(cut -d' ' -f1 /proc/uptime)"

@@ -29,6 +29,7 @@ LAB_NAME = f"t{os.getpid():x}"
 LAB_DIRECTORY = Path(f"/var/tmp/olvm-lab-{LAB_NAME}")
 CACHE_VARIABLE = "OLVM_CACHE"
 LABS: list[Lab] = []  # the one of this run, once a test has asked for it
+LONGEST_MODULE = "test_reverts.py"
 DEBIAN_BUILD_TIMEOUT_S = 280.0  # within the time that one test has
 
 
@@ -86,6 +87,11 @@ def guest(cache: Path) -> GuestImage:
 
 
 _debian_build: list[subprocess.Popen[bytes]] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest module first, or one process would still be at it when the others have nothing left."""
+    items.sort(key=lambda item: item.path.name != LONGEST_MODULE)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

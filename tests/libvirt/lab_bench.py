@@ -26,6 +26,7 @@ from hypervisor_backends.protocol import (
     GetMigrationStatistics,
     MigrationStatistics,
 )
+from hypervisor_backends.qemu_guest_agent import SOURCE
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab, LabHost
 from olvm.model.errors import OlvmError
@@ -83,6 +84,7 @@ class LabBench(Bench):
             backend, clock, cpus=have.cpus, memory_bytes=have.memory_bytes, domain_bytes=64 * MIB
         )
         self.lease_s = 6
+        self.our_agent_in_guest = False  # QEMU's is there always
         self.dress_more: Callable[[Hardware], Hardware] = lambda hardware: hardware
         self.dress = self._dress
 
@@ -111,10 +113,11 @@ class LabBench(Bench):
         name = spec.name
         nics = (NicSpec(name="nic0"),)
         if self.willing_guest:
+            guest = self.guest if self.our_agent_in_guest else self.guest.without_our_agent()
             hardware = Hardware(
-                kernel=str(self.guest.kernel),
-                initrd=str(self.guest.initrd),
-                cmdline=f"{self.guest.cmdline} ip4=10.99.7.77/24",
+                kernel=str(guest.kernel),
+                initrd=str(guest.initrd),
+                cmdline=f"{guest.cmdline} ip4=10.99.7.77/24",
                 nics=nics,
             )
             memory_bytes = 192 * MIB if spec.memory_bytes == self.domain_bytes else spec.memory_bytes
@@ -249,7 +252,8 @@ def wait_until_calm(bench: LabBench) -> None:
 
     def is_known() -> bool:
         guest = bench.backend.statistics()[1][0].guest
-        return guest is not None and "olvm 3" in guest.agents
+        name = "olvm 3" if bench.our_agent_in_guest else SOURCE
+        return guest is not None and any(agent.startswith(name) for agent in guest.agents)
 
     assert bench.clock.run_until(is_known, 60), bench.console()
     bench.clock.pass_s(CALM_S)

@@ -159,8 +159,15 @@ class Machine:
 
 
 def spec_of(
-    guest: GuestImage, name: str, *, memory_mib: int = 256, vcpus: int = 1, **hardware: object
+    guest: GuestImage,
+    name: str,
+    *,
+    memory_mib: int = 256,
+    vcpus: int = 1,
+    our_agent: bool = False,
+    **hardware: object,
 ) -> DomainSpec:
+    guest = guest if our_agent else guest.without_our_agent()
     kernel = {"kernel": str(guest.kernel), "initrd": str(guest.initrd), "cmdline": guest.cmdline}
     return DomainSpec(
         name=name,

@@ -116,6 +116,27 @@ def test_life_of_a_real_guest_from_boot_to_power_off(benches: tuple[LabBench, La
     assert not any((bench.lab.shared / "saved").iterdir())
 
 
+def test_guest_with_qemus_agent_alone_is_up_when_that_agent_is_after_a_reboot_too(
+    lab: Lab, guest: GuestImage
+) -> None:
+    clock = RealClock()
+    bench = LabBench(lab, lab.host("h1"), guest, clock, guest_wait_timeout_s=600.0)
+    clock.is_quiet = bench.is_quiet
+    bench.willing_guest = True
+    try:
+        bench.start()
+        bench.wait("guest_up")
+        boot_id = InGuest(bench).boot_id()
+        bench.succeed(ResetDomain(vm_id="v1"))
+        bench.wait("guest_up")
+        assert bench.kinds()[-2:] == ["rebooted", "guest_up"]
+        assert InGuest(bench).boot_id() != boot_id
+        bench.succeed(DestroyDomain(vm_id="v1"))
+    finally:
+        bench.backend.close()
+        bench.remove_all()
+
+
 def test_guest_that_powers_off_or_panics_by_itself_is_told_apart(bench: LabBench) -> None:
     bench.willing_guest = True
     bench.start("v1")

@@ -88,7 +88,7 @@ def odd(task_host: TaskHost, guest: GuestImage, small: Path, lab: Lab) -> Iterat
         vnc=False,
         rng=False,
         disks=(DiskSpec(name="vda", source=f"{small}/full"),),
-        cmdline=guest.cmdline.replace("online_movable", "online_kernel"),
+        cmdline=guest.without_our_agent().cmdline.replace("online_movable", "online_kernel"),
     )
     with running(task_host, spec) as made:
         yield made

@@ -25,7 +25,7 @@ AGENT = "/olvm-guest-agent.pyz"
 def bench(lab: Lab, guest: GuestImage) -> Iterator[LabBench]:
     clock = RealClock()
     made = LabBench(lab, lab.host("h1"), guest, clock)
-    made.willing_guest = True
+    made.willing_guest = made.our_agent_in_guest = True
     clock.is_quiet = made.is_quiet
     yield made
     made.backend.close()

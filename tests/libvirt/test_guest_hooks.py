@@ -31,7 +31,8 @@ def benches(lab: Lab, guest: GuestImage) -> Iterator[tuple[LabBench, LabBench]]:
         LabBench(lab, lab.host(name), guest, clock, incoming_timeout_s=WAITS_S) for name in ("h1", "h2")
     )
     clock.is_quiet = lambda: here.is_quiet() and there.is_quiet()
-    here.willing_guest = there.willing_guest = True
+    for bench in (here, there):
+        bench.willing_guest = bench.our_agent_in_guest = True
     yield here, there
     for one in (here, there):
         one.backend.close()

@@ -316,7 +316,7 @@ def our_agent(machine: Machine, lab: Lab) -> socket.socket:
 
 
 def test_guest_boots_and_both_agents_answer(lab: Lab, task_host: TaskHost, guest: GuestImage) -> None:
-    with running(task_host, spec_of(guest, "both", memory_mib=192)) as machine:
+    with running(task_host, spec_of(guest, "both", memory_mib=192, our_agent=True)) as machine:
         assert machine.sh("id -u; uname -s; id -u alice; id -un root") == "0\nLinux\n1000\nroot"
         with our_agent(machine, lab) as connection:
             connection.sendall(b'{"__name__": "refresh", "apiVersion": 3}\n')

@@ -362,6 +362,7 @@ def test_libvirtd_that_dies_between_two_qemus_leaves_no_half_of_a_revert(bench: 
 def test_driver_script_reverts_a_highly_available_machine(
     lab: Lab, guest: GuestImage, tmp_path: Path
 ) -> None:
+    guest = guest.without_our_agent()
     kernel = {"kernel": str(guest.kernel), "initrd": str(guest.initrd), "cmdline": guest.cmdline}
     hardware = Hardware(**kernel, disks=DISKS)  # type: ignore[arg-type]
     settings = {**lab.host("h1").settings, "seed_directory": str(lab.shared / "seeds")}

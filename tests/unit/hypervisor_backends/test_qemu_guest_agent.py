@@ -165,6 +165,20 @@ def test_agent_that_fails_is_left_alone_for_a_while_and_no_other() -> None:
     assert poller.due("v1", OLD_NS + s(THROTTLE_S)) == list(PERIOD_S)
 
 
+def test_agent_that_connects_is_asked_everything_at_once() -> None:
+    poller = QemuGuestAgentPoller()
+    poller.begin("v1", 0)
+    poller.supports("v1", frozenset({"guest-info", "guest-exec"}))
+    assert poller.due("v1", 0) == ["guest-info"]
+    poller.connected("v1")
+    assert poller.due("v1", 1) == list(PERIOD_S), "it may be another agent"
+    poller.failed("v1", 2)
+    poller.connected("v1")
+    assert poller.due("v1", 3) == list(PERIOD_S)
+    poller.connected("v2")
+    assert poller.due("v2", 3) == [], "a machine that is not known stays so"
+
+
 def test_agent_is_asked_what_it_knows() -> None:
     poller = QemuGuestAgentPoller()
     poller.begin("v1", 0)
