@@ -14,7 +14,7 @@ PY := $(BIN)/python
 # One stamp for each set of extras, so that asking for another set installs it.
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
-# Tests wait for daemons, guests and deadlines about a third of their time.
+# More than there are CPUs here: tests wait for daemons, guests and deadlines a good part of their time.
 PROCESSES ?= 3
 SIDE_BY_SIDE := --numprocesses $(PROCESSES) --dist loadfile
 PYTEST_ARGS ?=

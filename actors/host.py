@@ -254,10 +254,8 @@ class Host(HostCore):
                 merged_profile(record.profile, record.learnt_profile),
             ),
         )
-        if record.status in (
-            S.UP,
-            S.ERROR,
-        ):  # Error: it was there before it fell silent, and has been switched since
+        # Error: it stood there when it fell silent, and what was asked for since has been done.
+        if record.status in (S.UP, S.ERROR):
             self.finish(turn, True)
         elif record.status is S.NON_OPERATIONAL:
             reason = f"host {record.name} is non_operational: {record.status_reason}"

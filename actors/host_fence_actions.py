@@ -291,9 +291,8 @@ class FenceActions:
             reason = f"host {record.name} answers ({word}); it was not powered off"
             self.core.finish(turn, False, reason, OperationFailed.code)
         elif intent == "power_on" and word is Word.ANSWERED and record.status is HostStatus.NON_RESPONSIVE:
-            self.core.finish(
-                turn, True
-            )  # it was on all the time, and starts no agent anew that would end this
+            # It was on all the time: its agent does not start anew, which would have ended this.
+            self.core.finish(turn, True)
         elif intent in ("restart", "power_on") and record.status in (HostStatus.DOWN, HostStatus.MAINTENANCE):
             # What was asked for has happened before the device said so: from Reboot it goes to Up as always.
             self.core.move(HostTrigger.RESTART_STARTED, "it has started", turn)
