@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
@@ -42,10 +43,10 @@ def _folder(item: pytest.Item) -> str:
     return folder
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadFileScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
     """With `--numprocesses`."""
     config.option.loadscopereorder = False  # folders keep their order
-    return FilesThenRay(config)
+    return FilesThenRay(config, log)
 
 
 class FilesThenRay(LoadFileScheduling):
