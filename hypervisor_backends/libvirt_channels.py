@@ -98,8 +98,7 @@ class LibvirtGuests:
         if life.vm_id in self._asked:
             self._connected.add(life.vm_id)
         else:
-            self._poller.connected(life.vm_id)
-            self.poll()
+            self._ask_now(life)
 
     def speaks(self, vm_id: str) -> bool:
         return self._channels.speaks(vm_id)
@@ -196,17 +195,23 @@ class LibvirtGuests:
             self._again()
 
     def poll(self) -> None:
-        now_ns = self._host.timers.now_ns()
         for life in list(self._host.book.lives.values()):
-            listens = life.started_ns is not None and life.responds and life.shown() in LISTENING
-            if not listens or life.vm_id in self._asked:
-                continue
-            commands = self._poller.due(life.vm_id, now_ns)
-            if commands:
-                self._asked.add(life.vm_id)
-                work = self._host.bound(partial(_ask_all, uuid=life.uuid, commands=commands))
-                done = partial(self._on_answers, life, life.rebooted_ns)
-                self._host.workers.run(work, ROUND_BUDGET_S, done)
+            self._ask_if_due(life)
+
+    def _ask_now(self, life: Life) -> None:
+        self._poller.connected(life.vm_id, self._host.timers.now_ns())
+        self._ask_if_due(life)
+
+    def _ask_if_due(self, life: Life) -> None:
+        listens = life.started_ns is not None and life.responds and life.shown() in LISTENING
+        if not listens or life.vm_id in self._asked:
+            return
+        commands = self._poller.due(life.vm_id, self._host.timers.now_ns())
+        if commands:
+            self._asked.add(life.vm_id)
+            work = self._host.bound(partial(_ask_all, uuid=life.uuid, commands=commands))
+            done = partial(self._on_answers, life, life.rebooted_ns)
+            self._host.workers.run(work, ROUND_BUDGET_S, done)
 
     def _on_answers(self, life: Life, rebooted_ns: int, result: object) -> None:
         self._asked.discard(life.vm_id)
@@ -214,13 +219,13 @@ class LibvirtGuests:
             return
         came = life.vm_id in self._connected
         self._connected.discard(life.vm_id)
-        if rebooted_ns != life.rebooted_ns or (came and not result):
-            # An answer of the boot before, or none of one that was not there yet.
-            self._poller.connected(life.vm_id)
-            self.poll()
+        if rebooted_ns != life.rebooted_ns:  # whoever answered, or did not, was of the boot before
+            self._ask_now(life)
             return
         if not isinstance(result, list) or not result:
             self._poller.failed(life.vm_id, self._host.timers.now_ns())
+            if came:
+                self._ask_now(life)
             return
         version = ""
         for command, answer in result:

@@ -54,7 +54,13 @@ class _Guest:
         self.born_ns = born_ns
         self.asked_ns: dict[str, int] = {}
         self.failed_ns: int | None = None
+        self.connected_ns: int | None = None
         self.commands: frozenset[str] | None = None  # that it knows, if it said so
+
+    def may_be_another(self) -> None:
+        """What it was asked and what it said it knows, the next one may not have been or know."""
+        self.asked_ns.clear()
+        self.commands = None
 
     def wants(self, command: str, now_ns: int) -> bool:
         if self.commands is not None and command not in self.commands:
@@ -100,20 +106,21 @@ class QemuGuestAgentPoller:
         if guest is not None and "guest-info" in commands:
             guest.commands = commands
 
-    def connected(self, vm_id: str) -> None:
-        """It is there, and may be another one than before: whatever it was asked, it is asked now."""
+    def connected(self, vm_id: str, now_ns: int) -> None:
+        """It is there: whatever it was asked, it is asked now. One that connects on and on is asked no more often."""
         guest = self._guests.get(vm_id)
-        if guest is not None:
-            guest.failed_ns = guest.commands = None
-            guest.asked_ns.clear()
+        if guest is None:
+            return
+        if guest.connected_ns is None or is_over(guest.connected_ns, THROTTLE_YOUNG_S, now_ns):
+            guest.connected_ns, guest.failed_ns = now_ns, None
+            guest.may_be_another()
 
     def failed(self, vm_id: str, now_ns: int) -> None:
         """It did not answer: its other questions wait too, and when it is asked again it may be another agent."""
         guest = self._guests.get(vm_id)
         if guest is not None:
             guest.failed_ns = now_ns
-            guest.asked_ns.clear()
-            guest.commands = None
+            guest.may_be_another()
 
 
 def command_json(command: str) -> str:

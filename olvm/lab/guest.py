@@ -73,7 +73,7 @@ class GuestImage(msgspec.Struct, frozen=True, kw_only=True):
     cmdline: str
 
     def without_our_agent(self) -> GuestImage:
-        """A third less to boot: under TCG a Python that starts costs nearly what a kernel does."""
+        """A third less to boot: under TCG a Python that starts costs half of what a kernel does."""
         return msgspec.structs.replace(self, cmdline=f"{self.cmdline} olvm.agent=off")
 
 

@@ -90,7 +90,10 @@ _debian_build: list[subprocess.Popen[bytes]] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest module first, or one process would still be at it when the others have nothing left."""
+    """The longest module first, or one process would still be at it when the others have nothing left.
+
+    Folders are put in their order after this, by `tests/conftest.py`.
+    """
     items.sort(key=lambda item: item.path.name != LONGEST_MODULE)
 
 

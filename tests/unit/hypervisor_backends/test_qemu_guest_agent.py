@@ -170,13 +170,24 @@ def test_agent_that_connects_is_asked_everything_at_once() -> None:
     poller.begin("v1", 0)
     poller.supports("v1", frozenset({"guest-info", "guest-exec"}))
     assert poller.due("v1", 0) == ["guest-info"]
-    poller.connected("v1")
+    poller.connected("v1", 1)
     assert poller.due("v1", 1) == list(PERIOD_S), "it may be another agent"
-    poller.failed("v1", 2)
-    poller.connected("v1")
-    assert poller.due("v1", 3) == list(PERIOD_S)
-    poller.connected("v2")
-    assert poller.due("v2", 3) == [], "a machine that is not known stays so"
+    again_ns = 1 + s(THROTTLE_YOUNG_S)
+    poller.failed("v1", again_ns - 1)
+    poller.connected("v1", again_ns)
+    assert poller.due("v1", again_ns) == list(PERIOD_S)
+    poller.connected("v2", again_ns)
+    assert poller.due("v2", again_ns) == [], "a machine that is not known stays so"
+
+
+def test_agent_that_connects_on_and_on_is_not_asked_more_often_for_it() -> None:
+    poller = QemuGuestAgentPoller()
+    poller.begin("v1", 0)
+    asked = []
+    for tenth in range(int(10 * YOUNG_PERIOD_S)):
+        poller.connected("v1", s(tenth / 10))
+        asked += [tenth / 10] if poller.due("v1", s(tenth / 10)) else []
+    assert asked == [0.0, THROTTLE_YOUNG_S]
 
 
 def test_agent_is_asked_what_it_knows() -> None:
