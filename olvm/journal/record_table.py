@@ -93,6 +93,11 @@ class RecordTable:
         keys = ", ".join("?" * key_count) if key_count <= INDEXED_KEYS_MAX else "select unnest(?)"
         return f"delete from {quoted(self.name)} where {key} in ({keys})"  # noqa: S608 - our own names
 
+    def update_sql(self, columns: Iterable[int]) -> str:
+        """Change these columns, by index, of one row: their values are the parameters, and its key the last one."""
+        changes = ", ".join(f"{quoted(self.column_names[index])} = ?" for index in columns)
+        return f"update {quoted(self.name)} set {changes} where {quoted(self.record_type.KEY)} = ?"  # noqa: S608 - our own names
+
     def recover_sql(self) -> str:
         """Every row; with a RECOVER_ORDER, whose first term is false for open rows, all open ones and the
         newest OPERATIONS_REMEMBERED_MAX of the others."""

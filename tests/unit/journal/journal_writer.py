@@ -39,9 +39,9 @@ def endless(path: str, seed: int) -> None:
     sent = max([0, recovered.acknowledged.get("d", 0), *(one.seq for one in recovered.outgoing)])
     while True:
         last_seq = journal.position().seq
-        size = draw.randint(1, 30)
-        saved = [Machine(id=str(draw.randrange(50)), memory_bytes=last_seq + size) for _ in range(size)]
-        # The last turn of every batch is this row: a batch is there as a whole, or not at all.
+        size = draw.choice([0, draw.randint(1, 30)])
+        saved = [Machine(id=str(draw.randrange(50)), memory_bytes=last_seq) for _ in range(size)]
+        # The last turn of every batch is this row: a batch is there as a whole, or not at all. Alone, it is updated.
         saved = [*{one.id: one for one in saved}.values(), Machine(id="last", memory_bytes=last_seq)]
         one = batch(last_seq, saved=saved, erased=[(Machine, str(100 + draw.randrange(50)))])
         sent += 1
