@@ -23,6 +23,7 @@ from actors.device_sampling import (
 from hypervisor_backends.measurements import DomainStatistics, GuestFacts, HostStatistics
 from olvm.history.samples import (
     UNKNOWN_FLOAT,
+    UNKNOWN_INT,
     HostInterfaceSample,
     HostSample,
     VmInterfaceSample,
@@ -36,6 +37,7 @@ from olvm.history.samples import (
     encode_vm_interface_samples,
     encode_vm_samples,
 )
+from olvm.model.limits import NS_PER_S
 
 MB = 1024 * 1024
 SAMPLINGS_PER_RETELLING = 40
@@ -235,9 +237,7 @@ def _vm_sample(domain: DomainStatistics, sampled_ns: int, nics: list[VmInterface
         uptime_seconds=domain.elapsed_time_s,
         read_rate_bytes_per_second=int(sum(disk.read_rate_bytes_per_s for disk in domain.disks)),
         write_rate_bytes_per_second=int(sum(disk.write_rate_bytes_per_s for disk in domain.disks)),
-        guest_heartbeat_age_seconds=-1
-        if guest is None
-        else (sampled_ns - guest.heartbeat_ns) // 1_000_000_000,
+        guest_heartbeat_age_seconds=UNKNOWN_INT if guest is None else _age_s(sampled_ns, guest.heartbeat_ns),
         vcpus=domain.vcpu_count,
         balloon_mb=domain.balloon_cur_kib // 1024,
         swap_in_pages_per_second=domain.swap_in_pages_per_s,
@@ -251,6 +251,11 @@ def _vm_sample(domain: DomainStatistics, sampled_ns: int, nics: list[VmInterface
         monitor_unresponsive=float(domain.monitor_response != 0),
         **_guest_memory(guest),
     )
+
+
+def _age_s(sampled_ns: int, heard_ns: int) -> int:
+    """Whole seconds; none for a guest that was heard while the hypervisor was still measuring."""
+    return max(sampled_ns - heard_ns, 0) // NS_PER_S
 
 
 class _GuestMemory(TypedDict, total=False):

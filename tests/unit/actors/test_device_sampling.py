@@ -102,3 +102,11 @@ def test_memory_of_a_guest_is_unknown_until_its_agent_has_told() -> None:
     for guest, expected in ((told, (2,)), (None, None)):
         (_, payload), _ = Sampler("H1").encode(S, 1, HOST, [domain(guest)])
         assert decode_batch(payload).column("guest_memory_free_mb") == expected
+
+
+def test_guest_that_is_heard_while_its_host_is_measured_is_as_young_as_can_be() -> None:
+    host = msgspec.structs.replace(HOST, sampled_ns=10 * S)
+    for heard_s, age_s in ((13, 0), (10, 0), (7, 3)):
+        guest = msgspec.structs.replace(GUEST, heartbeat_ns=heard_s * S)
+        (_, payload), _ = Sampler("H1").encode(S, 1, host, [domain(guest)])
+        assert decode_batch(payload).column("guest_heartbeat_age_seconds") == (age_s,)
