@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -36,7 +37,8 @@ class RowWriter:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._appenders: dict[str, duckdb.Appender] = {}
-        self._known: dict[tuple[str, str], Row] = {}  # the longest untouched first
+        # The longest untouched first. An OrderedDict, for a dict from which the first is taken slows down.
+        self._known: OrderedDict[tuple[str, str], Row] = OrderedDict()
 
     def append(self, table: str, columns: list[str], rows: Sequence[Row]) -> None:
         if not rows:
@@ -101,5 +103,5 @@ class RowWriter:
             known.pop((table, key), None)
         for key, row in rows.items():
             known[table, key] = row
-        for _ in range(len(known) - ROWS_KNOWN_MAX):
-            del known[next(iter(known))]
+        while len(known) > ROWS_KNOWN_MAX:
+            known.popitem(last=False)
