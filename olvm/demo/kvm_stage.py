@@ -21,9 +21,18 @@ from olvm.lab.hosts import Lab, LabHost
 from olvm.model.errors import OlvmError
 
 RAY_PORT = 6379
-RAY_UP_WITHIN_S = 60.0
+RAY_UP_WITHIN_S = 120.0  # beside other work on two processors a node has taken more than 60 s
+LAST_WORDS = 5  # lines of a log in an error: the log itself is gone when the error is read
 POLL_S = 0.1
 CLONE_NEWNET = 0x40000000
+
+
+def last_words(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"(no word: {error})"
+    return "\n".join(lines[-LAST_WORDS:]) or f"(no word in {log.name})"
 
 
 class Stage:
@@ -118,7 +127,7 @@ class Stage:
         """Until the head knows a node for each host.
 
         Raises:
-            OlvmError: they did not come in time; the message names the logs.
+            OlvmError: they did not come in time; the message ends with their last words.
         """
         from actors.ray_runtime import wait_for_hosts
 
@@ -126,12 +135,15 @@ class Stage:
         wanted = set(self.lab.hosts)
         while not self._answers():
             if time.monotonic() > deadline_s or (self._head is not None and self._head.poll() is not None):
-                raise OlvmError(f"Ray's head did not start; see {self.directory / 'ray-head.log'}")
+                said = last_words(self.directory / "ray-head.log")
+                raise OlvmError(f"Ray's head did not start within {RAY_UP_WITHIN_S:.0f} s; it said:\n{said}")
             time.sleep(POLL_S)
         missing = wait_for_hosts(wanted, deadline_s - time.monotonic())
         if missing:
+            said = "\n".join(last_words(self.host(name).directory / "boot.log") for name in sorted(missing))
             raise OlvmError(
-                f"hosts {', '.join(sorted(missing))} did not join the Ray cluster; see their boot.log"
+                f"hosts {', '.join(sorted(missing))} did not join the Ray cluster within {RAY_UP_WITHIN_S:.0f} s: end "
+                f"what else runs on this machine and try again; their nodes said:\n{said}"
             )
 
     def _answers(self) -> bool:

@@ -18,6 +18,7 @@ STEPS = (
     "it is the same boot",
     "after its QEMU was killed",
     "was lost",
+    "history had no value to doubt",
 )
 
 
