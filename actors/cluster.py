@@ -193,7 +193,7 @@ class Cluster:
     def _waits_for_priority(self, ask: m.PlaceVm, turn: Turn) -> bool:
         block_s = turn.config.ha_priority_block_s
         self.gate.asks(ask.vm_id, ask.vm_name, ask.epoch, ask.priority, turn.now_ns, block_s)
-        blocker = self.gate.blocker(ask.priority, turn.now_ns)
+        blocker = self.gate.blocker(ask.vm_id, ask.priority, turn.now_ns)
         if blocker is None:
             return False
         turn.sometimes("ha_restart_waits_for_a_machine_of_higher_priority")

@@ -49,14 +49,21 @@ class PriorityGate:
         self.forget(vm_id)
         self._put(priority, vm_id, Blocker(vm_name=vm_name, epoch=epoch, until_ns=until_ns, asked_ns=now_ns))
 
-    def blocker(self, priority: int, now_ns: int) -> str | None:
-        """The name of a machine of higher priority that is not running yet; None: nobody is in the way."""
+    def blocker(self, vm_id: str, priority: int, now_ns: int) -> str | None:
+        """The name of a machine of higher priority that is not running yet; None: nobody is in the way any more.
+
+        Each blocks for a bounded time, and one after another they could do so for ever: who asks has waited enough when
+        it would not block others any more itself.
+        """
+        own = self._by_priority.get(priority, {}).get(vm_id)
+        if own is not None and now_ns >= own.until_ns:
+            return None
         for higher in sorted(self._by_priority, reverse=True):
             if higher <= priority:
                 return None
-            for vm_id, blocker in list(self._by_priority.get(higher, {}).items()):
+            for other_id, blocker in list(self._by_priority.get(higher, {}).items()):
                 if now_ns - blocker.asked_ns > FORGOTTEN_AFTER_S * _NS:
-                    self.forget(vm_id)
+                    self.forget(other_id)
                 elif now_ns < blocker.until_ns and not blocker.released:
                     return blocker.vm_name
         return None

@@ -334,6 +334,7 @@ class HostAgent:
 
     def _on_call_ended(self, message: m.CallEnded, turn: Turn) -> None:
         verb, _, rest = message.tag.partition("/")
+        self.book.answered(message.tag)
         match verb:
             case "open":
                 self._on_opened(message, turn)
@@ -359,6 +360,8 @@ class HostAgent:
                 current = domain is not None and domain.epoch == int(epoch)
                 if domain is not None and current and attempt in ([], [str(domain.to_epoch)]):
                     self._on_domain_answer(domain, verb, message, turn)
+                elif domain is not None and not current and verb == "leave":
+                    self.leases.on_left_earlier(domain, turn)
 
     def _on_domain_answer(self, domain: DomainRecord, verb: str, message: m.CallEnded, turn: Turn) -> None:
         """Of the copy that is known; those of attempts that are over do not come here."""

@@ -6,7 +6,6 @@ from actors.behaviour import Turn
 from actors.host_agent_domains import DomainBook, is_migrating_away
 from hypervisor_backends.protocol import (
     ContinueDomain,
-    DestroyDomain,
     ExitReason,
     HypervisorRequest,
     ListDomains,
@@ -47,13 +46,9 @@ class AgentCommands:
         if refusal is not None:
             self.book.refuse(turn.sender, message.epoch, message.verb, *refusal, turn)
             return
-        if message.verb == "destroy" and domain.pending in ("lease", "join"):
-            turn.sometimes("agent_stops_a_machine_that_waits_for_its_lease")
-            if not self.book.is_begun(domain):
-                self.book.down(domain, ExitReason.ADMIN_SHUTDOWN, "stopped before it was started", turn)
-                return
-            domain.pending = ""  # an answer about its lease must not begin it after this
-            turn.save(domain)
+        if message.verb == "destroy":
+            self.book.end(domain, turn)
+            return
         status = STATUS_BY_VERB.get(message.verb)
         if status is not None:
             domain.status = status
@@ -71,6 +66,15 @@ class AgentCommands:
             return "stale_epoch", reason
         if not self.book.is_open:
             return "recovering", f"the agent of host {host} is still starting; try again"
+        if (
+            domain.pending in ("lease", "join")
+            and message.verb != "destroy"
+            and not self.book.is_begun(domain)
+        ):
+            return (
+                "wrong_state",
+                f"{name} waits for its lease and has not begun; wait until it is up, or stop it",
+            )
         ends = message.verb in ("destroy", "continue")
         if not ends and (is_migrating_away(domain) or domain.status is VmStatus.MIGRATING_TO):
             return "wrong_state", f"{name} is migrating; cancel that first, or wait"
@@ -122,7 +126,7 @@ def _request_of(message: m.CommandDomain) -> HypervisorRequest:
         case "shutdown":
             return ShutdownDomain(vm_id=vm_id)
         case "destroy":
-            return DestroyDomain(vm_id=vm_id)
+            raise AssertionError("the book ends a machine: see DomainBook.end")
         case "reboot":
             return RebootDomain(vm_id=vm_id)
         case "reset":

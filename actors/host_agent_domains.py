@@ -10,6 +10,8 @@ Everything that any part of the agent says about a machine goes through here, so
 
 from __future__ import annotations
 
+from collections import Counter
+
 from actors.behaviour import Turn
 from actors.hypervisor_port import FoundDomain
 from actors.lease_port import LeaveLease
@@ -21,6 +23,8 @@ from olvm.model.vm_states import VmStatus
 
 HYPERVISOR = "hypervisor"
 LEASES = "leases"
+# What begins or ends a copy at the hypervisor: asked again after a restart, it could come after what was asked since.
+ORDERS = ("start", "incoming", "destroy")
 IO_ERRORS = frozenset({"EIO", "ENOSPC", "EPERM", "EOTHER"})
 MIGRATION_PAUSES = frozenset({"POSTMIGRATE", "POSTCOPY"})
 # Set when the guest was asked; a guest that does not obey says nothing, so a question goes to the hypervisor.
@@ -52,6 +56,9 @@ class DomainBook:
         self.asked: dict[str, None] = {}
         # Copies that the hypervisor had when the agent opened, with their epoch: whatever `pending` says, they began.
         self.found_begun: dict[str, int] = {}
+        # Orders to begin or end a copy that this process has not heard the answer of, by tag. They outlive a restart of
+        # the agent within its process, as the calls do.
+        self.under_way: Counter[str] = Counter()
 
     def restart(self) -> None:
         """Forget what is not durable."""
@@ -69,7 +76,32 @@ class DomainBook:
 
     def call(self, domain: DomainRecord, request: HypervisorRequest, verb: str, turn: Turn) -> None:
         self.asked[domain.vm_id] = None
-        turn.call(HYPERVISOR, request, f"{verb}/{domain.vm_id}/{domain.epoch}")
+        tag = f"{verb}/{domain.vm_id}/{domain.epoch}"
+        if verb in ORDERS:
+            self.under_way[tag] += 1
+        turn.call(HYPERVISOR, request, tag)
+
+    def answered(self, tag: str) -> None:
+        if self.under_way[tag] > 1:
+            self.under_way[tag] -= 1
+        else:
+            del self.under_way[tag]
+
+    def is_under_way(self, domain: DomainRecord) -> bool:
+        """Its beginning or end was ordered, and the answer comes."""
+        return any(f"{verb}/{domain.vm_id}/{domain.epoch}" in self.under_way for verb in ORDERS)
+
+    def end(self, domain: DomainRecord, turn: Turn) -> None:
+        """Whoever wants the end of a copy that may be there: what waits for its lease does not begin after this."""
+        if domain.pending in ("lease", "join"):
+            turn.sometimes("agent_stops_a_machine_that_waits_for_its_lease")
+            if not self.is_begun(domain):
+                self.down(domain, ExitReason.ADMIN_SHUTDOWN, "stopped before it was started", turn)
+                return
+        if domain.pending in ("lease", "join", "kill"):
+            domain.pending = ""
+            turn.save(domain)
+        self.call(domain, DestroyDomain(vm_id=domain.vm_id), "destroy", turn)
 
     def leave_lease(self, domain: DomainRecord, turn: Turn) -> None:
         request = LeaveLease(self.host, domain.vm_id, domain.epoch)

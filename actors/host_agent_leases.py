@@ -101,6 +101,11 @@ class AgentLeases:
             if not domain.forgotten:
                 self.book.report(domain, turn)
 
+    def on_left_earlier(self, domain: DomainRecord, turn: Turn) -> None:
+        """Meanwhile the engine has spoken of a newer epoch: whatever the answer, the lease is left up to that one."""
+        if domain.status is VmStatus.DOWN and domain.lease_taken:
+            self.book.leave_lease(domain, turn)
+
     def leave_again(self, turn: Turn) -> None:
         """Give back what is still noted for copies that are no more."""
         for domain in self.book.domains.values():

@@ -109,7 +109,8 @@ class AgentMigrations:
 
     def prepare_again(self, vm_id: str, turn: Turn) -> None:
         domain = self.book.domains.get(vm_id)
-        if domain is not None and domain.status is VmStatus.MIGRATING_TO and domain.pending == "incoming":
+        waits = domain is not None and domain.status is VmStatus.MIGRATING_TO and domain.pending == "incoming"
+        if domain is not None and waits and not self.book.is_under_way(domain):
             self._ask_for_room(domain, turn)
 
     def _say_ready(self, domain: DomainRecord, turn: Turn) -> None:

@@ -74,6 +74,9 @@ class AgentRecovery:
         self.book.down(domain, ExitReason.HOST_SHUTDOWN, reason, turn)
 
     def _adopt_missing(self, domain: DomainRecord, turn: Turn) -> None:
+        if self.book.is_under_way(domain):
+            self.book.report(domain, turn)
+            return
         match domain.pending:
             case "lease" | "start" | "restore":
                 # The call was lost with the agent and the hypervisor has no such machine: asking again is safe.
@@ -85,7 +88,9 @@ class AgentRecovery:
 
     def _adopt_present(self, domain: DomainRecord, there: FoundDomain, turn: Turn) -> None:
         self.book.found_begun[domain.vm_id] = domain.epoch
-        if domain.pending in ("lease", "start", "restore") and there.status in NOT_STARTED:
+        if domain.pending and self.book.is_under_way(domain):
+            self.book.report(domain, turn)
+        elif domain.pending in ("lease", "start", "restore") and there.status in NOT_STARTED:
             self.starts.launch(domain, turn)  # the same start again: its answer was lost with the agent
         elif domain.pending and there.status == "migrating_to":
             self.migrations.receive(domain, turn)

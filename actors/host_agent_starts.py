@@ -9,7 +9,6 @@ from actors.host_agent_domains import DomainBook
 from actors.host_agent_leases import AgentLeases
 from actors.hypervisor_port import FoundDomain
 from hypervisor_backends.protocol import (
-    DestroyDomain,
     DomainSpec,
     ExitReason,
     HypervisorRequest,
@@ -69,7 +68,8 @@ class AgentStarts:
         elif known is not None and known.status is not VmStatus.DOWN:
             # The engine has moved on from a copy that still runs here: its authority is newer, the copy ends.
             turn.sometimes("agent_ends_an_older_copy_before_a_start")
-            book.call(known, DestroyDomain(vm_id=known.vm_id), "destroy", turn)
+            if book.is_open:  # else nobody knows here yet what there is to end; opening tells of it
+                book.end(known, turn)
             code = "older_copy"
             reason = f"an older copy (epoch {known.epoch}) still ran on {book.host} and is being ended"
         if code:

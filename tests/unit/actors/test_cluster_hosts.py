@@ -118,6 +118,14 @@ def test_blocking_ends_after_ha_priority_block_s_counted_from_the_first_try() ->
     assert isinstance(restart(one, "v2", 2, 10, at_s=100 + block_s + 1), m.VmPlaced)
 
 
+def test_machine_behind_one_of_higher_priority_after_another_waits_no_longer_than_behind_one() -> None:
+    one, block_s = fenced_with(90, 80, 10), Config().ha_priority_block_s
+    assert isinstance(restart(one, "v3", 2, 10), m.VmNotPlaced)
+    assert isinstance(restart(one, "v2", 2, 80, at_s=100 + block_s - 50), m.VmPlaced)
+    assert isinstance(restart(one, "v3", 2, 10, at_s=100 + block_s - 1), m.VmNotPlaced)
+    assert isinstance(restart(one, "v3", 2, 10, at_s=100 + block_s), m.VmPlaced)
+
+
 def test_blocker_whose_attempt_was_given_up_blocks_nobody() -> None:
     one = fenced_with(90, 10)
     restart(one, "v1", 2, 90)

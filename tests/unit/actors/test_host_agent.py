@@ -73,6 +73,21 @@ def test_agent_create_of_a_newer_epoch_ends_the_older_copy_first() -> None:
     assert refused.code == "older_copy"
 
 
+def test_agent_restarted_in_its_process_does_not_begin_again_what_it_has_ordered_to_end() -> None:
+    one = agent(domain(S.WAIT_FOR_LAUNCH, pending="start"))
+    give(one, m.CommandDomain("v1", 3, "destroy"))
+    give(one, m.RestartAgent("H1"))
+    done = give(one, opened())
+    assert "start/v1/3" not in tags(done)
+    assert told(done) == [(S.WAIT_FOR_LAUNCH, 3, False)]
+    assert told(give(one, failed("destroy/v1/3", "unknown_domain"))) == [(S.DOWN, 3, False)]
+
+
+def test_agent_restarted_with_its_process_begins_again_what_was_lost() -> None:
+    one = agent(domain(S.WAIT_FOR_LAUNCH, pending="start"), is_open=False)
+    assert "start/v1/3" in tags(give(one, opened()))
+
+
 def test_agent_command_of_an_older_epoch_is_refused() -> None:
     done = give(agent(domain(S.UP, epoch=3)), m.CommandDomain("v1", 2, "destroy"))
     assert ([type(said) for said in sent_to(done, VM)], done.calls) == ([m.DomainRefused], [])

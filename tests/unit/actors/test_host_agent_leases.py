@@ -278,3 +278,28 @@ def test_agent_without_journal_gives_back_a_lease_that_it_may_hold_for_a_machine
     give(one, m.QueryDomain("v1", VM, 3))
     done = give(one, listed("query/v1/3", {}))
     assert (told(done), asked(done)) == ([(S.DOWN, 3, True)], ["LeaveLease"])
+
+
+# ---------------------------------------------------------------------- orders that meet a copy without its lease
+
+
+def test_older_copy_that_waits_for_its_lease_does_not_begin_after_a_newer_one_was_ordered() -> None:
+    one = agent(domain(S.WAIT_FOR_LAUNCH, pending="lease", leased=True, lease_taken=True))
+    done = give(one, create(4, leased=True))
+    assert (refusals(done), tags(done)) == ([("create", 4, "older_copy")], ["leave/v1/3"])
+    assert tags(give(one, ok("take/v1/3"))) == []
+    assert told(give(one, ok("leave/v1/3"))) == [(S.DOWN, 3, False)]
+
+
+def test_copy_that_waits_for_its_lease_obeys_nothing_but_its_end() -> None:
+    one = agent(domain(S.WAIT_FOR_LAUNCH, pending="lease", leased=True, lease_taken=True))
+    done = give(one, m.CommandDomain("v1", 3, "shutdown"))
+    assert (refusals(done), done.calls) == ([("shutdown", 3, "wrong_state")], [])
+
+
+def test_lease_whose_leaving_was_answered_for_an_earlier_epoch_is_left_up_to_the_present_one() -> None:
+    one = agent(domain(S.DOWN, forgotten=True, leased=True, lease_taken=True))
+    give(one, m.QueryDomain("v1", VM, 4))
+    assert tags(give(one, failed("leave/v1/3", "unreachable"))) == ["leave/v1/4"]
+    give(one, ok("leave/v1/4"))
+    assert not one.domains["v1"].lease_taken
