@@ -200,6 +200,7 @@ class HostAgent:
         self.migrations.features = frozenset(opened.features)
         self.book.is_open = True
         self.book.seq = 0
+        self.book.take_over(opened.under_way)
         self._say_ready(opened, turn)
         self.leases.renew(turn)  # before anything leased begins: the host's watchdog may not be armed
         self.recovery.adopt_all(opened.found, rebooted, turn)

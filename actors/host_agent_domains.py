@@ -11,6 +11,7 @@ Everything that any part of the agent says about a machine goes through here, so
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from actors.behaviour import Turn
 from actors.hypervisor_port import FoundDomain
@@ -56,8 +57,8 @@ class DomainBook:
         self.asked: dict[str, None] = {}
         # Copies that the hypervisor had when the agent opened, with their epoch: whatever `pending` says, they began.
         self.found_begun: dict[str, int] = {}
-        # Orders to begin or end a copy that this process has not heard the answer of, by tag. They outlive a restart of
-        # the agent within its process, as the calls do.
+        # Orders to begin or end a copy whose answer has not come, by tag; also those of an earlier life of the agent in
+        # the same process.
         self.under_way: Counter[str] = Counter()
 
     def restart(self) -> None:
@@ -80,6 +81,10 @@ class DomainBook:
         if verb in ORDERS:
             self.under_way[tag] += 1
         turn.call(HYPERVISOR, request, tag)
+
+    def take_over(self, under_way: Iterable[str]) -> None:
+        """What the hypervisor port has not answered when the host is opened is all that is under way."""
+        self.under_way = Counter(tag for tag in under_way if tag.partition("/")[0] in ORDERS)
 
     def answered(self, tag: str) -> None:
         if self.under_way[tag] > 1:

@@ -6,6 +6,7 @@ backend's own objects.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -76,6 +77,9 @@ class HostOpened(msgspec.Struct, frozen=True):
     accelerator: str = ""
     accelerator_reason: str = ""
     profile: HostProfile | None = None
+    under_way: list[
+        str
+    ] = []  # tags of calls of the agent that are answered after this: of an earlier life of it
 
 
 class CloseHost(msgspec.Struct, frozen=True):
@@ -154,6 +158,9 @@ class HypervisorPort:
         self.make_ticket: Callable[[], str] | None = None
         self._samplers: dict[str, Sampler] = {}
         self._opening: dict[str, str] = {}  # hosts that are being opened, and the tag of the last question
+        self._under_way: dict[
+            str, Counter[str]
+        ] = {}  # by agent: calls that a backend has not answered, by tag
         self._closed = False
 
     def submit(self, caller: str, request: object, tag: str) -> None:
@@ -190,7 +197,14 @@ class HypervisorPort:
             words = f"host {host} does not hold the lease of domain {request.spec.name}; take it first"
             self._answer(caller, tag, CallFailed(code="lease_expired", message=words, can_retry=True))
             return
-        backend.submit(request, lambda result: self._answer(caller, tag, result))
+        under_way = self._under_way.setdefault(caller, Counter())
+        under_way[tag] += 1
+
+        def then(result: CallResult) -> None:
+            _count_off(under_way, tag)
+            self._answer(caller, tag, result)
+
+        backend.submit(request, then)
 
     def close(self) -> None:
         self._closed = True
@@ -249,6 +263,7 @@ class HypervisorPort:
             accelerator=have.accelerator,
             accelerator_reason=have.accelerator_reason,
             profile=profile_of(have),
+            under_way=list(self._under_way.get(caller, Counter()).elements()),
         )
         message = CallEnded(tag, True, msgspec.msgpack.encode(opened))
         deliver_result(self._silo, caller, message, "hypervisor")
@@ -309,6 +324,12 @@ class HypervisorPort:
         sampled = Sampled(load_percent, batches, facts, _guests(facts, domains), swap_percent)
         message = CallEnded(tag, True, msgspec.msgpack.encode(sampled))
         deliver_result(self._silo, caller, message, "hypervisor")
+
+
+def _count_off(counted: Counter[str], tag: str) -> None:
+    counted[tag] -= 1
+    if not counted[tag]:
+        del counted[tag]
 
 
 def _guests(facts: bytes, domains: list[DomainStatistics]) -> list[tuple[str, int, bytes]]:

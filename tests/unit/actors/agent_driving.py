@@ -25,9 +25,12 @@ def there(status: str, *, epoch: int = 3, pause_code: str = "") -> dict[str, Fou
     return {"v1": FoundDomain(epoch, status, pause_code, "web")}
 
 
-def opened(found: dict[str, FoundDomain] | None = None, *, boot_id: str = "boot-1") -> m.CallEnded:
+def opened(
+    found: dict[str, FoundDomain] | None = None, *, boot_id: str = "boot-1", under_way: tuple[str, ...] = ()
+) -> m.CallEnded:
     value = HostOpened(
-        boot_id=boot_id, cpus=8, memory_bytes=16 * GIB, cpu_model="", found=found or {}, features=["post_copy"]
+        boot_id=boot_id, cpus=8, memory_bytes=16 * GIB, cpu_model="", found=found or {}, features=["post_copy"],
+        under_way=list(under_way),
     )  # fmt: skip
     return m.CallEnded("open", True, msgspec.msgpack.encode(value))
 

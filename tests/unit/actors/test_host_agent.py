@@ -77,7 +77,7 @@ def test_agent_restarted_in_its_process_does_not_begin_again_what_it_has_ordered
     one = agent(domain(S.WAIT_FOR_LAUNCH, pending="start"))
     give(one, m.CommandDomain("v1", 3, "destroy"))
     give(one, m.RestartAgent("H1"))
-    done = give(one, opened())
+    done = give(one, opened(under_way=("destroy/v1/3", "verify/v1/3")))
     assert "start/v1/3" not in tags(done)
     assert told(done) == [(S.WAIT_FOR_LAUNCH, 3, False)]
     assert told(give(one, failed("destroy/v1/3", "unknown_domain"))) == [(S.DOWN, 3, False)]

@@ -1,8 +1,8 @@
-"""An agent between an engine that says anything in any order and a hypervisor whose answers come late or not.
+"""An agent between an engine that says anything in any order and a hypervisor whose answers come late.
 
-The hypervisor is a model of one machine: what it says is true when it says it, but its answers and events may be lost,
-and a call may take effect whose outcome nobody knows. However it went, once both fall silent the agent's record and the
-hypervisor agree.
+The hypervisor is a model of one machine: what it says is true when it says it, but it may say that the outcome of a
+call is not known, and its events may be lost. However it went, once the engine falls silent and everything is answered
+the agent's record and the hypervisor agree.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ from tests.unit.actors.agent_driving import (
 )
 
 VERBS = ("shutdown", "destroy", "reboot", "reset", "save", "pause", "continue")
-OUTCOMES = ("ok", "ok", "refused", "unknown, done", "unknown, not done", "done, not answered", "lost")
+OUTCOMES = ("ok", "ok", "refused", "unknown, done", "unknown, not done")
 UNSEEN = ("Sample", "Renew")  # of what no answer is needed
+ANSWERS_MAX = 100  # in one round: more is an agent that goes in circles
 SETTLED_WITHIN = 40  # rounds in which everything that waits is answered and every timer fires
 
 
@@ -256,13 +257,11 @@ class AnyOrder(RuleBasedStateMachine):
         elif code or outcome == "refused":
             self.give(failed(tag, code or "call_failed"))
         else:
-            if outcome not in ("unknown, not done", "lost"):
+            if outcome != "unknown, not done":
                 self.hypervisor.carry_out(request)
-            if outcome.startswith("unknown"):
-                self.give(failed(tag, "timed_out", outcome_known=False))
-            elif outcome == "ok":
+            if outcome == "ok":
                 self.give(ok(tag, "sim://H1/v1" if isinstance(request, PrepareIncoming) else ""))
-            else:  # the port times out by itself: a call is never without an answer
+            else:
                 self.give(failed(tag, "timed_out", outcome_known=False))
 
     def begin_migration(self, request: MigrateDomain, tag: str, code: str, outcome: str) -> None:
@@ -299,7 +298,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.give(failed(tag, "call_failed", outcome_known=False))
         elif isinstance(request, OpenHost):
             self.is_backend_open = True
-            self.give(opened(found))
+            self.give(opened(found, under_way=tuple(tag for _, tag in self.calls)))
         elif isinstance(request, LookAround):
             self.give(seen(found))
         elif isinstance(request, ListDomains):
@@ -369,15 +368,21 @@ class AnyOrder(RuleBasedStateMachine):
         self.lease_calls.clear()
         self.questions, self.migration, self.hypervisor.events, self.timers = [], None, [], {}
         self.is_backend_open = False
+        self.live_again()
+
+    def live_again(self) -> None:
+        self.timers = {}
         record = msgspec.msgpack.decode(self.record, type=AgentRecord)
         copies = [msgspec.msgpack.decode(one, type=DomainRecord) for one in self.durable.values()]
         self.one = HostAgent(record, {one.vm_id: one for one in copies})
         self.give(m.Recovered())
 
-    @rule()
-    def restart(self) -> None:
-        """Within its process: what was asked is still under way, and is answered."""
-        if self.one.book.is_open:
+    @rule(is_recovered=st.booleans())
+    def restart(self, is_recovered: bool) -> None:
+        """Within its process, by order or as its silo recovers: what was asked is still under way, and is answered."""
+        if is_recovered:
+            self.live_again()
+        elif self.one.book.is_open:
             self.give(m.RestartAgent("H1"))
 
     # ------------------------------------------------------------------ what holds
@@ -400,19 +405,24 @@ class AnyOrder(RuleBasedStateMachine):
         assert record.pending in ("", "kill"), record
 
     def settle(self) -> None:
-        """Everything that waits is answered, honestly; whatever guest migrates away is handed over in the end."""
-        while self.hypervisor.events:
-            self.event(is_lost=False)
-        while self.lease_calls:
-            self.answer_lease(outcome="ok")
-        while self.calls:
-            self.answer_call(outcome="ok")
+        """Everything that waits is answered, and every timer fires; machines that migrate away stay."""
+        for _ in range(ANSWERS_MAX):
+            if self.hypervisor.events:
+                self.event(is_lost=False)
+            elif self.lease_calls:
+                self.answer_lease(outcome="ok")
+            elif self.calls:
+                self.answer_call(outcome="ok")
+            else:
+                break
+        else:
+            raise AssertionError("it asks again for what it was just answered")
         there = self.hypervisor.there
         if self.migration is not None:
             self.end_migration(outcome="broke")
         elif there is not None and there.status == "migrating_from":  # begun by a life that is over
             self.hypervisor.stands("up")
-        while self.questions:
+        for _ in range(len(self.questions)):
             self.answer_question(index=0, is_answered=True)
         for name in sorted(self.timers):
             self.timers.pop(name)
@@ -420,4 +430,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True)

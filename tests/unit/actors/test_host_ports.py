@@ -50,6 +50,26 @@ def migrate(bench: HostBench, *, policy: str = "minimal_downtime", mib_s: float 
     bench.say("agent/H1", m.MigrateDomain("v1", 3, "H2", 4, ready.uri, policy, mib_s))
 
 
+# ---------------------------------------------------------------------- what is under way
+
+
+def test_agent_restarted_in_its_process_waits_for_the_start_that_is_under_way(bench: HostBench) -> None:
+    hypervisor, asked = bench.hypervisors["H1"], list[str]()
+    submit = hypervisor.submit
+
+    def listen(request: HypervisorRequest, done: Done) -> None:
+        asked.append(type(request).__name__)
+        submit(request, done)
+
+    hypervisor.submit = listen  # type: ignore[method-assign]
+    bench.say("agent/H1", m.CreateDomain("v1", VM, 3, "web", 1, MEMORY_BYTES))
+    bench.run(0.2)
+    bench.say("agents", m.RestartAgent("H1"))
+    bench.run(10)
+    assert asked.count("StartDomain") == 1
+    assert bench.heard()[-1] == ("H1", 3, "up", None)
+
+
 # ---------------------------------------------------------------------- leases
 
 
