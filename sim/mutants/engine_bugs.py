@@ -83,9 +83,17 @@ CLUSTER: tuple[Mutant, ...] = (
     Mutant(
         name="cluster-priority-gate-stays-shut",
         module="actors.cluster_priority",
-        old="if now_ns - blocker.asked_ns > FORGOTTEN_AFTER_S * _NS:\n                    self.forget(vm_id)\n"
+        old="if own is not None and now_ns >= own.until_ns:\n            return None\n"
+        "        for higher in sorted(self._by_priority, reverse=True):\n"
+        "            if higher <= priority:\n                return None\n"
+        "            for other_id, blocker in list(self._by_priority.get(higher, {}).items()):\n"
+        "                if now_ns - blocker.asked_ns > FORGOTTEN_AFTER_S * _NS:\n"
+        "                    self.forget(other_id)\n"
         "                elif now_ns < blocker.until_ns and not blocker.released:",
-        new="if blocker:",
+        new="for higher in sorted(self._by_priority, reverse=True):\n"
+        "            if higher <= priority:\n                return None\n"
+        "            for blocker in self._by_priority[higher].values():\n"
+        "                if blocker:",
         says="a machine that does not come up holds back all of lower priority for ever",
         favour=("guest_crashes", "stop", "crash_host"),
         pair=True,
