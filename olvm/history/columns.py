@@ -11,7 +11,9 @@ import.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from olvm.history.clipped import Clips
 from olvm.history.dictionary import NO_KEY
@@ -20,8 +22,11 @@ from olvm.history.row_layout import layout_of
 from olvm.history.samples import UNKNOWN_FLOAT, UNKNOWN_INT, SampleBatch
 
 
-class KeyedBatch(NamedTuple):
-    """A report with its texts looked up. `vm_keys` and each of `text_keys` are native 32-bit integers."""
+class KeyedBatch(msgspec.Struct, frozen=True, gc=False):
+    """A report with its texts looked up. `vm_keys` and each of `text_keys` are native 32-bit integers.
+
+    Python's collector does not track it: a million that wait would be looked through again and again.
+    """
 
     batch: SampleBatch
     host_key: int

@@ -1,4 +1,4 @@
-"""Reports that wait to be stored, oldest first, and which of them are stored together.
+"""Reports that wait to be stored, those of each kind oldest first, and which of them are stored together.
 
 Decides which reports fill row groups. DuckDB keeps a table in row groups of `ROW_GROUP_ROWS`. Those that one
 transaction fills exactly go straight into the file, once, and no checkpoint touches them again; what a transaction has
@@ -9,9 +9,9 @@ to that number. Kinds of which far less arrives go along: they fill none for a l
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from olvm.history.bounds import FILL_AGAIN_ROWS, FILL_WINDOW_REPORTS, ROW_GROUP_ROWS
 from olvm.history.columns import KeyedBatch
@@ -25,7 +25,7 @@ class ReportBuffer:
     """
 
     def __init__(self) -> None:
-        self._reports: deque[KeyedBatch] = deque()
+        self._by_kind: defaultdict[SampleKindName, deque[KeyedBatch]] = defaultdict(deque)
         self.row_count = 0
         self.pouring: set[SampleKindName] = set()
         self._rows_by_kind: Counter[SampleKindName] = Counter()
@@ -33,31 +33,34 @@ class ReportBuffer:
         self._fill_at: dict[SampleKindName, int] = {}
 
     def __len__(self) -> int:
-        return len(self._reports)
+        return sum(map(len, self._by_kind.values()))
 
     def __iter__(self) -> Iterator[KeyedBatch]:
-        return iter(self._reports)
+        return chain.from_iterable(self._by_kind.values())
 
     def add(self, keyed: KeyedBatch) -> bool:
         """Whether it is worth asking for `filling` now."""
         batch = keyed.batch
-        self._reports.append(keyed)
+        self._by_kind[batch.kind].append(keyed)
         self.row_count += batch.row_count
         self._rows_by_kind[batch.kind] += batch.row_count
         return self._may_fill(batch.kind)
 
     def drop_oldest(self) -> KeyedBatch:
-        dropped = self._reports.popleft()
+        """Take out the one with the earliest time, of those that came first of each kind."""
+        oldest = min(filter(None, self._by_kind.values()), key=lambda of_kind: of_kind[0].batch.at_ns)
+        dropped = oldest.popleft()
         self._count_out(dropped)
         return dropped
 
     def remove(self, stored: Iterable[KeyedBatch]) -> None:
         """Some that `filling` or iteration gave."""
-        gone = set()
+        gone_by_kind: defaultdict[SampleKindName, set[int]] = defaultdict(set)
         for keyed in stored:
-            gone.add(id(keyed))
+            gone_by_kind[keyed.batch.kind].add(id(keyed))
             self._count_out(keyed)
-        self._reports = deque(keyed for keyed in self._reports if id(keyed) not in gone)
+        for kind, gone in gone_by_kind.items():
+            self._by_kind[kind] = deque([keyed for keyed in self._by_kind[kind] if id(keyed) not in gone])
         self._fill_at.clear()
 
     def filling(self) -> list[KeyedBatch]:
@@ -65,15 +68,17 @@ class ReportBuffer:
         found = []
         for kind, rows in self._rows_by_kind.items():
             if self._may_fill(kind):
-                picked = picked_to_fill([keyed for keyed in self._reports if keyed.batch.kind == kind])
+                picked = picked_to_fill(list(self._by_kind[kind]))
                 self._fill_at[kind] = rows + FILL_AGAIN_ROWS
                 if picked:
                     found += picked
                     self.pouring.add(kind)
         if not found:
             return []
-        far = {kind for kind, rows in self._rows_by_kind.items() if 2 * rows < ROW_GROUP_ROWS} - self.pouring
-        return found + [keyed for keyed in self._reports if keyed.batch.kind in far]
+        for kind, rows in self._rows_by_kind.items():
+            if 2 * rows < ROW_GROUP_ROWS and kind not in self.pouring:
+                found += self._by_kind[kind]
+        return found
 
     def _may_fill(self, kind: SampleKindName) -> bool:
         rows = self._rows_by_kind[kind]
