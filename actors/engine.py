@@ -58,7 +58,7 @@ class Engine:
             case m.ExplainPlacement():
                 self._on_explain(message, turn)
             case m.EntityRemoved():
-                self.inventory.remove(message.kind, message.name, turn)
+                self._on_removed(message, turn)
             case m.ShowConsole():
                 self._on_show_console(message, turn)
             case m.PassOn():
@@ -75,6 +75,12 @@ class Engine:
                 turn.record("engine_started", f"engine started, epoch {self.record.epoch}")
             case _:
                 raise AssertionError(f"engine cannot handle {type(message).__name__}")
+
+    def _on_removed(self, message: m.EntityRemoved, turn: Turn) -> None:
+        self.inventory.remove(message.kind, message.name, turn)
+        if message.host_epoch > self.record.host_epoch_removed:
+            self.record.host_epoch_removed = message.host_epoch
+            turn.save(self.record)
 
     # ------------------------------------------------------------------ operations
 
@@ -123,7 +129,7 @@ class Engine:
         if isinstance(submit.command, UserCommand):
             self.users.accept(submit.command, operation, self.inventory, turn)
         else:
-            accept(submit.command, operation, self.inventory, turn)
+            accept(submit.command, operation, self.inventory, turn, self.record.host_epoch_removed)
         self.open[operation.id] = operation
         if operation.client_request_id:
             self.operation_by_request[operation.client_request_id] = operation.id

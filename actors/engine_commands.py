@@ -78,8 +78,14 @@ class Inventory:
             turn.erase(item)
 
 
-def accept(command: InventoryCommand, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
-    """Fill in what `operation` is about and send its command on.
+def accept(
+    command: InventoryCommand,
+    operation: OperationRecord,
+    inventory: Inventory,
+    turn: Turn,
+    host_epoch_removed: int,
+) -> None:
+    """Fill in what `operation` is about and send its command on. A new host's epochs are above `host_epoch_removed`.
 
     Raises:
         BadInput, NotFound, Conflict: refused; nothing has changed.
@@ -96,7 +102,7 @@ def accept(command: InventoryCommand, operation: OperationRecord, inventory: Inv
         case m.UpdateVm():
             _update_vm(command, operation, inventory, turn)
         case m.AddHost():
-            _add_host(command, operation, inventory, turn)
+            _add_host(command, operation, inventory, turn, host_epoch_removed)
         case m.HostCommand():
             _command_host(command, operation, inventory, turn)
         case m.CreateCluster():
@@ -208,7 +214,9 @@ def _describe_group(
 # ---------------------------------------------------------------- hosts
 
 
-def _add_host(command: m.AddHost, operation: OperationRecord, inventory: Inventory, turn: Turn) -> None:
+def _add_host(
+    command: m.AddHost, operation: OperationRecord, inventory: Inventory, turn: Turn, host_epoch_removed: int
+) -> None:
     inventory.check_free("host", command.name)
     inventory.item("cluster", command.cluster)
     check.new_host(command)
@@ -225,7 +233,7 @@ def _add_host(command: m.AddHost, operation: OperationRecord, inventory: Invento
         ),
         turn,
     )
-    turn.spawn(Host.new(command.name, command.cluster, turn.now_ns))
+    turn.spawn(Host.new(command.name, command.cluster, turn.now_ns, host_epoch_removed))
     turn.send(address, m.RegisterHost(operation.id, command))
 
 

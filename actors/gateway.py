@@ -7,12 +7,10 @@ watches it, from the commit that ended it.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 import shutil
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +20,8 @@ import msgspec
 
 from actors.authentication import Account, Authentication, Client, Outbound
 from actors.engine import view_of
-from actors.operation_feed import OperationFeed
+from actors.event_feed import EventFeed
+from actors.operation_feed import OperationFeed, read_ended
 from actors.pam_accounts import PamAccounts
 from actors.questions import Questions, checked_question, checked_times
 from actors.silo import Silo
@@ -43,7 +42,6 @@ from olvm.stopping import Stop
 log = logging.getLogger("olvm.gateway")
 
 READER_COUNT = 3
-RECENT_EVENTS_MAX = 20_000
 EVENT_COLUMNS = (
     "seq, at_ns, code, severity, message, vm_id, vm_name, host, cluster, operation_id, details, id"
 )
@@ -116,11 +114,9 @@ class Gateway:
         self._authentication = Authentication(
             self._account, self._tell_engine, Verifiers(Path(infrastructure.directory)), PamAccounts()
         )
-        # The newest committed events, so that whoever follows closely costs no query.
-        self._recent: deque[EventRecord] = deque(maxlen=RECENT_EVENTS_MAX)
         silo.observer = self
-        silo.services["events"] = self._on_pull_events
-        self._operations = OperationFeed(silo, self._in_reader)
+        self._events = EventFeed(silo, self._in_reader, self._read_events)
+        self._operations = OperationFeed(silo, self._in_reader, read_ended(silo.journal))
 
     def close(self) -> None:
         self._is_closed = True
@@ -172,7 +168,7 @@ class Gateway:
             case p.Cancel():
                 self._questions.stop((connection.number, ask.number), "its client asked for that")
             case p.Events():
-                self._read(connection, number, lambda: self._events(connection, number, ask))
+                self._read(connection, number, lambda: self._event_page(connection, number, ask))
             case p.Status():
                 self._read(connection, number, self._status)
             case p.Inject():
@@ -252,7 +248,7 @@ class Gateway:
                 self._ended.append(record)
                 self._operations.committed(record)
         if events:
-            self._recent.extend(events)
+            self._events.committed(events)
             with self._lock:
                 waiters, self._event_waiters = self._event_waiters, []
             for wake in waiters:
@@ -274,27 +270,6 @@ class Gateway:
             connection = self._connections.get(number)
             if connection is not None:
                 connection.flush()
-
-    def _on_pull_events(self, envelope: Envelope) -> None:
-        """The telemetry silo asks for committed events after its cursor."""
-        ask = envelope.message
-        assert isinstance(ask, m.PullEvents)
-
-        def tell(payload: bytes) -> None:
-            told = m.EventsTold("engine", payload)
-            self._silo.post(Envelope(envelope.sender, "events", f"events-{ask.after_seq}", "", told))
-
-        def read() -> None:
-            page = self._event_page(ask.after_seq, ask.row_count_max)
-            tell(msgspec.msgpack.encode(page.events) if page.events else b"")
-
-        recent = self._recent
-        if recent and recent[0].seq <= ask.after_seq + 1:
-            start = max(0, ask.after_seq + 1 - recent[0].seq)
-            events = list(itertools.islice(recent, start, start + ask.row_count_max))
-            tell(msgspec.msgpack.encode(events) if events else b"")
-        else:
-            self._in_reader(read)
 
     def _in_reader(self, read: Callable[[], None]) -> None:
         """In a reader thread; once those have ended, nobody waits for it any more."""
@@ -367,7 +342,7 @@ class Gateway:
         except OlvmError as error:
             _refuse(connection, number, error)
 
-    def _event_page(self, after: int, row_count_max: int) -> p.EventPage:
+    def _read_events(self, after: int, row_count_max: int) -> list[dict[str, object]]:
         table = self._silo.journal.query(
             f"select {EVENT_COLUMNS} from events where seq > ? order by seq limit {int(row_count_max)}",  # noqa: S608 - columns of ours
             (after,),
@@ -375,15 +350,14 @@ class Gateway:
         events = table.dicts()
         for event in events:
             event["details"] = msgspec.json.decode(str(event["details"] or "{}"))
-        cursor = int(str(events[-1]["seq"])) if events else after
-        return p.EventPage(cursor, events)
+        return events
 
-    def _events(self, connection: Connection, number: int, ask: p.Events) -> p.EventPage | None:
+    def _event_page(self, connection: Connection, number: int, ask: p.Events) -> p.EventPage | None:
         if not 1 <= ask.row_count_max <= SQL_ROWS_MAX:
             raise BadInput(f"events: row_count_max must be 1 to {SQL_ROWS_MAX}, got {ask.row_count_max}")
-        page = self._event_page(ask.after, ask.row_count_max)
-        if page.events or ask.wait_s <= 0:
-            return page
+        events = self._read_events(ask.after, ask.row_count_max)
+        if events or ask.wait_s <= 0:
+            return p.EventPage(int(str(events[-1]["seq"])) if events else ask.after, events)
         # Nobody waits in a reader thread: the next commit with events asks again, or the timer answers empty.
         once = threading.Lock()
 
@@ -391,14 +365,14 @@ class Gateway:
             if once.acquire(blocking=False):
                 timer.cancel()
                 rest = msgspec.structs.replace(ask, wait_s=0.0)
-                self._read(connection, number, lambda: self._events(connection, number, rest))
+                self._read(connection, number, lambda: self._event_page(connection, number, rest))
 
         timer = threading.Timer(min(ask.wait_s, 60.0), again)
         timer.daemon = True
         timer.start()
         with self._lock:
             self._event_waiters.append(again)
-        if self._event_page(ask.after, 1).events:
+        if self._read_events(ask.after, 1):
             again()
         return None
 

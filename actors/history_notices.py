@@ -14,7 +14,7 @@ import msgspec
 
 from actors.telemetry import Notice
 from olvm.history.host_clocks import OddClock
-from olvm.history.store import HistoryStore
+from olvm.history.port import History
 from olvm.model.errors import OlvmError
 from olvm.model.limits import NS_PER_S
 
@@ -48,7 +48,7 @@ class _Told(msgspec.Struct):
 class HistoryNotices:
     """Of one life of a store. What was there when it was opened was told by the life before."""
 
-    def __init__(self, store: HistoryStore, now_ns: Callable[[], int]) -> None:
+    def __init__(self, store: History, now_ns: Callable[[], int]) -> None:
         self._store = store
         self._now_ns = now_ns
         self._looked_ns = now_ns()

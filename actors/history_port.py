@@ -24,8 +24,8 @@ from actors.telemetry import (
     operation_log,
 )
 from olvm.history.guest_rows import GuestFacts
+from olvm.history.port import History
 from olvm.history.rows import ConfigurationChange
-from olvm.history.store import HistoryStore
 from olvm.model.errors import BadInput, OlvmError
 from olvm.model.limits import NS_PER_S
 from olvm.model.messages import CallEnded
@@ -39,7 +39,7 @@ MAINTAIN_PERIOD_NS = 300 * NS_PER_S
 
 
 class HistoryPort:
-    def __init__(self, silo: Silo, store: HistoryStore, now_ns: Callable[[], int] = clock_ns) -> None:
+    def __init__(self, silo: Silo, store: History, now_ns: Callable[[], int] = clock_ns) -> None:
         self._silo = silo
         self._store = store
         self._now_ns = now_ns

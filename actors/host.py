@@ -53,8 +53,12 @@ class Host(HostCore):
         self.tasks = HostTasks(self)
 
     @classmethod
-    def new(cls, name: str, cluster: str, now_ns: int) -> Host:
-        host = cls(HostRecord(name=name, cluster=cluster, created_ns=now_ns, status_since_ns=now_ns))
+    def new(cls, name: str, cluster: str, now_ns: int, host_epoch: int = 0) -> Host:
+        """`host_epoch`: those of an earlier host of this name, if there was one, were not above it."""
+        record = HostRecord(
+            name=name, cluster=cluster, created_ns=now_ns, status_since_ns=now_ns, host_epoch=host_epoch
+        )
+        host = cls(record)
         host.last_seen_ns = now_ns
         return host
 

@@ -155,9 +155,6 @@ class HostAgent:
             record.cpus = message.cpus
             record.memory_bytes = message.memory_bytes
             turn.save(record)
-        if record.host_epoch < message.host_epoch_min:
-            record.host_epoch = message.host_epoch_min
-            turn.save(record)
         if self.book.is_open and self.opened is not None:
             self._say_ready(self.opened, turn)
         else:

@@ -157,7 +157,7 @@ class HostCommands:
         record, core = self._record, self._core
         turn.send(core.cluster, m.HostLeft(record.name))
         turn.send(core.agent, m.StopAgent(record.name))
-        turn.send("engine", m.EntityRemoved("host", record.name))
+        turn.send("engine", m.EntityRemoved("host", record.name, record.host_epoch))
         core.tell("host_removed", f"host {record.name} was removed", turn)
         core.finish(turn, True)
         turn.saved.clear()

@@ -9,6 +9,7 @@ from actors.behaviour import TimedRecord, Turn
 from actors.host_agent import HostAgent
 from actors.vm import Vm
 from olvm.model import messages as m
+from olvm.model.limits import HOST_EPOCHS_UNHEARD_MAX
 from olvm.model.records import AgentRecord
 
 
@@ -26,7 +27,7 @@ class AgentRoster:
             case m.StartAgent():
                 if message.host not in self.hosts:
                     self.hosts.add(message.host)
-                    turn.spawn(HostAgent(AgentRecord(host=message.host, cluster=message.cluster), {}))
+                    turn.spawn(HostAgent(_new_record(message), {}))
                 turn.send(f"agent/{message.host}@{turn.silo}", message)
             case m.RestartAgent() if message.host in self.hosts:
                 turn.send(f"agent/{message.host}@{turn.silo}", message)
@@ -36,6 +37,12 @@ class AgentRoster:
                 pass
             case _:
                 raise AssertionError(f"agents cannot handle {type(message).__name__}")
+
+
+def _new_record(order: m.StartAgent) -> AgentRecord:
+    """Of an agent that the engine may know from a life whose journal is gone."""
+    epoch = order.host_epoch_min + HOST_EPOCHS_UNHEARD_MAX if order.host_epoch_min else 0
+    return AgentRecord(host=order.host, cluster=order.cluster, host_epoch=epoch)
 
 
 class VmRoster:

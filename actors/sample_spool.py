@@ -2,8 +2,9 @@
 
 Decides which reports are on their way and which go when there is no room. Rules:
 1. A report leaves only when the telemetry silo says that it is on disk there, or when it is dropped.
-2. They are sent in order, at most `REPORTS_IN_FLIGHT_MAX` ahead of what is acknowledged and of one host epoch at a
-   time: history knows a repetition by a window of that many reports (`olvm.history.reports`), so none comes too late.
+2. They are sent in order, at most `REPORTS_IN_FLIGHT_MAX` ahead of the oldest that is not acknowledged, and of one host
+   epoch at a time: history knows a repetition by a window of that many reports (`olvm.history.reports`), so none comes
+   too late. The oldest is sent again when it was not acknowledged in time, however those after it fare.
 3. What is dropped is the oldest, and it is told as an event: how many samples, from when to when. That is never too
    few; a report that history had stored when it died, and had no time to acknowledge, may be among them.
 
@@ -37,6 +38,7 @@ class _Waiting(msgspec.Struct):
     number: int
     heading: BatchHeading
     payload: bytes
+    sent_ns: int = 0  # last; 0: not yet
 
 
 class _Loss(msgspec.Struct):
@@ -54,7 +56,6 @@ class SampleSpool:
         self._host = host
         self._waiting: deque[_Waiting] = deque()  # oldest first; the first `_sent_count` are in flight
         self._sent_count = 0
-        self._sent_ns = 0  # when the oldest of those was sent
         self._row_count = 0
         self._number = 0
         # The host epoch of the first report names this object: numbers begin anew in a new process, which has a
@@ -79,14 +80,15 @@ class SampleSpool:
     def send(self, turn: Turn) -> None:
         """Send what may be on its way and is not, and again what was not acknowledged in time."""
         waited_s = FLUSHES_WAITED_FOR * turn.config.history_flush_period_s
-        if self._sent_count and turn.now_ns - self._sent_ns >= int(waited_s * NS_PER_S):
+        if self._sent_count and turn.now_ns - self._waiting[0].sent_ns >= int(waited_s * NS_PER_S):
             self._sent_count = 0
-        if self._sent_count == 0:
-            self._sent_ns = turn.now_ns
-        while self._sent_count < min(len(self._waiting), REPORTS_IN_FLIGHT_MAX):
-            one = self._waiting[self._sent_count]
-            if one.heading.host_epoch != self._waiting[0].heading.host_epoch:
+        while self._sent_count < len(self._waiting):
+            oldest, one = self._waiting[0], self._waiting[self._sent_count]
+            if one.number - oldest.number >= REPORTS_IN_FLIGHT_MAX:
                 break
+            if one.heading.host_epoch != oldest.heading.host_epoch:
+                break
+            one.sent_ns = turn.now_ns
             turn.tell(TELEMETRY, m.Samples(one.payload, self._incarnation, one.number))
             self._sent_count += 1
         if self._waiting:
@@ -101,8 +103,6 @@ class SampleSpool:
         kept = [one for one in in_flight if one.number not in stored]
         self._row_count -= sum(one.heading.row_count for one in in_flight if one.number in stored)
         self._waiting.extendleft(reversed(kept))
-        if len(kept) < len(in_flight):
-            self._sent_ns = turn.now_ns
         self._sent_count = len(kept)
         self._tell_loss(turn)
         self.send(turn)

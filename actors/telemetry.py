@@ -1,8 +1,11 @@
 """The `telemetry` actor: what comes in goes to history, and events are pulled from the engine in order.
 
 It decides nothing about content; the history file decides what is new and what is a repetition. Events are pulled,
-not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing. Samples
-are acknowledged to the agent that sent them once a flush has put them on the disk; until then it keeps them.
+not pushed: the cursor lives in the history file itself, so a crash on either side loses and repeats nothing. One
+question for a log is under way at a time, and only its answer counts. What a former life of this actor asked for may
+begin beyond the cursor, and would be a gap; and if each answer that comes once more brought another question, there
+would be ever more of them. Samples are acknowledged to the agent that sent them once a flush has put them on the disk;
+until then it keeps them.
 """
 
 from __future__ import annotations
@@ -74,12 +77,31 @@ class Notice(msgspec.Struct, frozen=True):
 NOTICE = msgspec.msgpack.Decoder(Notice)
 
 
+class _Log:
+    """A log of the engine: how far history has it, and the question for more that was not answered yet."""
+
+    def __init__(self) -> None:
+        self.cursor = -1
+        self._asked: int | None = None
+
+    def ask(self) -> int:
+        self._asked = self.cursor
+        return self.cursor
+
+    def is_answered_by(self, asked: int) -> bool:
+        """Whether this answers the question; once it is answered, nothing more does."""
+        if asked != self._asked:
+            return False
+        self._asked = None
+        return True
+
+
 class Telemetry:
     address = "telemetry"
 
     def __init__(self) -> None:
-        self.cursor = -1
-        self.operations_cursor = -1
+        self.events = _Log()
+        self.operations = _Log()
         # By agent and its incarnation: numbers of reports that history was given, and those that the flush under way
         # was asked for after.
         self.unacknowledged: dict[tuple[str, int], dict[int, None]] = {}
@@ -98,15 +120,12 @@ class Telemetry:
             case m.GuestFactsTold():
                 turn.call(HISTORY, StoreGuestFacts(message.payload), "facts")
             case m.EventsTold():
-                if message.payload:
-                    turn.call(HISTORY, StoreEvents(message.source, message.payload), "events")
-                else:
-                    turn.wake("pull", turn.config.events_pull_period_s)
+                if self.events.is_answered_by(message.after_seq):
+                    self._take(StoreEvents(message.source, message.payload), "events", "pull", turn)
             case m.OperationsTold():
-                if message.payload:
-                    turn.call(HISTORY, StoreOperations(message.source, message.payload), "operations")
-                else:
-                    turn.wake("pull_operations", turn.config.events_pull_period_s)
+                if self.operations.is_answered_by(message.from_ns):
+                    request = StoreOperations(message.source, message.payload)
+                    self._take(request, "operations", "pull_operations", turn)
             case m.CallEnded():
                 self._on_call_ended(message, turn)
             case m.TimerFired():
@@ -117,6 +136,13 @@ class Telemetry:
                 turn.wake("flush", turn.config.history_flush_period_s)
             case _:
                 raise AssertionError(f"telemetry cannot handle {type(message).__name__}")
+
+    def _take(self, page: StoreEvents | StoreOperations, tag: str, timer: str, turn: Turn) -> None:
+        """A page that is empty is asked for again later."""
+        if page.payload:
+            turn.call(HISTORY, page, tag)
+        else:
+            turn.wake(timer, turn.config.events_pull_period_s)
 
     def _on_timer(self, name: str, turn: Turn) -> None:
         match name:
@@ -132,7 +158,7 @@ class Telemetry:
 
     def _on_call_ended(self, message: m.CallEnded, turn: Turn) -> None:
         if message.tag in ("cursor", "events") and message.ok:
-            self.cursor = msgspec.msgpack.decode(message.value, type=int)
+            self.events.cursor = msgspec.msgpack.decode(message.value, type=int)
             self._pull(turn)
         elif message.tag in ("cursor", "events"):
             turn.wake("pull", turn.config.events_pull_period_s)
@@ -156,15 +182,16 @@ class Telemetry:
 
     def _on_operations(self, message: m.CallEnded, turn: Turn) -> None:
         """A page that history knew already is the end of what there is."""
-        cursor = msgspec.msgpack.decode(message.value, type=int) if message.ok else self.operations_cursor
-        if cursor == self.operations_cursor:
+        log = self.operations
+        cursor = msgspec.msgpack.decode(message.value, type=int) if message.ok else log.cursor
+        if cursor == log.cursor:
             turn.wake("pull_operations", turn.config.events_pull_period_s)
         else:
-            self.operations_cursor = cursor
+            log.cursor = cursor
             self._pull_operations(turn)
 
     def _pull_operations(self, turn: Turn) -> None:
-        turn.tell("operations@engine", m.PullOperations(self.operations_cursor, OPERATIONS_PER_PULL_MAX))
+        turn.tell("operations@engine", m.PullOperations(self.operations.ask(), OPERATIONS_PER_PULL_MAX))
         turn.wake("pull_operations", 10 * turn.config.events_pull_period_s)  # as in `_pull`
 
     def _begin_flush(self, turn: Turn) -> None:
@@ -175,6 +202,6 @@ class Telemetry:
         turn.call(HISTORY, Flush(), "flush")
 
     def _pull(self, turn: Turn) -> None:
-        turn.tell("events@engine", m.PullEvents(self.cursor, EVENTS_PER_PULL_MAX))
+        turn.tell("events@engine", m.PullEvents(self.events.ask(), EVENTS_PER_PULL_MAX))
         # If the question or its answer is lost, ask again; an answer in between moves this timer.
         turn.wake("pull", 10 * turn.config.events_pull_period_s)

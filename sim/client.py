@@ -64,6 +64,8 @@ class Clients:
         # Told of what clients ask, and of what they hear.
         self.asked: list[Callable[[str, m.Command, str], None]] = []
         self.answered: list[Callable[[str, m.AnyMessage], None]] = []
+        # Told of the engine's commits as its gateway is.
+        self.follower: Callable[[Records, list[EventRecord]], None] | None = None
 
     def ask(self, command: m.Command, request_id: str = "") -> Call:
         """Submit without waiting."""
@@ -127,6 +129,8 @@ class Clients:
 
     def on_committed(self, saved: Records, events: list[EventRecord]) -> None:
         """Heard from the journal already: also of what an engine commits and dies before it tells."""
+        if self.follower is not None:
+            self.follower(saved, events)
 
     def on_released(self) -> None:
         """Nothing is gathered: each reply has gone its own way."""

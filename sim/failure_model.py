@@ -27,6 +27,7 @@ class FaultKind(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 10
     brutal: bool = False  # drawn by the profile brutal only
     newer: bool = False  # drawn by itself, so that the plans of earlier seeds stay as they were
+    history: bool = False  # drawn where there is history
     says: str
 
 
@@ -108,6 +109,52 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "host_problem": _fault(
         "hypervisor", "host", "a host is no longer fit for its cluster", for_s=(10, 600), weight=4
+    ),
+    # History. Its journal is in memory: what a crash of its silo leaves is the file.
+    "crash_telemetry": _fault(
+        "process",
+        "none",
+        "the telemetry silo is killed",
+        for_s=(1, 200),
+        weight=10,
+        newer=True,
+        history=True,
+    ),
+    "pause_telemetry": _fault(
+        "process",
+        "none",
+        "the telemetry silo stands still",
+        for_s=(1, 120),
+        weight=4,
+        newer=True,
+        history=True,
+    ),
+    "cut_telemetry": _fault(
+        "network",
+        "host",
+        "a host does not reach the telemetry silo",
+        for_s=(1, 300),
+        weight=10,
+        newer=True,
+        history=True,
+    ),
+    "clog_telemetry": _fault(
+        "network",
+        "none",
+        "the engine and the telemetry silo hear each other late, in order",
+        for_s=(1, 60),
+        weight=8,
+        newer=True,
+        history=True,
+    ),
+    "break_history": _fault(
+        "disk",
+        "none",
+        "history's disk takes nothing, or says so when it has",
+        for_s=(1, 120),
+        weight=8,
+        newer=True,
+        history=True,
     ),
     # Shared storage.
     "storage_hangs": _fault("storage", "host", "I/O to leases stands still and works later", for_s=(1, 120)),

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from actors.wire import ENGINE_SILO
+from actors.wire import ENGINE_SILO, TELEMETRY_SILO
 from hypervisor_backends.memory_fencing import FenceFaultKind
 from hypervisor_backends.memory_leases import Fate
 from olvm.model.limits import NS_PER_S
 from sim.clock import Timeline
+from sim.history import Histories
 from sim.hosts import Hosts
 from sim.network import Direction, Network, Noise
 from sim.plan import Knobs
@@ -26,13 +27,20 @@ class Faults:
     """Those of one world. `counts` says how often which has struck."""
 
     def __init__(
-        self, timeline: Timeline, network: Network, processes: Processes, hosts: Hosts, plant: Plant
+        self,
+        timeline: Timeline,
+        network: Network,
+        processes: Processes,
+        hosts: Hosts,
+        plant: Plant,
+        histories: Histories,
     ) -> None:
         self._timeline = timeline
         self._network = network
         self._processes = processes
         self._hosts = hosts
         self._plant = plant
+        self._histories = histories
         self.counts: Counter[str] = Counter()
         self._until_ns: dict[tuple[str, str], int] = {}  # when the last fault of a kind on a target is over
 
@@ -62,6 +70,7 @@ class Faults:
             process.dies_at = None
             processes.resume(name)
         self._plant.heal()
+        self._histories.heal()
         self._hosts.heal()
         for name in sorted(processes.disks):
             silo_host = self._hosts.name_by_silo.get(name)
@@ -196,6 +205,11 @@ class Faults:
             disk.write_error_count = 0
 
         self._while("break_disk", silo, seconds, mend)
+
+    def break_history(self, seconds: float) -> None:
+        """The disk of history takes nothing for so long, or says so when it has."""
+        self._noted("break_history", TELEMETRY_SILO in self._processes.by_name)
+        self._histories.fail(seconds)
 
     def slow_disk(self, silo: str, commit_ms: int, seconds: float) -> None:
         """Each commit of the silo takes so long."""

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from actors.assembly import cast_of, kind_of, record_types
 from actors.silo import Silo
-from actors.wire import ENGINE_SILO, Envelope
+from actors.wire import ENGINE_SILO, TELEMETRY_SILO, Envelope
 from olvm.journal.memory_disk import DiskFault, MemoryDisk, checked
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.port import Batch, Recovered
@@ -29,7 +29,7 @@ from olvm.model.errors import JournalCorrupt, JournalError, JournalUnwritable
 from olvm.model.limits import NS_PER_S
 from sim.clock import FOR_EVER_NS, HostClock, ProcessClock, Timeline
 from sim.digest import Digest
-from sim.network import Link, Network, stream
+from sim.network import Deliver, Link, Network, stream
 
 log = logging.getLogger("olvm.sim")
 
@@ -284,7 +284,7 @@ class Process:
         link = self.links.get(to)
         if link is None:
             processes = self.processes
-            link = self.links[to] = processes.network.link(self.name, to, processes.deliver)
+            link = self.links[to] = processes.network.link(self.name, to, processes.deliver_on(self.name, to))
         self.processes.network.send(link, frame, self.batch_delay_ns)
 
 
@@ -313,6 +313,8 @@ class Processes:
         self.has_power: Callable[[str], bool] = lambda _name: True
         self.fate: Callable[[Process], CrashPoint | None] | None = None
         self.after_batch: list[Callable[[Silo], None]] = []
+        # Told of each frame that arrives at the telemetry silo, or from it.
+        self.overheard: Callable[[Link, bytes], None] = lambda _link, _frame: None
         self.journal_rows_max = JOURNAL_ROWS_MAX
         self.commit_ms_max = 0
         self.clock_step_s_max = 0
@@ -353,6 +355,8 @@ class Processes:
         """Begin a new life from the disk. None: it runs already, its computer is off, or its disk does not work now."""
         if name in self.by_name or not self.has_power(name):
             return None
+        if name == TELEMETRY_SILO and name in self.disks:
+            self._lose_disk(name)  # its journal is in memory; what it knows for good is in history
         life = self._lives[name] = self._lives.get(name, 0) + 1
         step_ns = 0
         if self.clock_step_s_max:
@@ -433,12 +437,15 @@ class Processes:
     def wipe(self, name: str, *, starts: bool = True) -> None:
         """Lose the disk with the process; start anew with nothing, now or when somebody says so."""
         self.crash(name, None)
+        self._lose_disk(name)
+        if starts:
+            self.start(name)
+
+    def _lose_disk(self, name: str) -> None:
         self.wipe_counts[name] = self.wipe_counts.get(name, 0) + 1
         self.disks.pop(name, None)
         for forget in self.wiped:
             forget(name)
-        if starts:
-            self.start(name)
 
     def pause(self, name: str, seconds: float | None) -> None:
         """Stand still: frames and timers queue up. None: until it is crashed."""
@@ -474,6 +481,15 @@ class Processes:
         return self.start(name)
 
     # ------------------------------------------------------------------ what arrives
+
+    def deliver_on(self, source: str, to: str) -> Deliver:
+        """Who takes what arrives on a link between two silos."""
+        return self._deliver_overheard if TELEMETRY_SILO in (source, to) else self.deliver
+
+    def _deliver_overheard(self, link: Link, frame: bytes) -> None:
+        if link.to in self.by_name:
+            self.overheard(link, frame)
+        self.deliver(link, frame)
 
     def deliver(self, link: Link, frame: bytes) -> None:
         process = self.by_name.get(link.to)

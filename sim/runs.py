@@ -7,9 +7,10 @@ of these with one digest.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import msgspec
@@ -131,6 +132,8 @@ QUICK: dict[str, float] = {
     "ha_priority_block_s": 120.0,
     "ha_reservation_period_s": 60.0,
     "cluster_power_timeout_s": 300.0,
+    "sample_period_s": 5.0,
+    "samples_buffered_rows_max": 300,
 }
 
 
@@ -187,9 +190,8 @@ class Run:
         handler = _LastFault()
         logger = logging.getLogger("olvm.silo")
         logger.addHandler(handler)
-        propagates, logger.propagate = logger.propagate, False
         try:
-            with quiet_collector():
+            with quiet_collector(), _unsaid("olvm.silo", "olvm.history"):
                 self._go(settles=settles)
         except Violation as violation:
             outcome.verdict, outcome.oracle = violation.kind, violation.oracle
@@ -203,7 +205,6 @@ class Run:
             outcome.failed_at_s = (self.world.now_ns - self._begin_ns) / NS_PER_S
         finally:
             logger.removeHandler(handler)
-            logger.propagate = propagates
         outcome.while_settling = self._settling
         outcome.wall_s = time.perf_counter() - began
         outcome.cpu_s = time.process_time() - began_cpu
@@ -298,6 +299,22 @@ def settle_s(config: Config) -> float:
         + 2 * config.host_reboot_timeout_s
     )
     return fence_s + 2 * 1_800.0 + max(config.maintenance_timeout_s, config.cluster_power_timeout_s)
+
+
+@contextlib.contextmanager
+def _unsaid(*loggers: str) -> Iterator[None]:
+    """What these say of the faults of a run is for nobody."""
+    known = {name: logging.getLogger(name) for name in loggers}
+    kept = {name: (logger.propagate, logger.handlers[:]) for name, logger in known.items()}
+    for logger in known.values():
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # without any, Python's last resort speaks
+    try:
+        yield
+    finally:
+        for name, logger in known.items():
+            logger.propagate, logger.handlers[:] = kept[name]
 
 
 class _LastFault(logging.Handler):

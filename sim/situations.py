@@ -26,6 +26,10 @@ WORLD_SITUATIONS: dict[str, str] = {
     "late_duplicate": "a frame arrives once more long after",
     "clock_stepped": "a process starts with its wall clock stepped",
     "journal_refused": "a silo's disk refused a commit",
+    "history_refused": "history's disk refused a commit",
+    "history_lost_what_it_had_in_memory": "the telemetry silo dies with reports that are not on its disk",
+    "report_came_again": "a report of samples reaches history a second time",
+    "agent_dropped_samples": "an agent has no room for samples that history does not take, and says so",
 }
 
 

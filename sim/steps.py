@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from actors.wire import TELEMETRY_SILO
 from hypervisor_backends.memory_leases import Fate
 from hypervisor_backends.simulated_faults import Fault, FaultKind
 from olvm.model import messages as m
@@ -130,7 +131,13 @@ class Steps:
         if not host.is_on or (row is not None and row.boot_id and row.boot_id != boot_id):
             self.ask(m.HostCommand(step.target, "confirm_rebooted"))
 
-    def _do_add_host(self, _: Step) -> None:
+    def _do_add_host(self, step: Step) -> None:
+        """A new computer, or one that was removed, under the name that it had."""
+        known = self._world.rows(HostRecord)
+        removed = [number for number in range(1, self._plan.shape.hosts + 1) if f"H{number}" not in known]
+        if removed and step.value % 2:
+            self.ask(self._world.host_command(removed[0]))
+            return
         self._new_hosts += 1
         number = NEW_VMS_FROM + self._new_hosts
         self._world.add_host(number)
@@ -300,6 +307,26 @@ class Steps:
 
     def _do_torn_tail(self, step: Step) -> None:
         self._world.faults.die_soon(step.target, "in_commit", 0)
+
+    # ------------------------------------------------------------------ history; where there is none, nobody is struck
+
+    def _do_crash_telemetry(self, step: Step) -> None:
+        self._world.faults.crash_silo(TELEMETRY_SILO, step.for_ms / 1000)
+
+    def _do_pause_telemetry(self, step: Step) -> None:
+        self._world.faults.pause_silo(TELEMETRY_SILO, step.for_ms / 1000)
+
+    def _do_cut_telemetry(self, step: Step) -> None:
+        silo = self._silo_of(step.target)
+        if silo and self._world.shape.telemetry:
+            self._world.faults.cut(TELEMETRY_SILO, silo, "both", step.for_ms / 1000)
+
+    def _do_clog_telemetry(self, step: Step) -> None:
+        if self._world.shape.telemetry:
+            self._world.faults.clog("engine", TELEMETRY_SILO, step.for_ms / 1000)
+
+    def _do_break_history(self, step: Step) -> None:
+        self._world.faults.break_history(step.for_ms / 1000)
 
     # ------------------------------------------------------------------ hypervisors, storage, fence devices
 

@@ -19,6 +19,7 @@ FAULTS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 12, "rough": 90, "brutal":
 COMMANDS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 120, "rough": 240, "brutal": 400}
 PLUGS_PER_HOUR: Final = 200
 PLUGGING_SHARE: Final = 0.4  # of the seeds
+HISTORY_SHARE: Final = 0.35  # of the seeds
 PLUG_CALLS: Final = {"set_vcpus": "SetVcpus", "plug_memory": "PlugMemory", "unplug_memory": "UnplugMemory"}
 FAVOUR_FACTOR: Final = 10
 NEWER_SHARE: Final = 100  # of this weight a fault would be all faults of a run
@@ -112,7 +113,7 @@ def draw_plan(
         raise BadInput(f"a world of {hosts} hosts, {vms} machines and {hours} hours cannot be built")
     rng = _stream(seed, "length")
     drawn_hours = rng.choice((0.15, 0.25, 0.25, 0.4))
-    shape = _draw_shape(seed, hosts, vms)
+    shape = _draw_shape(seed, hosts, vms, favour)
     plan = Plan(
         seed=seed,
         profile=profile,
@@ -141,12 +142,17 @@ def check_favoured(names: Iterable[str]) -> None:
         )
 
 
+def is_of_history(name: str) -> bool:
+    """Whether this is a fault that strikes nobody where history is not simulated."""
+    return name in FAULTS and FAULTS[name].history
+
+
 def _stream(seed: int, purpose: str) -> random.Random:
     # A text seed goes through SHA-512: the same in every process.
     return random.Random(f"{seed}/{purpose}")
 
 
-def _draw_shape(seed: int, hosts: int | None, vms: int | None) -> Shape:
+def _draw_shape(seed: int, hosts: int | None, vms: int | None, favour: tuple[str, ...]) -> Shape:
     rng = _stream(seed, "shape")
     drawn_hosts = rng.choice((2, 3, 3, 4, 5, 5, 6, 8))
     per_host = rng.choice((1, 2, 3, 5, 8))
@@ -174,6 +180,7 @@ def _draw_shape(seed: int, hosts: int | None, vms: int | None) -> Shape:
         migration_policy=rng.choice(
             ("minimal_downtime", "minimal_downtime", "post_copy", "suspend_workload")
         ),
+        telemetry=_stream(seed, "history").random() < HISTORY_SHARE or any(map(is_of_history, favour)),
     )
 
 
@@ -245,7 +252,8 @@ def _draw_faults(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
 def _draw_newer(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
     """Faults that came after the others, each from a stream of its own; half of the plans have one of a kind.
 
-    Before a libvirtd is killed a machine is started, so that now and then a start is cut off.
+    Before a libvirtd is killed a machine is started, so that now and then a start is cut off. While the telemetry silo
+    hears the engine late, it is killed: then it gets answers to what its former life had asked.
     """
     steps = []
     for name, fault in FAULTS.items():
@@ -253,12 +261,18 @@ def _draw_newer(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
         is_had = rng.random() < 0.5 or name in favour
         if not fault.newer or not is_had or (plan.profile == "calm" and fault.kind not in CALM_KINDS):
             continue
+        if fault.history and not plan.shape.telemetry:
+            continue
         often = FAVOUR_FACTOR if name in favour else 1
         count = plan.hours * FAULTS_PER_HOUR[plan.profile] * often * fault.weight / NEWER_SHARE
         for _ in range(int(count + rng.random())):
             step = _draw_fault(rng, name, fault, rng.randrange(plan.end_ms), plan.shape)
-            before_ms, vm = rng.randrange(100, 1_500), rng.randint(1, max(1, plan.shape.vms))
-            steps += [Step(max(0, step.at_ms - before_ms), "start", f"v{vm}"), step]
+            apart_ms, vm = rng.randrange(100, 1_500), rng.randint(1, max(1, plan.shape.vms))
+            steps.append(step)
+            if name == "kill_libvirtd":
+                steps.append(Step(max(0, step.at_ms - apart_ms), "start", f"v{vm}"))
+            elif name == "clog_telemetry" and step.at_ms + apart_ms < plan.end_ms:
+                steps.append(Step(step.at_ms + apart_ms, "crash_telemetry", for_ms=1_000))
     return steps
 
 

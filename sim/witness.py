@@ -7,7 +7,7 @@ from olvm.journal.memory_journal import MemoryJournal
 from olvm.model.config import Config
 from olvm.model.record import Record
 from sim.availability import Restarts
-from sim.oracles.oracle import Rows
+from sim.oracles.oracle import ReportName, Rows
 from sim.world import World
 
 
@@ -64,6 +64,13 @@ class WorldWitness:
     def outgoing_count(self, silo: str) -> int:
         process = self._world.processes.by_name.get(silo)
         return 0 if process is None else process.silo.links.unacknowledged_count()
+
+    @property
+    def has_history(self) -> bool:
+        return self._world.shape.telemetry
+
+    def stored_report(self, name: ReportName) -> bytes | None:
+        return self._world.histories.disk.reports.get(name)
 
     def verify_journal(self, silo: str) -> list[str]:
         disk = self._world.processes.disk(silo)

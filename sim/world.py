@@ -28,6 +28,7 @@ from sim.clock import START_NS, HostClock, Timeline
 from sim.collector import quiet_collector
 from sim.digest import Digest
 from sim.faults import Faults
+from sim.history import Histories
 from sim.hosts import Hosts, SimHost
 from sim.network import Network, stream
 from sim.plan import GIB, Knobs, Shape, room_to_plug
@@ -36,7 +37,7 @@ from sim.processes import JOURNAL_ROWS_MAX, Process, Processes
 from sim.sightings import Sightings
 from sim.truth import Truth
 
-# History is not simulated unless asked for: nobody samples within the life of a run.
+# Where there is no history nobody samples within the life of a run.
 NO_SAMPLES_S = 1e9
 ASKED_AT_ONCE = 5_000
 
@@ -79,10 +80,14 @@ class World:
         self.plant = Plant(self.timeline, self.network, self.processes, self.hosts)
         self.hosts.fabric = self.plant.fabric
         self.clients = Clients(self.timeline, self.network, self.processes)
-        self.faults = Faults(self.timeline, self.network, self.processes, self.hosts, self.plant)
         self.situations = self.processes.situations
-        # Gives each life of the telemetry silo its history, where a test wants one.
-        self.plug_history: Callable[[Process], None] | None = None
+        self.histories = Histories(self.timeline, self.processes, seed)
+        self.clients.follower = self.histories.on_committed if self.shape.telemetry else None
+        # Gives each life of the telemetry silo its history; a test may want the real one.
+        self.plug_history: Callable[[Process], None] = self.histories.plug
+        self.faults = Faults(
+            self.timeline, self.network, self.processes, self.hosts, self.plant, self.histories
+        )
         # Hears what is said of the run for a person; see `sim.story`.
         self.tell: Callable[[str], None] | None = None
         self._engine_clock = self._new_clock(ENGINE_SILO)
@@ -118,12 +123,15 @@ class World:
         elif kind == "engine":
             silo.observer = self.clients
             self.plant.plug_engine(process)
-        elif kind == "telemetry" and self.plug_history is not None:
+            if self.shape.telemetry:
+                self.histories.plug_engine(process)
+        elif kind == "telemetry":
             self.plug_history(process)
 
     def watch(self, observer: Any) -> None:
         """Tell `observer` of what happens, by those of `sim.oracles.oracle.HOOKS` that it has, from now on."""
         self.truth.watch(observer)
+        self.histories.hearing.add(observer)
         for name, listeners in (
             ("committed", self.processes.committed),
             ("recovered", self.processes.recovered),

@@ -40,6 +40,7 @@ from olvm.history.counters import HistoryCounters
 from olvm.history.export import export, sync_tree
 from olvm.history.guest_rows import GUEST_FACTS, GuestFacts, guest_facts_row
 from olvm.history.host_clocks import HostClocks, OddClock
+from olvm.history.log_cursors import LogCursors
 from olvm.history.opening import bound_question, connect, typed_error
 from olvm.history.reader import Parameters, RunningQuestions, run_query, show_snapshots
 from olvm.history.report_buffer import ReportBuffer
@@ -96,9 +97,7 @@ class HistoryStore:
         self._rows: dict[str, dict[tuple[Any, ...], Row]] = {table.name: {} for table in ROW_TABLES}
         self._next_try_row_count = ROWS_PER_COMMIT
         self._dropped: tuple[int, int, int] | None = None
-        self._event_seq_taken: dict[str, int] = {}  # buffered or committed
-        self._event_seq_committed: dict[str, int] = {}
-        self._newest_operations: set[str] = set()  # those that ended at the cursor of their log
+        self._logs = LogCursors()
 
     @classmethod
     def open(
@@ -173,23 +172,16 @@ class HistoryStore:
             The sequence number taken so far: ask the source for what follows it. After a restart ask for what
             follows `event_cursor`.
         """
-        taken = max(self._event_seq_taken.get(source, 0), first_kept_seq - 1)
         rows = self._rows[EVENTS.name]
-        for event in sorted(events, key=lambda event: event.seq):
-            if event.seq <= taken:
-                continue
-            if event.seq > taken + 1 or len(rows) >= ROWS_BUFFERED_MAX:
-                break
+        for event in self._logs.new_events(source, events, first_kept_seq, ROWS_BUFFERED_MAX - len(rows)):
             row = storable(event_row(source, event))
             rows.setdefault(EVENTS.key_of(row), row)
-            taken = event.seq
-        self._event_seq_taken[source] = taken
         self._commit_if_many_rows()
-        return taken
+        return self._logs.taken[source]
 
     def event_cursor(self, source: str) -> int:
         """The last sequence number of this source that is on disk; 0 if none."""
-        return self._event_seq_committed.get(source, 0)
+        return self._logs.committed.get(source, 0)
 
     def add_configuration(self, changes: Iterable[ConfigurationChange]) -> None:
         """Buffer versions of objects; one that is known, by object and `valid_from_ns`, is stored once."""
@@ -215,24 +207,12 @@ class HistoryStore:
         Returns the end of the newest taken so far of this log, ns: ask for what ended then or later. After a
         restart ask from `event_cursor`.
         """
-        taken_ns = self._event_seq_taken.get(log, 0)
-        rows, newest = self._rows[OPERATIONS.name], self._newest_operations
-        for operation in operations:
-            end_ns = operation.finished_ns
-            assert end_ns is not None, f"operation {operation.id} has not ended"
-            if end_ns < taken_ns or operation.id in newest:
-                continue
-            if len(rows) >= ROWS_BUFFERED_MAX:
-                break
+        rows = self._rows[OPERATIONS.name]
+        for operation in self._logs.new_operations(log, operations, ROWS_BUFFERED_MAX - len(rows)):
             row = storable(operation_row(operation))
             rows.setdefault(OPERATIONS.key_of(row), row)
-            if end_ns > taken_ns:
-                taken_ns = end_ns
-                newest.clear()
-            newest.add(operation.id)
-        self._event_seq_taken[log] = taken_ns
         self._commit_if_many_rows()
-        return taken_ns
+        return self._logs.taken[log]
 
     def take_odd_clocks(self) -> list[OddClock]:
         """Hosts whose reports had times that cannot be, since this was asked last."""
@@ -257,7 +237,7 @@ class HistoryStore:
 
     def _is_pending(self) -> bool:
         are_rows = any(self._rows.values())
-        return bool(self._reports) or are_rows or self._event_seq_taken != self._event_seq_committed
+        return bool(self._reports) or are_rows or self._logs.are_ahead
 
     def _commit_filling(self, con: duckdb.DuckDBPyConnection) -> None:
         filling = self._reports.filling()
@@ -274,7 +254,7 @@ class HistoryStore:
             write_due(con, due - self._due)
             for table in ROW_TABLES:
                 transaction.write_rows(con, table, list(self._rows[table.name].values()))
-            transaction.write_event_cursors(con, self._event_seq_taken)
+            transaction.write_event_cursors(con, self._logs.taken)
             con.execute("commit")
         except duckdb.Error as error:
             self._give_up_connection()
@@ -289,7 +269,7 @@ class HistoryStore:
         for rows in self._rows.values():
             rows.clear()
         self._next_try_row_count = ROWS_PER_COMMIT
-        self._event_seq_committed = dict(self._event_seq_taken)
+        self._logs.commit()
 
     def maintain(self, now_ns: int, elapsed_ns: int | None = None) -> int:
         """Commit, roll up, move and erase what is past its time, fold a long log into the file.
@@ -412,7 +392,7 @@ class HistoryStore:
             self.counters.missing_file_count = archive.show_archive(con, self._archive_directory)
             self._due = set(read_due(con, "hourly"))
             transaction.read_dictionaries(con, self._keys.texts, self._keys.vms)
-            self._event_seq_committed = transaction.read_event_cursors(con)
+            cursors = transaction.read_event_cursors(con)
             self._horizon_ns = transaction.read_horizon_ns(con)
             self._first_open_ns = upkeep.first_open_ns(self._horizon_ns)
             if len(self._windows) == 0:
@@ -423,8 +403,7 @@ class HistoryStore:
         except (duckdb.Error, OSError) as error:
             con.close()
             raise typed_error(error, self.path, "read") from error
-        for source, seq in self._event_seq_committed.items():
-            self._event_seq_taken[source] = max(self._event_seq_taken.get(source, 0), seq)
+        self._logs.read(cursors)
         self._con = con
         return con
 

@@ -120,6 +120,10 @@ SQL_TIMEOUT_S_MAX = 3600.0
 # An agent remembers the highest epoch of this many machines that it no longer runs.
 EPOCHS_REMEMBERED_MAX = 100_000
 
+# An agent may have started so often since the engine heard of it last. One whose journal is gone goes on above that,
+# and so does one of a host that was removed and is added again: by host epochs history knows what it has already.
+HOST_EPOCHS_UNHEARD_MAX = 1_000_000
+
 # A lease operation gives up after this many unanswered calls in a row, and after losing this many compare-and-swaps.
 LEASE_CALLS_FAILED_MAX = 3
 LEASE_WRITES_LOST_MAX = 16

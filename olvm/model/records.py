@@ -37,6 +37,7 @@ class EngineRecord(Record):
     accepted_count: int = 0
     succeeded_count: int = 0
     failed_count: int = 0
+    host_epoch_removed: int = 0  # the highest of all hosts that were removed
 
 
 class InventoryRecord(Record):

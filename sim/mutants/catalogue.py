@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from olvm.model.errors import NotFound
 from sim.mutants.engine_bugs import CLUSTER, ENGINE
+from sim.mutants.history_bugs import HISTORY
 from sim.mutants.host_bugs import AGENT, HOST, LEASES
 from sim.mutants.placement_bugs import MODEL, SCHEDULING
 from sim.mutants.planting import Mutant
@@ -26,6 +27,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *LEASES,
     *MODEL,
     *SCHEDULING,
+    *HISTORY,
 )
 
 

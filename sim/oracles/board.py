@@ -11,6 +11,7 @@ from sim.oracles.l2_available_again import AvailableAgain
 from sim.oracles.l3_operations_end import OperationsEnd
 from sim.oracles.l4_quiet import Quiet
 from sim.oracles.l5_effect_economy import EffectEconomy
+from sim.oracles.l6_history_complete import HistoryComplete
 from sim.oracles.linearizable import Linearizable
 from sim.oracles.oracle import Oracle, Witness
 from sim.oracles.s01_one_copy import OneCopy
@@ -26,6 +27,8 @@ from sim.oracles.s10_no_orphans import NoOrphans
 from sim.oracles.s11_legal_transitions import LegalTransitions
 from sim.oracles.s12_events_without_gaps import EventsWithoutGaps
 from sim.oracles.s13_epochs_never_fall import EpochsNeverFall
+from sim.oracles.s14_history_keeps import HistoryKeeps
+from sim.oracles.s15_history_once import HistoryOnce
 
 # D1, the same digest in another process, is a matter of two runs: sim.runs.
 ORACLES: tuple[type[Oracle], ...] = (
@@ -42,12 +45,15 @@ ORACLES: tuple[type[Oracle], ...] = (
     LegalTransitions,
     EventsWithoutGaps,
     EpochsNeverFall,
+    HistoryKeeps,
+    HistoryOnce,
     Linearizable,
     Stable,
     AvailableAgain,
     OperationsEnd,
     Quiet,
     EffectEconomy,
+    HistoryComplete,
     ReplayIsState,
 )
 

@@ -1,27 +1,31 @@
 """What an oracle is: it hears what really happens, and raises `Violation` the moment a promise is broken.
 
 Hooks are methods with agreed names; an oracle has those that it needs, and the board calls no others, so that what
-nobody listens to costs nothing. They come from three places, none of them an actor's mind:
+nobody listens to costs nothing. They come from these places, none of them an actor's mind:
 
 * the simulated hypervisors (`domain_added`, `vcpus_started`, … of `HypervisorObserver`, and `minute`),
 * the disks: what a silo has made durable (`committed`, `recovered`),
-* the clients: what they asked and what they were answered (`asked`, `answered`).
+* the clients: what they asked and what they were answered (`asked`, `answered`),
+* where history is simulated, its disk (`report_stored`, …) and its wire (`samples_sent`, `samples_acknowledged`).
 
 `healed` is called when the faults stop, `settled` at the end. Hooks must be cheap and must not change anything.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NoReturn, Protocol
 
 from olvm.journal.port import Batch
 from olvm.model import messages as m
 from olvm.model.config import Config
 from olvm.model.limits import NS_PER_S
 from olvm.model.record import Record
+from olvm.model.records import EventRecord, OperationRecord
 
 OracleKind = Literal["safety", "liveness", "determinism"]
 Rows = dict[str, Record]
+# Of samples: kind, host, host epoch, number.
+ReportName = tuple[str, str, int, int]
 
 
 class Violation(Exception):
@@ -69,6 +73,13 @@ class Witness(Protocol):
     def outgoing_count(self, silo: str) -> int:
         """Durable messages that wait on the silo's disk."""
 
+    @property
+    def has_history(self) -> bool:
+        """Whether this world has a telemetry silo."""
+
+    def stored_report(self, name: ReportName) -> bytes | None:
+        """What history's disk has under this name."""
+
     def verify_journal(self, silo: str) -> list[str]:
         """How the silo's tables differ from the fold of its journal."""
 
@@ -83,7 +94,7 @@ class Oracle:
     def __init__(self, witness: Witness) -> None:
         self.witness = witness
 
-    def fail(self, sentence: str) -> None:
+    def fail(self, sentence: str) -> NoReturn:
         raise Violation(self.ID, self.KIND, self.witness.now_ns, sentence)
 
 
@@ -108,6 +119,18 @@ class Hooks(Protocol):
 
     def asked(self, client: str, command: m.Command, request_id: str) -> None: ...
     def answered(self, client: str, reply: m.AnyMessage) -> None: ...
+
+    def report_stored(self, name: ReportName, payload: bytes) -> None:
+        """History's disk is about to have this report of samples."""
+
+    def event_stored(self, source: str, event: EventRecord) -> None: ...
+    def operation_stored(self, operation: OperationRecord) -> None: ...
+
+    def samples_sent(self, agent: str, incarnation: int, number: int, payload: bytes) -> None:
+        """A numbered report arrives at the telemetry silo, perhaps not for the first time."""
+
+    def samples_acknowledged(self, agent: str, incarnation: int, numbers: list[int]) -> None:
+        """History's word that it has these arrives where the agent runs, or ran."""
 
     def minute(self) -> None:
         """A minute of true time has passed."""

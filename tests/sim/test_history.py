@@ -12,6 +12,7 @@ from actors.sample_spool import REPORTS_IN_FLIGHT_MAX
 from olvm.history import store as store_module
 from olvm.history.store import HistoryStore
 from olvm.journal.port import Batch
+from olvm.model import messages as m
 from olvm.model.config import Config
 from olvm.model.records import EventRecord
 from sim.plan import Knobs, Shape
@@ -112,4 +113,29 @@ def test_telemetry_away_for_longer_than_agents_buffer_is_told_with_what_is_missi
     for host, lost in missing:
         assert 0 < int(str(lost)) <= said[str(host)] <= int(str(lost)) + 3 * REPORTS_IN_FLIGHT_MAX
     assert sorted(said) == sorted(str(host) for host, _ in missing)
+    histories.lose()
+
+
+def test_host_that_was_removed_and_is_added_again_has_its_samples_in_history(tmp_path: Path) -> None:
+    """Its agent once counted its starts anew, and history knew its reports, or found them to be too late."""
+    world = World(Shape(hosts=2, vms=0, telemetry=True), Knobs(), seed=1, config=Config())
+    histories = _Histories(world, tmp_path / "history.duckdb")
+    world.build()
+    for _ in range(3):  # each restart of the agent raises what its reports are named by
+        assert world.faults.crash_silo("host-2", 1.0)
+        world.run(40)
+    world.finish_all([m.HostCommand("H2", "maintenance")])
+    world.finish_all([m.HostCommand("H2", "remove")])
+    world.run(60)
+    removed_ns = world.timeline.time_ns
+    world.finish_all([world.host_command(2)])
+    world.run(300)
+    assert histories.store is not None
+    histories.store.commit()
+    counts = histories.store.query(
+        "select text, count(*) from host_samples join texts on text_key = host_key"
+        " where history_datetime > make_timestamp(?) group by all",
+        (removed_ns // 1000,),
+    ).rows
+    assert dict(counts)["H2"] >= 300 / 15 - 2  # type: ignore[call-overload]
     histories.lose()

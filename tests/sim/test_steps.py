@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from hypervisor_backends.simulated_faults import FAULTABLE_REQUESTS
@@ -12,7 +13,9 @@ from sim.steps import GUEST_FAULTS, HOST_ACTIONS, VERBS, Steps
 from sim.swarm import CALLS, PLUG_CALLS, VERB_TARGET
 from sim.world import World
 
-SHAPE = Shape(hosts=2, vms=2, racks=1, running_percent=100, host_memory_gib=16, fence_percent=100)
+SHAPE = Shape(
+    hosts=2, vms=2, racks=1, running_percent=100, host_memory_gib=16, fence_percent=100, telemetry=True
+)
 PLAN = Plan(seed=1, hours=0.02, shape=SHAPE, knobs=Knobs(quick_timers=1))
 WORDS = [*FAULTS, *COMMANDS, *PLUGS]
 TARGETS = {
@@ -77,8 +80,18 @@ STRIKES_ONE = [
 def test_fault_on_somebody_who_is_not_there_does_nothing(run: Run, word: str) -> None:
     run.steps.take(Step(0, word, NOBODY[FAULTS[word].target], 5_000, 1))
     assert run.world.faults.counts == {}
-    assert set(run.world.processes.disks) == {"engine", "host-1", "host-2"}
+    assert set(run.world.processes.disks) == {"engine", "host-1", "host-2", "telemetry"}
     run.world.run(30)
+    run.end()
+
+
+@pytest.mark.parametrize("word", [word for word, fault in FAULTS.items() if fault.history])
+def test_fault_of_history_strikes_nobody_where_there_is_none(word: str) -> None:
+    run = Run(msgspec.structs.replace(PLAN, shape=msgspec.structs.replace(SHAPE, telemetry=False)))
+    run.begin()
+    run.steps.take(Step(0, word, target_of(word), 5_000, 1))
+    assert run.world.faults.counts == {}
+    assert set(run.world.processes.disks) == {"engine", "host-1", "host-2"}
     run.end()
 
 

@@ -34,7 +34,9 @@ class StartAgent(Message, frozen=True):
     backend_settings: Settings
     cpus: int
     memory_bytes: int
-    host_epoch_min: int = 0  # an agent that lost its journal goes on above what the engine has seen
+    host_epoch_min: int = (
+        0  # the newest that the engine has seen: of an agent that lost its journal, or of removed hosts
+    )
 
 
 class StopAgent(Message, frozen=True):

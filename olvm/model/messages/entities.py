@@ -128,10 +128,11 @@ class OperationEnded(Message, frozen=True):
 
 
 class EntityRemoved(Message, frozen=True):
-    """Tells the engine that a name is free again."""
+    """Tells the engine that a name is free again. `host_epoch`: of a host, the newest that was heard of."""
 
     kind: str
     name: str
+    host_epoch: int = 0
 
 
 class VmChanged(Message, frozen=True):

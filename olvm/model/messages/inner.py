@@ -62,10 +62,11 @@ class GuestFactsTold(Message, frozen=True):
 
 
 class EventsTold(Message, frozen=True):
-    """Committed events of a silo, in order."""
+    """Committed events of a silo, in order: the answer to a `PullEvents` with this `after_seq`."""
 
     source: str
     payload: bytes
+    after_seq: int
 
 
 class EventTold(Message, frozen=True):
@@ -75,10 +76,12 @@ class EventTold(Message, frozen=True):
 
 
 class OperationsTold(Message, frozen=True):
-    """Committed operations of a silo that have ended, in the order of their ends."""
+    """Committed operations of a silo that have ended, in the order of their ends: the answer to a `PullOperations`
+    with this `from_ns`."""
 
     source: str
     payload: bytes  # msgpack of a list of OperationRecord
+    from_ns: int
 
 
 class PullOperations(Message, frozen=True):

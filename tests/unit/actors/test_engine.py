@@ -11,6 +11,7 @@ import pytest
 
 from actors.behaviour import Turn
 from actors.engine import Engine
+from actors.host import Host
 from olvm.model import messages as m
 from olvm.model.records import EngineRecord, InventoryRecord, OperationRecord
 from tests.builders import GIB, create_vm, encoded, sent_to, turn
@@ -237,6 +238,17 @@ def test_engine_name_is_free_again_after_removal() -> None:
     done = give(one, m.EntityRemoved("vm", "web"))
     assert len(done.erased) == 1
     assert accept(one, create_vm()).status == "running"
+
+
+def test_engine_host_that_is_added_again_counts_epochs_above_those_that_it_had() -> None:
+    """By them history knows the samples that it has."""
+    one = engine()
+    done = give(one, m.EntityRemoved("host", "H1", 7))
+    assert one.record in done.saved
+    assert give(one, m.EntityRemoved("host", "H2", 3)).saved == []
+    (again,) = give(one, m.Submit(add_host("H1"))).spawned
+    assert isinstance(again, Host)
+    assert again.record.host_epoch == 7
 
 
 def test_engine_recovered_raises_its_epoch() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.operation_feed import SERVICE, OperationFeed
+from actors.operation_feed import SERVICE, OperationFeed, read_ended
 from actors.wire import Envelope
 from olvm.model import messages as m
 from olvm.model.records import OperationRecord
@@ -47,7 +47,7 @@ def _pull(silo: _Silo, from_ns: int, row_count_max: int = 10) -> list[str]:
 
 def _feed() -> tuple[_Silo, OperationFeed]:
     silo = _Silo()
-    return silo, OperationFeed(silo, lambda read: read())  # type: ignore[arg-type]
+    return silo, OperationFeed(silo, lambda read: read(), read_ended(silo.journal))  # type: ignore[arg-type]
 
 
 def test_what_ended_since_is_told_from_memory_the_moment_of_the_cursor_included() -> None:

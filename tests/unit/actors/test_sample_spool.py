@@ -73,7 +73,21 @@ def test_reports_on_their_way_are_fewer_than_the_window_of_history() -> None:
     spool = SampleSpool("H1")
     seqs = range(1, REPORTS_IN_FLIGHT_MAX + 11)
     assert [seq for _, seq in sent(put(spool, *seqs))] == list(seqs[:REPORTS_IN_FLIGHT_MAX])
-    assert sent(stored(spool, 1, 2, 5)) == [(seq, seq) for seq in seqs[REPORTS_IN_FLIGHT_MAX:][:3]]
+    # However many of those after it history has: it counts from the oldest that history lacks, which is the third.
+    assert sent(stored(spool, 1, 2, *range(4, 40))) == [
+        (seq, seq) for seq in seqs[REPORTS_IN_FLIGHT_MAX:][:2]
+    ]
+
+
+def test_report_that_was_lost_is_sent_again_while_those_after_it_arrive() -> None:
+    """Each of them once began its waiting anew: samplings that come sooner than its time then kept it back for ever."""
+    spool = SampleSpool("H1")
+    put(spool, 1)
+    again = []
+    for seq in range(2, 12):
+        again += sent(put(spool, seq, at_s=5 * seq))
+        stored(spool, seq, at_s=5 * seq + 1)
+    assert [seq for _, seq in again].count(1) >= 3
 
 
 def test_reports_of_a_restarted_agent_wait_for_those_before() -> None:

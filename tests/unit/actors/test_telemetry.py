@@ -49,9 +49,9 @@ def test_telemetry_pull_that_is_not_answered_is_asked_again_from_the_same_place(
 def test_telemetry_events_move_the_cursor_only_when_history_has_them() -> None:
     one = Telemetry()
     give(one, CURSOR)
-    stored = give(one, m.EventsTold("engine", b"rows"))
+    stored = give(one, m.EventsTold("engine", b"rows", 41))
     assert (stored.calls, stored.sent) == ([("history", StoreEvents("engine", b"rows"), "events")], [])
-    assert one.cursor == 41
+    assert give(one, m.TimerFired("pull")).sent == [PULL]
     done = give(one, m.CallEnded("events", True, msgspec.msgpack.encode(50)))
     assert done.sent == [("events@engine", m.PullEvents(50, EVENTS_PER_PULL_MAX), False)]
 
@@ -90,7 +90,7 @@ def _pull_from(ns: int) -> tuple[str, m.AnyMessage, bool]:
 def test_telemetry_operations_are_pulled_from_the_end_of_the_newest_that_history_has() -> None:
     one = Telemetry()
     assert give(one, _told(700, "operations_cursor")).sent == [_pull_from(700)]
-    stored = give(one, m.OperationsTold("engine", b"rows"))
+    stored = give(one, m.OperationsTold("engine", b"rows", 700))
     assert stored.calls == [("history", StoreOperations("engine", b"rows"), "operations")]
     assert give(one, _told(900)).sent == [_pull_from(900)]
 
@@ -100,12 +100,33 @@ def test_telemetry_operations_that_bring_nothing_new_are_asked_for_later() -> No
     give(one, _told(700, "operations_cursor"))
     for message in (
         _told(700),
-        m.OperationsTold("engine", b""),
+        m.OperationsTold("engine", b"", 700),
         m.CallEnded("operations", False, b"full disk"),
     ):
         done = give(one, message)
         assert (done.sent, [name for name, _ in done.timers]) == ([], ["pull_operations"])
     assert give(one, m.TimerFired("pull_operations")).sent == [_pull_from(700)]
+
+
+@pytest.mark.parametrize("asked", [40, 42])
+def test_telemetry_answer_to_another_question_is_not_taken(asked: int) -> None:
+    """A former life asked from further on, and died with what it had: taken, the page would leave a gap."""
+    one = Telemetry()
+    give(one, CURSOR)
+    give(one, _told(41, "operations_cursor"))
+    for message in (m.EventsTold("engine", b"rows", asked), m.OperationsTold("engine", b"rows", asked)):
+        done = give(one, message)
+        assert (done.calls, done.sent, done.timers) == ([], [], [])
+
+
+def test_telemetry_answer_that_comes_twice_brings_one_question() -> None:
+    """Else each repetition would start another series of questions, and those again: a busy engine never ends them."""
+    one = Telemetry()
+    give(one, CURSOR)
+    give(one, _told(700, "operations_cursor"))
+    for message in (m.EventsTold("engine", b"rows", 41), m.OperationsTold("engine", b"rows", 700)):
+        assert len(give(one, message).calls) == 1
+        assert give(one, message).calls == []
 
 
 FLUSHED = m.CallEnded("flush", True)

@@ -88,6 +88,16 @@ def test_fault_that_came_later_changes_no_plan_but_by_its_own_steps() -> None:
     assert [step for step in favoured.steps if step.what not in ("kill_libvirtd", "start")] == own
 
 
+def test_faults_of_history_come_where_there_is_history_and_change_no_other_step() -> None:
+    of_history = {name for name, fault in FAULTS.items() if fault.history}
+    for plan in plans("brutal"):
+        assert plan.shape.telemetry or not words_of(plan) & of_history
+    quiet = next(plan for plan in plans("brutal") if not plan.shape.telemetry)
+    favoured = draw_plan(quiet.seed, "brutal", hours=0.1, favour=("crash_telemetry",))
+    assert favoured.shape == msgspec.structs.replace(quiet.shape, telemetry=True)
+    assert [step for step in favoured.steps if step.what not in of_history] == list(quiet.steps)
+
+
 def test_faults_come_in_bursts_and_alone() -> None:
     gaps = [
         later.at_ms - step.at_ms
@@ -101,8 +111,7 @@ def test_faults_come_in_bursts_and_alone() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    # History is simulated only where a test asks for it.
-    sorted({*Shape.__struct_fields__, *Knobs.__struct_fields__} - {"telemetry"}),
+    sorted({*Shape.__struct_fields__, *Knobs.__struct_fields__}),
 )
 def test_every_size_and_knob_is_drawn_in_more_than_one_way(field: str) -> None:
     part = "shape" if field in Shape.__struct_fields__ else "knobs"
