@@ -207,8 +207,11 @@ class Histories:
         self._ended: list[OperationRecord] = []
         self._ended_ids: set[str] = set()
         self._feeds: tuple[EventFeed, OperationFeed] | None = None
-        processes.committed.append(self._engine_committed)
-        processes.overheard = self._overhear
+
+    def begin(self) -> None:
+        """From now on what the engine commits and what passes the wire is heard: where there is a telemetry silo."""
+        self._processes.committed.append(self._engine_committed)
+        self._processes.overheard = self._overhear
 
     def plug(self, process: Process) -> None:
         """A new life of the telemetry silo."""

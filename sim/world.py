@@ -82,7 +82,9 @@ class World:
         self.clients = Clients(self.timeline, self.network, self.processes)
         self.situations = self.processes.situations
         self.histories = Histories(self.timeline, self.processes, seed)
-        self.clients.follower = self.histories.on_committed if self.shape.telemetry else None
+        if self.shape.telemetry:
+            self.histories.begin()
+            self.clients.follower = self.histories.on_committed
         # Gives each life of the telemetry silo its history; a test may want the real one.
         self.plug_history: Callable[[Process], None] = self.histories.plug
         self.faults = Faults(
