@@ -20,16 +20,14 @@ from actors.hosts import Hosts
 from actors.hypervisor_port import HypervisorPort
 from actors.lease_port import LeasePort
 from actors.runner import SiloRunner, clock_ns
-from actors.runtime_port import RuntimePort
+from actors.runtime_port import RuntimePort, restart_order
 from actors.silo import Silo
-from actors.wire import Envelope, at_silo
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_faults import Fault
 from olvm.history.store import HistoryStore
 from olvm.journal.duckdb_journal import DuckDbJournal
 from olvm.journal.memory_journal import MemoryJournal
 from olvm.journal.port import Journal
-from olvm.model import messages as m
 from olvm.model.client_protocol import Exported, ExportHistory, SiloStatus, Sql
 from olvm.model.config import Config
 from olvm.model.errors import BadInput, NotFound
@@ -112,8 +110,7 @@ class Node:
         its roster gets: where the whole process hangs this changes nothing, and its runtime restarts one that died.
         True says that the message is on its way.
         """
-        restart = Envelope(at_silo("agents", silo), "runtime", f"restart-{host}", "", m.RestartAgent(host))
-        self.runner.silo.post(restart)
+        self.runner.silo.post(restart_order(host, silo))
         return True
 
     def start(self) -> None:

@@ -11,12 +11,18 @@ from collections.abc import Callable
 import msgspec
 
 from actors.silo import Silo, deliver_result
-from olvm.model.messages import CallEnded
+from actors.wire import Envelope, at_silo
+from olvm.model.messages import CallEnded, RestartAgent
 
 
 class RestartHostAgent(msgspec.Struct, frozen=True):
     host: str
     silo: str
+
+
+def restart_order(host: str, silo: str) -> Envelope:
+    """What has the agent of a host, alone of its silo, forget what it holds in memory and begin again."""
+    return Envelope(at_silo("agents", silo), "runtime", f"restart-{host}", "", RestartAgent(host))
 
 
 class RuntimePort:

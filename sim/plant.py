@@ -12,7 +12,8 @@ from typing import cast
 from actors.fence_port import FencePort
 from actors.hypervisor_port import HypervisorPort
 from actors.lease_port import LeasePort
-from actors.runtime_port import RuntimePort
+from actors.runtime_port import RuntimePort, restart_order
+from actors.silo import Silo
 from actors.wire import ENGINE_SILO
 from hypervisor_backends.fencing import FenceAction, FenceAnswer, FenceDone
 from hypervisor_backends.leases import LeaseDone, LeaseRequest, LeaseResult
@@ -22,7 +23,7 @@ from hypervisor_backends.simulated_fabric import Receive
 from olvm.model.limits import NS_PER_S
 from sim.clock import HostClock, Timeline
 from sim.hosts import Hosts
-from sim.network import Link, Network
+from sim.network import Link, Network, stream
 from sim.processes import Process, Processes
 
 STORAGE = "storage"
@@ -132,6 +133,7 @@ class Plant:
         self.fence = MemoryFenceDevices(self._switch, self._is_on, timeline)
         self.fabric = NetworkFabric(network)
         self.switched_off_count = 0
+        self._drawn = stream(network.seed, "restarts of agents")
         self._fence_faults: list[FenceFault] = []
         self._fates: list[tuple[str, Fate, int]] = []  # of calls until then; an empty host means all
 
@@ -152,10 +154,15 @@ class Plant:
         silo.ports["fence"] = FencePort(silo, _Devices(self, process, scheduler))
 
     def plug_engine(self, process: Process) -> None:
-        process.silo.ports["runtime"] = RuntimePort(process.silo, self._restart_agent)
+        silo = process.silo
+        silo.ports["runtime"] = RuntimePort(silo, lambda host, of: self._restart_agent(silo, host, of))
 
-    def _restart_agent(self, host: str, silo: str) -> bool:
-        """Somebody with a shell on the host ends the agent's process and starts it anew; its machines go on."""
+    def _restart_agent(self, engine: Silo, host: str, silo: str) -> bool:
+        """As the runtime does: the agent alone is told to begin again; or as somebody with a shell on the host: its
+        process is ended and started anew. Its machines go on either way."""
+        if self._drawn.randrange(2):
+            engine.post(restart_order(host, silo))
+            return True
         known = self._hosts.by_name.get(host)
         if known is None or not known.is_on or self.network.is_cut(ENGINE_SILO, silo):
             return False
