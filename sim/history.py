@@ -34,7 +34,7 @@ from olvm.model.table import QueryResult
 from sim.clock import Timeline
 from sim.hearing import Hearing
 from sim.network import Link, stream
-from sim.oracles.oracle import ReportName
+from sim.oracles.oracle import ReportName, report_name
 from sim.plant import ProcessScheduler
 from sim.processes import Process, Processes
 
@@ -110,7 +110,7 @@ class SimulatedHistory:
     def add_samples(self, payload: bytes, now_ns: int | None = None) -> Verdict | Literal["expired"]:
         del now_ns
         batch = decode_batch(payload)
-        name = batch.kind, batch.host, batch.host_epoch, batch.seq
+        name = report_name(batch)
         verdict = self._windows.judge(*name)
         if verdict == "repeated":
             self._marks.append("report_came_again")

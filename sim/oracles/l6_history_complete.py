@@ -10,7 +10,7 @@ from olvm.journal.port import Batch
 from olvm.model.host_states import HostStatus
 from olvm.model.limits import NS_PER_S
 from olvm.model.records import EventRecord, HostRecord, OperationRecord
-from sim.oracles.oracle import Oracle, OracleKind, ReportName, Witness
+from sim.oracles.oracle import Oracle, OracleKind, ReportName, Witness, report_name
 
 # From an event to history: a pull and a flush each second or two, and one repetition of either.
 LATE_S = 60
@@ -70,7 +70,7 @@ class HistoryComplete(Oracle):
             sent = self._sent_by_agent[agent] = _Sent(batch.host, incarnation)
         if incarnation < sent.incarnation or number in sent.heard_ns_by_number:
             return
-        name = batch.kind, batch.host, batch.host_epoch, batch.seq
+        name = report_name(batch)
         sent.heard_ns_by_number[number] = self.witness.now_ns
         sent.number_by_name[name] = number
         self._sent_by_report[name] = sent

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, NoReturn, Protocol
 
+from olvm.history.samples import SampleBatch
 from olvm.journal.port import Batch
 from olvm.model import messages as m
 from olvm.model.config import Config
@@ -26,6 +27,10 @@ OracleKind = Literal["safety", "liveness", "determinism"]
 Rows = dict[str, Record]
 # Of samples: kind, host, host epoch, number.
 ReportName = tuple[str, str, int, int]
+
+
+def report_name(batch: SampleBatch) -> ReportName:
+    return batch.kind, batch.host, batch.host_epoch, batch.seq
 
 
 class Violation(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from olvm.history.samples import decode_batch
-from sim.oracles.oracle import Oracle, ReportName, Witness
+from sim.oracles.oracle import Oracle, ReportName, Witness, report_name
 
 
 class HistoryKeeps(Oracle):
@@ -22,8 +22,7 @@ class HistoryKeeps(Oracle):
         if known is None or incarnation > known[0]:
             known = self._sent[agent] = incarnation, {}
         if incarnation == known[0] and number not in known[1]:
-            batch = decode_batch(payload)
-            known[1][number] = (batch.kind, batch.host, batch.host_epoch, batch.seq), payload
+            known[1][number] = report_name(decode_batch(payload)), payload
 
     def samples_acknowledged(self, agent: str, incarnation: int, numbers: list[int]) -> None:
         newest, sent = self._sent.get(agent, (0, {}))
