@@ -23,6 +23,7 @@ from hypervisor_backends.domain_metadata import (
     new_metadata,
     with_epoch,
 )
+from hypervisor_backends.domain_shapes import ValidatedShapes, shape_of
 from hypervisor_backends.libvirt_domain import Seen, channel_of, seen_of
 from hypervisor_backends.libvirt_errors import is_connection_lost, is_missing
 from hypervisor_backends.libvirt_processes import end_qemu, kill_qemu
@@ -31,6 +32,7 @@ from hypervisor_backends.protocol import DomainSpec
 from olvm.model.errors import Conflict, NotFound, OperationFailed
 
 TEST_DRIVER = "TEST"
+_validated = ValidatedShapes()
 
 
 class Launched(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +81,13 @@ def define(connection: libvirt.virConnect, uuid: str, xml: str) -> libvirt.virDo
         if left.isActive():
             raise Conflict(f"domain {left.name()} ({uuid}) runs already; destroy it first")
         undefine(connection, left)
-    flags = 0 if connection.getType() == TEST_DRIVER else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
-    return connection.defineXMLFlags(xml, flags)
+    if connection.getType() == TEST_DRIVER:
+        return connection.defineXMLFlags(xml, 0)
+    version, shape = connection.getLibVersion(), shape_of(xml)
+    is_valid = _validated.has(version, shape)
+    domain = connection.defineXMLFlags(xml, 0 if is_valid else libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    _validated.add(version, shape)
+    return domain
 
 
 def launched_of(domain: libvirt.virDomain) -> Launched:
