@@ -2,7 +2,7 @@
 
 The actor, its port, the agents' spools and the engine's feeds are the product. What is not is the file:
 `SimulatedHistory` stands for `olvm.history.store.HistoryStore`, and is as weak as that may be. What is buffered is lost
-with the process. Some of it is put on the disk before anybody asks. A commit that fails may have worked, or half of it.
+with the process. Some of it is put on the disk before anybody asks. A commit that fails may have worked.
 
 It keeps reports as they came and rolls nothing up; no question is asked of it.
 """
@@ -38,9 +38,8 @@ from sim.oracles.oracle import ReportName, report_name
 from sim.plant import ProcessScheduler
 from sim.processes import Process, Processes
 
-EARLY_PER_10K = (
-    100  # of what is added, after which all, or as much again of one kind, is committed before it is asked
-)
+# Of reports that come: after so many all that is buffered is committed unasked, and after as many those of one kind.
+EARLY_PER_10K = 100
 READ_S_MAX = 0.05  # a page that comes from the engine's file and not from its memory
 
 
