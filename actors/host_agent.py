@@ -29,6 +29,7 @@ from actors.hypervisor_port import CloseHost, HostOpened, LookAround, OpenHost, 
 from actors.sample_spool import TELEMETRY, SampleSpool
 from hypervisor_backends.protocol import GUEST_FACTS, TERMINAL_EVENTS, ExitReason, ListDomains
 from olvm.model import messages as m
+from olvm.model.limits import HOST_EPOCHS_UNHEARD_MAX
 from olvm.model.records import AgentRecord, DomainRecord
 from olvm.model.vm_states import VmStatus
 
@@ -41,6 +42,11 @@ STATUS_BY_EVENT = {
 }
 FACTS_SOON_S = 0.5  # news of several guests go into one sampling
 LISTS = frozenset({"verify", "query", "purge", "recheck", "migration"})
+
+
+def epoch_above(heard: int) -> int:
+    """Where an agent goes on whose journal is gone, or older than what the engine has heard; 0 if it heard nothing."""
+    return heard + HOST_EPOCHS_UNHEARD_MAX if heard else 0
 
 
 class HostAgent:
@@ -154,6 +160,9 @@ class HostAgent:
             record.backend_settings = message.backend_settings
             record.cpus = message.cpus
             record.memory_bytes = message.memory_bytes
+            turn.save(record)
+        if record.host_epoch < message.host_epoch_min:
+            record.host_epoch = epoch_above(message.host_epoch_min)
             turn.save(record)
         if self.book.is_open and self.opened is not None:
             self._say_ready(self.opened, turn)

@@ -6,10 +6,9 @@ A command for an actor that does not exist yet needs somebody to receive it; tha
 from __future__ import annotations
 
 from actors.behaviour import TimedRecord, Turn
-from actors.host_agent import HostAgent
+from actors.host_agent import HostAgent, epoch_above
 from actors.vm import Vm
 from olvm.model import messages as m
-from olvm.model.limits import HOST_EPOCHS_UNHEARD_MAX
 from olvm.model.records import AgentRecord
 
 
@@ -41,7 +40,7 @@ class AgentRoster:
 
 def _new_record(order: m.StartAgent) -> AgentRecord:
     """Of an agent that the engine may know from a life whose journal is gone."""
-    epoch = order.host_epoch_min + HOST_EPOCHS_UNHEARD_MAX if order.host_epoch_min else 0
+    epoch = epoch_above(order.host_epoch_min)
     return AgentRecord(host=order.host, cluster=order.cluster, host_epoch=epoch)
 
 

@@ -35,6 +35,12 @@ def _fault(kind: Kind, target: TargetKind, says: str, **more: object) -> FaultKi
     return FaultKind(kind=kind, target=target, says=says, **more)  # type: ignore[arg-type]
 
 
+def _history_fault(
+    kind: Kind, target: TargetKind, says: str, for_s: tuple[int, int], weight: int
+) -> FaultKind:
+    return _fault(kind, target, says, for_s=for_s, weight=weight, newer=True, history=True)
+
+
 FAULTS: dict[str, FaultKind] = {
     # Processes. A crash loses all that is not committed; the host and its machines go on.
     "crash_engine": _fault("process", "none", "the engine's process is killed", for_s=(1, 60)),
@@ -111,50 +117,16 @@ FAULTS: dict[str, FaultKind] = {
         "hypervisor", "host", "a host is no longer fit for its cluster", for_s=(10, 600), weight=4
     ),
     # History. Its journal is in memory: what a crash of its silo leaves is the file.
-    "crash_telemetry": _fault(
-        "process",
-        "none",
-        "the telemetry silo is killed",
-        for_s=(1, 200),
-        weight=10,
-        newer=True,
-        history=True,
+    "crash_telemetry": _history_fault("process", "none", "the telemetry silo is killed", (1, 200), 10),
+    "pause_telemetry": _history_fault("process", "none", "the telemetry silo stands still", (1, 120), 4),
+    "cut_telemetry": _history_fault(
+        "network", "host", "a host does not reach the telemetry silo", (1, 300), 10
     ),
-    "pause_telemetry": _fault(
-        "process",
-        "none",
-        "the telemetry silo stands still",
-        for_s=(1, 120),
-        weight=4,
-        newer=True,
-        history=True,
+    "clog_telemetry": _history_fault(
+        "network", "none", "the engine and the telemetry silo hear each other late, in order", (1, 60), 8
     ),
-    "cut_telemetry": _fault(
-        "network",
-        "host",
-        "a host does not reach the telemetry silo",
-        for_s=(1, 300),
-        weight=10,
-        newer=True,
-        history=True,
-    ),
-    "clog_telemetry": _fault(
-        "network",
-        "none",
-        "the engine and the telemetry silo hear each other late, in order",
-        for_s=(1, 60),
-        weight=8,
-        newer=True,
-        history=True,
-    ),
-    "break_history": _fault(
-        "disk",
-        "none",
-        "history's disk takes nothing, or says so when it has",
-        for_s=(1, 120),
-        weight=8,
-        newer=True,
-        history=True,
+    "break_history": _history_fault(
+        "disk", "none", "history's disk takes nothing, or says so when it has", (1, 120), 8
     ),
     # Shared storage.
     "storage_hangs": _fault("storage", "host", "I/O to leases stands still and works later", for_s=(1, 120)),

@@ -20,7 +20,8 @@ from sim.hosts import Hosts
 from sim.network import Direction, Network, Noise
 from sim.plan import Knobs
 from sim.plant import Plant
-from sim.processes import CrashPoint, Processes
+from sim.processes import Processes
+from sim.silo_disk import CrashPoint
 
 
 class Faults:
@@ -70,7 +71,7 @@ class Faults:
             process.dies_at = None
             processes.resume(name)
         self._plant.heal()
-        self._histories.heal()
+        self._histories.disk.is_broken = False
         self._hosts.heal()
         for name in sorted(processes.disks):
             silo_host = self._hosts.name_by_silo.get(name)
@@ -208,8 +209,15 @@ class Faults:
 
     def break_history(self, seconds: float) -> None:
         """The disk of history takes nothing for so long, or says so when it has."""
-        self._noted("break_history", TELEMETRY_SILO in self._processes.by_name)
-        self._histories.fail(seconds)
+        if not self._noted("break_history", TELEMETRY_SILO in self._processes.disks):
+            return
+        disk = self._histories.disk
+        disk.is_broken = True
+
+        def mend() -> None:
+            disk.is_broken = False
+
+        self._while("break_history", TELEMETRY_SILO, seconds, mend)
 
     def slow_disk(self, silo: str, commit_ms: int, seconds: float) -> None:
         """Each commit of the silo takes so long."""

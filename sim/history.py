@@ -28,7 +28,6 @@ from olvm.history.samples import decode_batch
 from olvm.journal.port import Batch
 from olvm.model import messages as m
 from olvm.model.errors import JournalUnwritable
-from olvm.model.limits import NS_PER_S
 from olvm.model.records import EventRecord, OperationRecord
 from olvm.model.table import QueryResult
 from sim.clock import Timeline
@@ -200,7 +199,6 @@ class Histories:
         self._timeline = timeline
         self._processes = processes
         self._drawn: Random = stream(seed, "history")
-        self._broken_until_ns = 0
         # What the engine's file has of its two logs.
         self._events: list[EventRecord] = []
         self._ended: list[OperationRecord] = []
@@ -239,20 +237,6 @@ class Histories:
                 if record.finished_ns is not None:
                     self._feeds[1].committed(record)
             self._feeds[0].committed(events)
-
-    def fail(self, seconds: float) -> None:
-        """The disk takes nothing for so long, or says so when it has."""
-        self.disk.is_broken = True
-        self._broken_until_ns = max(self._broken_until_ns, self._timeline.time_ns + int(seconds * NS_PER_S))
-        self._timeline.after(seconds, self._mend)
-
-    def _mend(self) -> None:
-        if self._timeline.time_ns >= self._broken_until_ns:
-            self.disk.is_broken = False
-
-    def heal(self) -> None:
-        self._broken_until_ns = 0
-        self.disk.is_broken = False
 
     # ------------------------------------------------------------------ what the engine's file has
 

@@ -19,8 +19,9 @@ from typing import Literal
 import msgspec
 
 from sim.plan import Plan, Shape, Step
-from sim.processes import CrashPoint, Process
+from sim.processes import Process
 from sim.runs import Outcome, Run
+from sim.silo_disk import CrashPoint
 
 Perturbation = Literal[
     "die_before_commit",

@@ -21,7 +21,8 @@ from olvm.model.config import Config
 from olvm.model.records import OperationRecord, ReservationRecord, VmRecord
 from sim.network import CLIENT, Link
 from sim.plan import Shape
-from sim.processes import CrashPoint, Process
+from sim.processes import Process
+from sim.silo_disk import CrashPoint
 from sim.world import World as SimulatedWorld
 from tests.builders import GIB
 

@@ -13,7 +13,7 @@ from hypervisor_backends.simulated_faults import Fault
 from olvm.model import messages as m
 from olvm.model.hardware import Hardware
 from olvm.model.records import CopyRecord, ReservationRecord
-from sim.processes import CrashPoint
+from sim.silo_disk import CrashPoint
 from tests.builders import GIB
 from tests.world import World, check_replay, check_safety, check_settled
 

@@ -35,7 +35,7 @@ class StartAgent(Message, frozen=True):
     cpus: int
     memory_bytes: int
     host_epoch_min: int = (
-        0  # the newest that the engine has seen: of an agent that lost its journal, or of removed hosts
+        0  # the newest that the engine has heard of, also of removed hosts: it goes on above
     )
 
 

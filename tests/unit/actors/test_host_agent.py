@@ -14,7 +14,7 @@ from hypervisor_backends.fencing import FenceAnswer
 from hypervisor_backends.protocol import DestroyDomain, DomainSpec, ListDomains, StartDomain
 from olvm.model import messages as m
 from olvm.model.hardware import Hardware, NicSpec
-from olvm.model.limits import NS_PER_S
+from olvm.model.limits import HOST_EPOCHS_UNHEARD_MAX, NS_PER_S
 from olvm.model.records import DomainRecord
 from olvm.model.vm_states import VmStatus
 from tests.builders import GIB, sent_to, turn
@@ -231,6 +231,18 @@ def test_agent_that_was_told_to_start_and_cannot_says_why() -> None:
     give(one, m.StartAgent("H1", "prod", "simulated", {}, 8, 1))
     (said,) = sent_to(give(one, failed("open", "host_down")), "host/H1")
     assert isinstance(said, m.AgentFailed)
+
+
+@pytest.mark.parametrize(("heard", "goes_on_at"), [(1, 1), (5, 5 + HOST_EPOCHS_UNHEARD_MAX)])
+def test_agent_whose_journal_is_older_than_what_the_engine_heard_goes_on_above_that(
+    heard: int, goes_on_at: int
+) -> None:
+    """Such as one that was restored from a copy."""
+    one = agent()
+    done = give(one, m.StartAgent("H1", "prod", "simulated", {}, 8, GIB, heard))
+    (ready,) = sent_to(done, "host/H1")
+    assert isinstance(ready, m.AgentReady)
+    assert ready.host_epoch == one.record.host_epoch == goes_on_at
 
 
 @pytest.mark.parametrize(

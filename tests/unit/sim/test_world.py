@@ -13,7 +13,7 @@ from olvm.model import messages as m
 from olvm.model.records import HostRecord, OperationRecord, VmRecord
 from sim.network import Noise
 from sim.plan import Knobs, Shape
-from sim.processes import CrashPoint
+from sim.silo_disk import CrashPoint
 from sim.world import World
 
 SMALL = Shape(hosts=3, vms=6, running_percent=50, host_memory_gib=16, ha_percent=100, lease_percent=0)
