@@ -421,6 +421,8 @@ class HostAgent:
         if domain.status is VmStatus.DOWN:
             if not ended and domain.name:  # a start that took effect after it was given up
                 self.book.end_stray(domain, turn)
+        elif message.exit_reason == ExitReason.ARRIVAL_GIVEN_UP:
+            self.book.given_up(domain, message.message, turn)
         elif ended:
             exit_reason = ExitReason.LOST_QEMU if message.exit_reason is None else message.exit_reason
             self.book.down(domain, exit_reason, message.message, turn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.behaviour import Turn
-from actors.host_agent_domains import DomainBook, is_migrating_away
+from actors.host_agent_domains import GIVEN_UP, DomainBook, is_migrating_away
 from hypervisor_backends.protocol import (
     ContinueDomain,
     ExitReason,
@@ -33,9 +33,12 @@ class AgentCommands:
 
     def forget(self, message: m.ForgetDomain, turn: Turn) -> None:
         domain = self.book.domains.get(message.vm_id)
-        if domain is None or domain.epoch != message.epoch or domain.status is not VmStatus.DOWN:
+        if domain is None or domain.epoch != message.epoch:
             return
-        self.book.forget(domain, turn)
+        if domain.status is VmStatus.DOWN:
+            self.book.forget(domain, turn)
+        elif domain.pending == GIVEN_UP and self.book.is_open:
+            self.book.end(domain, turn)
 
     def command(self, message: m.CommandDomain, turn: Turn) -> None:
         domain = self.book.domains.get(message.vm_id)

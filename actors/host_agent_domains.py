@@ -27,6 +27,9 @@ LEASES = "leases"
 # What begins or ends a copy at the hypervisor: asked again after a restart, it could come after what was asked since.
 ORDERS = ("start", "incoming", "destroy")
 IO_ERRORS = frozenset({"EIO", "ENOSPC", "EPERM", "EOTHER"})
+GIVEN_UP = (
+    "given_up"  # what a waiting copy that the hypervisor has given up has pending: a word of the engine
+)
 MIGRATION_PAUSES = frozenset({"POSTMIGRATE", "POSTCOPY"})
 # Set when the guest was asked; a guest that does not obey says nothing, so a question goes to the hypervisor.
 ASSUMED = frozenset({VmStatus.POWERING_DOWN, VmStatus.REBOOT_IN_PROGRESS, VmStatus.SAVING_STATE})
@@ -163,6 +166,9 @@ class DomainBook:
             domain.paused_since_ns = turn.now_ns if pause_code else 0
         domain.status = status
         domain.pause_code = pause_code
+        if domain.pending == GIVEN_UP:
+            turn.sometimes("agent_sees_a_machine_arrive_that_was_given_up")
+            domain.exit_reason, domain.exit_message = None, ""
         domain.pending = ""
         if status is not VmStatus.MIGRATING_FROM and pause_code not in MIGRATION_PAUSES:
             domain.to_host = ""
@@ -198,6 +204,15 @@ class DomainBook:
             self.down(domain, ExitReason.LIBVIRT_DOMAIN_MISSING, words, turn)
         else:
             self.down(domain, ExitReason.LOST_QEMU, reason, turn)
+
+    def given_up(self, domain: DomainRecord, reason: str, turn: Turn) -> None:
+        """The hypervisor waits for it no longer, but what its source had begun by then may still come and run: nothing
+        is over before the engine, which hears of the source, has ordered its end."""
+        turn.sometimes("agent_hears_that_nothing_came_in_time")
+        domain.pending = GIVEN_UP
+        domain.exit_reason, domain.exit_message = ExitReason.MIGRATION_FAILED, reason
+        turn.save(domain)
+        self.report(domain, turn)
 
     def never_began(self, domain: DomainRecord, verb: str, code: str, reason: str, turn: Turn) -> None:
         """A copy that was refused: no Down entry, but its epoch is remembered."""

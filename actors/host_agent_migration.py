@@ -13,7 +13,13 @@ import msgspec
 
 from actors.behaviour import Turn
 from actors.convergence import AllowDowntime, next_help
-from actors.host_agent_domains import HYPERVISOR, MIGRATION_PAUSES, DomainBook, is_migrating_away
+from actors.host_agent_domains import (
+    GIVEN_UP,
+    HYPERVISOR,
+    MIGRATION_PAUSES,
+    DomainBook,
+    is_migrating_away,
+)
 from actors.host_agent_leases import AgentLeases
 from actors.host_agent_starts import LIST_AGAIN_S, AgentStarts, found_in, spec_of
 from actors.hypervisor_port import FoundDomain
@@ -68,7 +74,7 @@ class AgentMigrations:
             self.receive(domain, turn)
 
     def _prepared_already(self, domain: DomainRecord, turn: Turn) -> None:
-        if domain.status is not VmStatus.MIGRATING_TO:
+        if domain.status is not VmStatus.MIGRATING_TO or domain.pending == GIVEN_UP:
             self.book.report(domain, turn)
         elif not domain.pending and self.book.is_open:
             self._say_ready(domain, turn)

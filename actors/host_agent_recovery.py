@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.behaviour import Turn
-from actors.host_agent_domains import ASSUMED, IO_ERRORS, DomainBook, is_migrating_away
+from actors.host_agent_domains import ASSUMED, GIVEN_UP, IO_ERRORS, DomainBook, is_migrating_away
 from actors.host_agent_migration import AgentMigrations
 from actors.host_agent_starts import LIST_AGAIN_S, NOT_STARTED, AgentStarts, Found, found_in
 from actors.hypervisor_port import FoundDomain, HostSeen
@@ -83,8 +83,17 @@ class AgentRecovery:
                 self.starts.launch(domain, turn)
             case "join" | "incoming":
                 self.migrations.receive(domain, turn)
+            case "given_up":
+                self.book.report(domain, turn)
             case _:
-                self.book.gone(domain, turn, "QEMU was gone when the agent started")
+                self._missing(domain, turn, "QEMU was gone when the agent started")
+
+    def _missing(self, domain: DomainRecord, turn: Turn, reason: str = "QEMU is gone") -> None:
+        """Not listed. One that waits for its machine may be given up by the hypervisor, and come all the same."""
+        if domain.status is VmStatus.MIGRATING_TO:
+            self.book.given_up(domain, f"{reason} before its machine came", turn)
+        else:
+            self.book.gone(domain, turn, reason)
 
     def _adopt_present(self, domain: DomainRecord, there: FoundDomain, turn: Turn) -> None:
         self.book.found_begun[domain.vm_id] = domain.epoch
@@ -92,6 +101,8 @@ class AgentRecovery:
             self.book.report(domain, turn)
         elif domain.pending in ("lease", "start", "restore") and there.status in NOT_STARTED:
             self.starts.launch(domain, turn)  # the same start again: its answer was lost with the agent
+        elif domain.pending == GIVEN_UP and there.status == "migrating_to":
+            self.book.report(domain, turn)
         elif domain.pending and there.status == "migrating_to":
             self.migrations.receive(domain, turn)
         elif is_migrating_away(domain):
@@ -108,16 +119,18 @@ class AgentRecovery:
         """Find what an event should have told. Something missing is believed the second time."""
         before, self.missing = self.missing, {}
         for domain in self.book.domains.values():
-            if domain.vm_id in self.book.asked or domain.pending:
+            if domain.vm_id in self.book.asked or domain.pending not in ("", GIVEN_UP):
                 continue
             there = self._own(domain, seen.found.get(domain.vm_id), turn)
             if domain.status is VmStatus.DOWN:
                 continue
             if there is not None:
                 self._compare_present(domain, there, turn)
+            elif domain.pending == GIVEN_UP:
+                continue
             elif before.get(domain.vm_id) == domain.epoch:
                 turn.sometimes("agent_learns_of_an_end_that_no_event_told")
-                self.book.gone(domain, turn)
+                self._missing(domain, turn)
             else:
                 self.missing[domain.vm_id] = domain.epoch
 
@@ -143,7 +156,7 @@ class AgentRecovery:
             # From here on a late create of this epoch is refused, or the answer `absent` could turn false.
             domain = self.book.remember(message.vm_id, message.vm_address, message.epoch, turn)
             self.book.call(domain, ListDomains(), "query", turn)
-        elif domain.status in LOOKED_UP and not domain.pending:
+        elif domain.status in LOOKED_UP and domain.pending in ("", GIVEN_UP):
             self.book.call(domain, ListDomains(), "recheck", turn)
         else:
             self.book.report(domain, turn)
@@ -177,12 +190,16 @@ class AgentRecovery:
         if found is not None and found.epoch == domain.epoch:
             if is_migrating_away(domain):
                 self.migrations.settle(domain, found, turn)
+            elif domain.pending == GIVEN_UP and found.status == "migrating_to":
+                self.book.report(domain, turn)
             else:
                 self.book.stand(domain, VmStatus(found.status), found.pause_code, turn)
+        elif domain.pending == GIVEN_UP:
+            self.book.report(domain, turn)
         elif domain.status is VmStatus.SAVING_STATE:
             self.book.down(domain, ExitReason.SAVE_STATE_SUCCEEDED, "saved", turn)
         else:
-            self.book.gone(domain, turn)
+            self._missing(domain, turn)
 
     # ------------------------------------------------------------------ I/O errors
 

@@ -139,6 +139,9 @@ class VmOutcome(VmTakeover):
             self._target_said("gone" if never_ran else "dead", turn, text)
         elif domain.status not in NOT_RUNNING_YET:
             self._target_said("arrived", turn, reported=domain)
+        elif domain.exit_reason is not None and record.copy_phase == "copying":
+            turn.sometimes("target_waits_no_longer")
+            self._settle(f"{message.host}: {domain.exit_message}", turn)
         elif record.copy_target_word in ("", "lost"):
             self._target_said("waiting", turn)
 

@@ -56,8 +56,20 @@ class VmRunning(VmStarting):
         elif domain.status is VmStatus.DOWN:
             turn.send(message.agent, m.ForgetDomain(self.record.id, domain.epoch))
             self._on_down(message.host, domain.exit_reason, domain.exit_message, turn)
+        elif domain.status is VmStatus.MIGRATING_TO and domain.exit_reason is not None:
+            self._on_given_up(message, turn)
         else:
             self._on_alive(domain.status, domain.pause_code, turn)
+
+    def _on_given_up(self, message: m.DomainReported, turn: Turn) -> None:
+        """It was handed over, and its host has given up waiting for it; the word may be from before it came. What has
+        not come by the time that this is acknowledged never will: the agent ends it."""
+        record = self.record
+        if record.status in ON_A_HOST:
+            self._missed(message.host, turn)
+        elif record.status is VmStatus.UNKNOWN:
+            turn.sometimes("machine_was_handed_over_to_a_host_that_waits_no_longer")
+            turn.send(message.agent, m.ForgetDomain(record.id, record.epoch))
 
     # ------------------------------------------------------------------ alive
 

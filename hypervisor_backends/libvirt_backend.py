@@ -247,9 +247,10 @@ class LibvirtHypervisor:
             return
         assert isinstance(request, DomainRequest), request
         life = self._book.lives.get(request.vm_id)
-        if life is None:
-            what = f"{type(request).__name__} found no domain {request.vm_id} on host {self.name}"
-            self._host.fail(done, "unknown_domain", f"{what}; list the domains")
+        if life is None and isinstance(request, DestroyDomain):
+            self._departures.end_unlisted(request, done)
+        elif life is None:
+            self._host.fail_unknown(done, request)
         elif life.reverting and not isinstance(request, DestroyDomain):
             what = self._host.what(type(request).__name__, life)
             words = f"{what} is refused while it is reverted to a snapshot; wait for the end of that"

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from hypervisor_backends.libvirt_domain import Found, Seen, end_of
 from hypervisor_backends.libvirt_outgoing import Outgoing
 from hypervisor_backends.protocol import (
+    NEVER_ARRIVED,
     Cancel,
     DomainEvent,
     DomainEventKind,
@@ -272,7 +273,7 @@ class Book:
             life.cancel_timer(name)
         del self.lives[life.vm_id]
         kind, reason, message = end
-        if life.started_ns is not None or (life.incoming and reason == ExitReason.MIGRATION_FAILED):
+        if life.started_ns is not None or (life.incoming and reason in NEVER_ARRIVED):
             life.outgoing, outgoing = None, life.outgoing
             self.tell(life, kind, message, exit_reason=reason)
             life.outgoing = outgoing

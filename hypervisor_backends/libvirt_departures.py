@@ -8,7 +8,8 @@ source is looked at, and only what is seen there is answered. Rules:
 3. It is off by migration: it was handed over, whatever the error says.
 4. It cannot be looked at: the answer is "unknown", and the machine stays `migrating_from` until it can be.
 5. A target ends what arrives and was not prepared; what runs before it could is put on the book and told of. One that
-   has waited for too long takes its definition away before it says so, and goes on waiting if something has come.
+   has waited for too long takes its definition away before it says so, and goes on waiting if something has come. Who
+   destroys a machine that is on no book ends what libvirt has of it.
 6. libvirt is asked once the guest has run its hooks, or had its time for them. Until then nothing has moved: a cancel
    is the end, and statistics are zero.
 """
@@ -21,8 +22,9 @@ from typing import TypeAlias, assert_never
 import msgspec
 
 from hypervisor_backends import libvirt_migration as migration
+from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.libvirt_book import End, Life
-from hypervisor_backends.libvirt_calls import GUEST_RUNS, SUCCEEDED, Calls
+from hypervisor_backends.libvirt_calls import DESTROY_BUDGET_S, GUEST_RUNS, SUCCEEDED, Calls
 from hypervisor_backends.libvirt_domain import Seen, look
 from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LOOK_BUDGET_S, LibvirtHost, Work
@@ -35,6 +37,7 @@ from hypervisor_backends.protocol import (
     CallSucceeded,
     CancelMigration,
     ChangeMigration,
+    DestroyDomain,
     DomainStatus,
     Done,
     ExitReason,
@@ -131,13 +134,28 @@ class Departures:
                 return
             if is_away is True:
                 words = "nothing was heard from its source in time"
-                self._book.end(life, ("stopped", ExitReason.MIGRATION_FAILED, words))
+                self._book.end(life, ("stopped", ExitReason.ARRIVAL_GIVEN_UP, words))
             else:  # it has come, or nobody knows
                 self._wait_for_source(life)
                 self._host.look(life)
 
         work = partial(migration.stop_expecting, uuid=life.uuid)
         self._host.call(life, work, self._host.settings.call_timeout_s, end)
+
+    def end_unlisted(self, request: DestroyDomain, done: Done) -> None:
+        """Nothing of it is on the book. After the answer nothing of it runs here either, unless it comes yet."""
+        uuid, root = domain_uuid(request.vm_id), self._host.settings.root
+
+        def end(result: object) -> None:
+            if result is None:
+                self._host.fail_unknown(done, request)
+            else:
+                what = f"DestroyDomain of domain {request.vm_id} on host {self._host.name}"
+                self._host.answer(done, self._host.failure(result, what))
+            self._host.outbox.drain()
+
+        work = self._host.bound(partial(migration.end_unlisted, uuid=uuid, root=root))
+        self._host.workers.run(work, DESTROY_BUDGET_S, end)
 
     # ------------------------------------------------------------ the source
 

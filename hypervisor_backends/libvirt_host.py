@@ -26,6 +26,7 @@ from hypervisor_backends.protocol import (
     CallFailed,
     CallSucceeded,
     Capabilities,
+    DomainRequest,
     Done,
     FailureCode,
     Scheduler,
@@ -78,6 +79,10 @@ class LibvirtHost:
             self.outbox.drain()
 
         self.lanes.run(life.vm_id, self.bound(work), budget_s, end)
+
+    def fail_unknown(self, done: Done, request: DomainRequest) -> None:
+        what = f"{type(request).__name__} found no domain {request.vm_id} on host {self.name}"
+        self.fail(done, "unknown_domain", f"{what}; list the domains")
 
     def bound(self, work: Work) -> Callable[[], object]:
         """`work` with a connection of its own, of the link that stands when it is begun."""

@@ -87,6 +87,13 @@ def end_unprepared(connection: libvirt.virConnect, uuid: str) -> Found | bool:
     return found
 
 
+def end_unlisted(connection: libvirt.virConnect, uuid: str, root: str) -> None:
+    """End what libvirt has of a machine of ours that is on no book: it came unprepared, and its event is on the way."""
+    domain = find(connection, uuid)
+    if domain is not None and domain.isActive() and metadata_of(domain.XMLDesc(0)) is not None:
+        destroy(connection, uuid, root, by_force=False)
+
+
 # ------------------------------------------------------------------------------------------------ the source
 
 

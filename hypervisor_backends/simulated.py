@@ -296,6 +296,8 @@ class SimulatedHypervisor:
         what = type(request).__name__
         domain = self._host.domains.get(request.vm_id)
         if domain is None:
+            if isinstance(request, DestroyDomain):
+                self._migrations.end_latecomer(request.vm_id)
             message = f"{what} found no domain {request.vm_id} on host {self.name}; list the domains"
             self._host.fail(done, "unknown_domain", message)
             return

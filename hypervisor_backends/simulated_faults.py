@@ -26,6 +26,7 @@ FaultKind = Literal[
     "io_error",  # the domain pauses with `pause_code`
     "migration_fails",  # at the source, `after_s` from its begin but before its end; with post-copy both lose it
     "migration_never_converges",  # at the source: the guest dirties all its memory faster than it can be sent
+    "arrival_is_late",  # at the target: it gives up when its source has just begun, which libvirt lets in
     "migration_loses_confirm",  # at either side: the target runs and its word to the source is swallowed
 ]
 CALL_FAULTS: tuple[FaultKind, ...] = ("call_fails", "call_hangs", "call_times_out")

@@ -18,6 +18,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from hypervisor_backends.protocol import (
+    NEVER_ARRIVED,
     Capabilities,
     DomainEventKind,
     Done,
@@ -334,7 +335,7 @@ class SimulatedHost(SimulatedMachine):
         domain.tasks.clear()
         if exit_reason == ExitReason.MIGRATION_SUCCEEDED:
             self.snapshots_by_vm_id.pop(domain.vm_id, None)
-        if domain.started_ns is not None or exit_reason == ExitReason.MIGRATION_FAILED:
+        if domain.started_ns is not None or exit_reason in NEVER_ARRIVED:
             self.tell(domain, kind, message, exit_reason=exit_reason)
 
     # ------------------------------------------------------------ steps

@@ -75,6 +75,10 @@ class Migrations:
     def prepare(self, request: PrepareIncoming, done: Done) -> None:
         self._arrivals.prepare(request, done)
 
+    def end_latecomer(self, vm_id: str) -> None:
+        """What arrives and is on no list, if there is such a thing: it will not run here."""
+        self._arrivals.end_latecomer(vm_id)
+
     def repeat_address(self, incoming: Incoming, done: Done) -> None:
         self._host.outbox.answer(done, CallSucceeded(value=IncomingAddress(uri=incoming.uri)))
 

@@ -102,6 +102,13 @@ FAULTS: dict[str, FaultKind] = {
         "hypervisor", "vm", "a guest dirties memory too fast to migrate", weight=5
     ),
     "migration_loses_confirm": _fault("hypervisor", "host", "the next hand-over is not confirmed", weight=12),
+    "arrival_is_late": _fault(
+        "hypervisor",
+        "host",
+        "a target that has just given up takes in the next machine",
+        weight=12,
+        newer=True,
+    ),
     "suppress_events": _fault(
         "hypervisor", "host", "a hypervisor's events are lost", for_s=(5, 120), weight=6
     ),

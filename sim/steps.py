@@ -368,6 +368,9 @@ class Steps:
     def _do_migration_loses_confirm(self, step: Step) -> None:
         self._inject(step.target, Fault(kind="migration_loses_confirm"))
 
+    def _do_arrival_is_late(self, step: Step) -> None:
+        self._inject(step.target, Fault(kind="arrival_is_late"))
+
     def _do_kill_libvirtd(self, step: Step) -> None:
         self._world.faults.kill_libvirtd(step.target, step.for_ms / 1000)
 

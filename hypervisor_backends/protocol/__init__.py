@@ -37,6 +37,7 @@ from hypervisor_backends.protocol.domain_tasks import (
 )
 from hypervisor_backends.protocol.domains import (
     GUEST_FACTS,
+    NEVER_ARRIVED,
     TERMINAL_EVENTS,
     DomainEvent,
     DomainEventKind,
@@ -105,6 +106,7 @@ from hypervisor_backends.protocol.request import DomainRequest, Request
 __all__ = [
     "FEATURE_BY_REQUEST",
     "GUEST_FACTS",
+    "NEVER_ARRIVED",
     "TERMINAL_EVENTS",
     "ArmWatchdog",
     "AttachDisk",

@@ -34,7 +34,7 @@ PauseCode = Literal["NONE", "NOERR", "EIO", "ENOSPC", "EPERM", "EOTHER", "POSTCO
 
 
 class ExitReason(IntEnum):
-    """VDSM `vmexitreason.py`, its numbers."""
+    """VDSM `vmexitreason.py`, its numbers; those from 1000 on are ours, and go no further than the agent."""
 
     SUCCESS = 0
     GENERIC_ERROR = 1
@@ -51,6 +51,12 @@ class ExitReason(IntEnum):
     POSTCOPY_MIGRATION_FAILED = 12
     DESTROYED_ON_REBOOT = 13
     DESTROYED_ON_PAUSE_TIMEOUT = 14
+    # Nothing came to a target in its time. What its source had begun by then may arrive all the same.
+    ARRIVAL_GIVEN_UP = 1000
+
+
+# Of what was prepared for a machine that did not come: told, though it never began, for whoever prepared it waits.
+NEVER_ARRIVED = frozenset({ExitReason.MIGRATION_FAILED, ExitReason.ARRIVAL_GIVEN_UP})
 
 
 class DomainSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,8 +15,10 @@ from hypervisor_backends.protocol.request import DomainRequest
 class PrepareIncoming(DomainRequest, frozen=True, kw_only=True):
     """Make room for a machine that will arrive by live migration; answered with `IncomingAddress`.
 
-    The domain is there as `migrating_to`, with an epoch of its own. It ends by itself (`stopped`, MIGRATION_FAILED,
-    no `started` before) when its source gives up or when nothing is heard from it for the backend's time.
+    The domain is there as `migrating_to`, with an epoch of its own. It ends by itself (`stopped`, no `started` before)
+    when its source gives up (MIGRATION_FAILED), or when none has begun within the backend's time (ARRIVAL_GIVEN_UP).
+    The first is for ever. After the second, and after a `DestroyDomain`, a machine whose source had begun just then
+    may still arrive and run, as under libvirt; then `started` is told of it.
     """
 
     epoch: int

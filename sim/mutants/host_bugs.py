@@ -29,6 +29,14 @@ AGENT: tuple[Mutant, ...] = (
         pair=True,
     ),
     Mutant(
+        name="agent-takes-a-target-that-was-given-up-for-over",
+        module="actors.host_agent",
+        old="elif message.exit_reason == ExitReason.ARRIVAL_GIVEN_UP:",
+        new="elif False:",
+        says="a target that its hypervisor has given up counts as over, and what had begun by then may still come",
+        favour=("migrate", "arrival_is_late"),
+    ),
+    Mutant(
         name="agent-takes-a-request-for-an-end",
         module="actors.host_agent_commands",
         old='elif verb == "save" and message.ok:',

@@ -9,6 +9,14 @@ from sim.mutants.planting import Mutant
 
 VM: tuple[Mutant, ...] = (
     Mutant(
+        name="vm-does-not-end-a-target-that-was-given-up",
+        module="actors.vm_running",
+        old="            turn.send(message.agent, m.ForgetDomain(record.id, record.epoch))\n\n    # ---",
+        new="\n    # ---",
+        says="a machine whose target waits no longer, and whose source is over, stays unknown for ever",
+        favour=("migrate", "arrival_is_late", "isolate_host"),
+    ),
+    Mutant(
         name="vm-believes-old-reports",
         module="actors.vm_core",
         old="if (host_epoch, seq) <= self.seen:",

@@ -1,6 +1,7 @@
 """S9: a running machine is ended only by a durable order that names it and its epoch.
 
-Orders of the engine's side lie in the outbox of the silo that owns the machine before they leave it. A host ends
+Orders of the engine's side lie in the outbox of the silo that owns the machine before they leave it; its word that it
+has taken a copy's end to heart (`ForgetDomain`) is one: nothing of that epoch may run from then on. A host ends
 machines by itself in three cases, each with its own proof: its watchdog (no call at all), a machine that the
 engine has moved on from (a `CreateDomain` or `PrepareIncoming` of a higher epoch came), and the resume behaviour
 kill after an I/O error.
@@ -19,7 +20,7 @@ from sim.oracles.oracle import Oracle, Witness
 
 _Envelope = tuple[str, str, str, str, m.AnyMessage]
 _decode = msgspec.msgpack.Decoder(_Envelope).decode
-_MARKS = (b"CommandDomain", b"CreateDomain", b"PrepareIncoming", b"StopAgent")
+_MARKS = (b"CommandDomain", b"ForgetDomain", b"CreateDomain", b"PrepareIncoming", b"StopAgent")
 
 
 class DestroyedOnRecord(Oracle):
@@ -49,6 +50,8 @@ class DestroyedOnRecord(Oracle):
                 self._allow(message.vm_id, message.epoch)
             case m.CreateDomain() | m.PrepareIncoming():
                 self._allow(message.vm_id, message.epoch - 1)
+            case m.ForgetDomain():
+                self._allow(message.vm_id, message.epoch)
             case m.StopAgent():
                 self._leaving.add(message.host)
             case _:

@@ -48,7 +48,7 @@ def test_prepared_domain_of_which_nothing_is_heard_ends_by_itself(pair: Pair) ->
 
     assert target.backend.domains() == []
     assert [(event.kind, event.exit_reason) for event in target.events] == [
-        ("stopped", ExitReason.MIGRATION_FAILED)
+        ("stopped", ExitReason.ARRIVAL_GIVEN_UP)
     ]
 
 

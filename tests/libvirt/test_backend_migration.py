@@ -328,7 +328,7 @@ def test_target_to_which_nothing_came_gives_up_and_leaves_nothing(journey: Journ
     address_of(target, epoch=850)
     assert journey.clock.run_until(lambda: target.state() is None, 30)
 
-    assert target.events[-1].exit_reason == ExitReason.MIGRATION_FAILED
+    assert target.events[-1].exit_reason == ExitReason.ARRIVAL_GIVEN_UP
     assert target.events[-1].message == "nothing was heard from its source in time"
     target.clock.advance(1)
     with target.connection() as connection:

@@ -194,7 +194,7 @@ BEYOND = encode_plan(Plan(seed=1, steps=(Step(0, "break_watchdog", "H1"),)))
         (("run", "--hosts", "0"), 2, "cannot be built"),
         (("run", "--profile", "wild"), 2, "wild"),
         (("explore", "--seeds", "0"), 2, "--seeds must be at least 1"),
-        (("explore", "--favour", "no-such-fault"), 2, "faults are break_history, "),
+        (("explore", "--favour", "no-such-fault"), 2, "faults are arrival_is_late, "),
         (("explore", "--favour", "start", "--favour", ""), 2, "'' cannot be favoured"),
         (("run", "--favour", "watchdog_ends_machines"), 2, "commands are activate, "),
         (("sweep", "--every", "0"), 2, "--every must be at least 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actors.host_agent import HostAgent
 from actors.hypervisor_port import FoundDomain
 from hypervisor_backends.protocol import ChangeMigration, MigrateDomain, PrepareIncoming
 from olvm.model import messages as m
@@ -145,7 +146,6 @@ def test_target_destroyed_after_the_arrival_does_not_claim_that_it_never_ran() -
         (there("up", epoch=4), S.UP),
         (there("paused", epoch=4, pause_code="EIO"), S.PAUSED),
         (there("migrating_to", epoch=4), S.MIGRATING_TO),
-        ({}, S.DOWN),
     ],
 )
 def test_target_whose_agent_was_away_tells_what_it_finds(
@@ -153,7 +153,81 @@ def test_target_whose_agent_was_away_tells_what_it_finds(
 ) -> None:
     one = agent(waiting(), is_open=False)
     assert told(give(one, opened(found))) == [(status, 4, False)]
-    assert one.domains["v1"].exit_reason == (DOMAIN_MISSING if status is S.DOWN else None)
+    assert one.domains["v1"].exit_reason is None
+
+
+# ---------------------------------------------------------------------- the hypervisor waits for it no longer
+
+GAVE_UP = m.DomainHappened("v1", 4, "stopped", 1000, "nothing was heard from its source")
+
+
+def gave_up() -> HostAgent:
+    """Told of, and not over: what its source had begun by then may still come."""
+    one = agent(waiting(leased=True, lease_taken=True))
+    (report,) = reports(give(one, GAVE_UP))
+    state = report.domain
+    assert (state.status, state.exit_reason, state.exit_message) == (S.MIGRATING_TO, 8, GAVE_UP.message)
+    return one
+
+
+def test_target_that_was_given_up_waits_on_and_keeps_its_lease_until_the_engine_ends_it() -> None:
+    one = gave_up()
+    assert told(give(one, incoming())) == [(S.MIGRATING_TO, 4, False)]
+    for _ in range(3):
+        assert give(one, seen({})).sent == []
+    assert tags(give(one, m.CommandDomain("v1", 4, "destroy"))) == ["destroy/v1/4"]
+    done = give(one, failed("destroy/v1/4", "unknown_domain"))
+    assert tags(done) == ["leave/v1/4"]
+    assert ends(give(one, ok("leave/v1/4"))) == [DOMAIN_MISSING]  # it may have come, and ended since
+
+
+def test_target_that_was_given_up_is_looked_for_when_the_engine_asks() -> None:
+    one = gave_up()
+    query = m.QueryDomain("v1", VM, 4)
+    assert tags(give(one, query)) == ["recheck/v1/4"]
+    assert told(give(one, listed("recheck/v1/4", {}))) == [(S.MIGRATING_TO, 4, False)]
+    give(one, query)
+    arriving = give(one, listed("recheck/v1/4", there("migrating_to", epoch=4)))
+    assert [report.domain.exit_reason for report in reports(arriving)] == [MIGRATION_FAILED]
+    give(one, query)
+    assert told(give(one, listed("recheck/v1/4", there("up", epoch=4)))) == [(S.UP, 4, False)]
+    assert one.domains["v1"].exit_reason is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [m.DomainHappened("v1", 4, "started"), seen(there("powering_up", epoch=4))],
+)
+def test_machine_that_comes_although_it_was_given_up_is_told_of_and_left_alone(message: m.AnyMessage) -> None:
+    one = gave_up()
+    done = give(one, message)
+    assert (told(done), tags(done)) == ([(S.POWERING_UP, 4, False)], [])
+    assert give(one, m.ForgetDomain("v1", 4)).calls == []
+
+
+def test_target_that_was_given_up_ends_when_its_end_is_acknowledged() -> None:
+    assert tags(give(gave_up(), m.ForgetDomain("v1", 4))) == ["destroy/v1/4"]
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [({}, S.MIGRATING_TO), (there("migrating_to", epoch=4), S.MIGRATING_TO), (there("up", epoch=4), S.UP)],
+)
+def test_target_that_was_given_up_is_so_still_after_a_restart_of_its_agent(
+    found: dict[str, FoundDomain], status: VmStatus
+) -> None:
+    one = agent(gave_up().domains["v1"], is_open=False)
+    done = give(one, opened(found))
+    assert told(done) == [(status, 4, False)]
+    assert not {"join", "incoming", "destroy", "leave"} & {tag.partition("/")[0] for tag in tags(done)}
+
+
+def test_waiting_target_that_is_nowhere_to_be_seen_counts_as_given_up() -> None:
+    one = agent(waiting())
+    assert give(one, seen({})).sent == []
+    assert [report.domain.exit_reason for report in reports(give(one, seen({})))] == [MIGRATION_FAILED]
+    again = agent(waiting(), is_open=False)
+    assert [report.domain.exit_reason for report in reports(give(again, opened({})))] == [MIGRATION_FAILED]
 
 
 def test_target_whose_host_was_restarted_does_not_know_whether_the_machine_ran() -> None:

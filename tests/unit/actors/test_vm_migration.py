@@ -333,6 +333,45 @@ def test_vm_migration_in_doubt_is_asked_about_until_it_is_settled_also_after_a_r
     assert give(again, m.TimerFired("copy")).sent == QUERIES
 
 
+WAITS_NO_LONGER = reported(
+    S.MIGRATING_TO, on="H2", epoch=4, seq=1, exit_reason=8, exit_message="nothing came"
+)
+
+
+def test_vm_target_that_waits_no_longer_is_no_end_before_its_source_has_spoken() -> None:
+    one = migrating()
+    done = give(one, WAITS_NO_LONGER)
+    assert (done.sent, one.record.copy_phase) == (QUERIES, "settling")
+    again = reported(S.MIGRATING_TO, on="H2", epoch=4, seq=2, exit_reason=8)
+    assert give(one, reported(S.MIGRATING_FROM, seq=12)).sent == []
+    assert give(one, again).sent == []
+    done = give(one, reported(S.UP, seq=13))
+    assert done.sent == [(TARGET, m.CommandDomain("v1", 4, "destroy"), True)]
+    give(one, reported(S.DOWN, on="H2", epoch=4, seq=3, exit_reason=8))
+    assert (one.record.status, one.record.host, one.record.copy_phase) == (S.UP, "H1", "")
+
+
+def test_vm_that_came_although_its_target_waited_no_longer_is_there() -> None:
+    one = migrating()
+    give(one, WAITS_NO_LONGER)
+    give(one, reported(S.UP, on="H2", epoch=4, seq=2))
+    assert (one.record.status, one.record.host, one.record.epoch) == (S.UP, "H2", 4)
+
+
+def test_vm_handed_over_to_a_target_that_waits_no_longer_is_doubted_and_then_given_up() -> None:
+    one = migrating()
+    give(one, reported(S.DOWN, seq=12, exit_reason=4))
+    assert (one.record.status, one.record.host) == (S.UP, "H2")
+    done = give(one, WAITS_NO_LONGER)  # it may be from before the machine came: it is asked
+    assert (one.record.status, done.sent) == (S.UNKNOWN, [(TARGET, m.QueryDomain("v1", "vm/v1", 4), False)])
+    assert give(one, reported(S.UP, on="H2", epoch=4, seq=2)).sent == []
+    assert one.record.status is S.UP
+
+    give(one, reported(S.MIGRATING_TO, on="H2", epoch=4, seq=3, exit_reason=8))
+    done = give(one, reported(S.MIGRATING_TO, on="H2", epoch=4, seq=4, exit_reason=8))
+    assert (one.record.status, done.sent) == (S.UNKNOWN, [(TARGET, m.ForgetDomain("v1", 4), True)])
+
+
 def test_vm_source_lost_while_copying_is_unknown_until_the_target_has_it() -> None:
     one = migrating()
     give(one, m.HostLost("H1", "silent"))

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from hypervisor_backends.protocol import (
+    NEVER_ARRIVED,
     TERMINAL_EVENTS,
     CallFailed,
     CallResult,
@@ -243,7 +244,7 @@ def check_each_life_ends_once(events: list[DomainEvent]) -> None:
             assert life not in live, f"{life} started twice"
             live.add(life)
             continue
-        if event.exit_reason == ExitReason.MIGRATION_FAILED:
+        if event.exit_reason in NEVER_ARRIVED:
             assert life not in live, f"{event} about a domain that had arrived"
             continue
         assert life in live, f"{event} about a domain that does not live"

@@ -317,7 +317,7 @@ def test_prepared_domain_takes_room_until_it_ends_by_itself(rig: Rig) -> None:
 
     assert rig.target.backend.domains() == []
     assert [(event.kind, event.exit_reason) for event in rig.target.events] == [
-        ("stopped", ExitReason.MIGRATION_FAILED)
+        ("stopped", ExitReason.ARRIVAL_GIVEN_UP)
     ]
     rig.start()
     assert rig.source.refuse(migrate_of(uri), 1).code == "migration_failed"

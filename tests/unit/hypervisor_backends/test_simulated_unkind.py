@@ -11,6 +11,8 @@ from hypervisor_backends.measurements import GuestFacts
 from hypervisor_backends.protocol import (
     AttachNic,
     CallFailed,
+    CallResult,
+    CallSucceeded,
     CancelMigration,
     CreatePool,
     CreateVolume,
@@ -233,6 +235,75 @@ def test_power_cycle_ends_what_libvirtd_holds_and_the_setting_that_nothing_is_he
 
     kind = broken_post_copy(msgspec.structs.replace(CALM, broken_post_copy_holds=False))
     kind.source.succeed(start_of("v1", 3))
+
+
+# ---------------------------------------------------------------- what comes late
+
+
+SEEN_AFTER = "hypervisor_backends.simulated_arrival.SEEN_AFTER_S_MAX"
+
+
+def late_rig() -> tuple[Rig, list[CallResult]]:
+    """The target has given up when its source has just begun, and lets the machine in all the same."""
+    rig = Rig()
+    rig.start()
+    rig.h2.inject(Fault(kind="arrival_is_late"))
+    answers = rig.source.call(migrate_of(address_of(rig.target)))
+    rig.advance(0.1)
+    assert [(event.kind, event.exit_reason) for event in rig.target.events] == [
+        ("stopped", ExitReason.ARRIVAL_GIVEN_UP)
+    ]
+    assert (rig.statuses(), rig.target.backend.domains()) == (("migrating_from", None), [])
+    return rig, answers
+
+
+def test_target_that_has_given_up_lets_in_what_its_source_had_begun_and_tells_that_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SEEN_AFTER, 1e6)
+    rig, answers = late_rig()
+    rig.advance_until(lambda: bool(answers))
+
+    assert isinstance(answers[0], CallSucceeded)
+    assert rig.statuses() == (None, "up")
+    assert rig.truth.runs == {"v1": ("h2", 2)}
+    assert rig.target.kinds()[1:] == ["started", "guest_up"]
+    rig.check_ends()
+
+
+@pytest.mark.parametrize("end", ["cancel", "destroy", "seen", "power"])
+def test_latecomer_is_ended_without_a_word_there_and_goes_on_at_its_source(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if end == "seen":
+        monkeypatch.setattr(SEEN_AFTER, 5.0)
+    rig, answers = late_rig()
+    if end == "cancel":
+        rig.source.succeed(CancelMigration(vm_id="v1"), seconds=1)
+    elif end == "destroy":
+        assert rig.target.refuse(DestroyDomain(vm_id="v1"), 1).code == "unknown_domain"
+    elif end == "power":
+        rig.h2.power_off()
+    rig.advance(60)
+
+    assert failure_of(answers).code == ("migration_cancelled" if end == "cancel" else "migration_failed")
+    assert rig.statuses() == ("up", None)
+    assert rig.truth.runs == {"v1": ("h1", 1)}
+    assert rig.target.kinds() == ["stopped"]
+
+
+def test_target_that_was_ended_in_between_lets_it_in_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SEEN_AFTER, 1e6)
+    rig = Rig()
+    rig.start()
+    rig.h2.inject(Fault(kind="arrival_is_late"))
+    uri = address_of(rig.target)
+    rig.target.succeed(DestroyDomain(vm_id="v1"), seconds=0)
+    answers = rig.source.call(migrate_of(uri))
+    rig.advance_until(lambda: bool(answers))
+
+    assert rig.statuses() == (None, "up")
+    assert rig.target.kinds()[-2:] == ["started", "guest_up"]
 
 
 # ---------------------------------------------------------------- statistics
