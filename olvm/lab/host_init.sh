@@ -84,6 +84,8 @@ for node in null zero full random urandom tty net/tun fuse; do [ ! -e "/dev/$nod
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts "$dev/pts"
 ln -s pts/ptmx "$dev/ptmx"
 mount -t tmpfs -o mode=1777 tmpfs "$dev/shm"
+mkdir -p "$dev/hugepages"
+mount -t hugetlbfs hugetlbfs "$dev/hugepages" || echo "this kernel has no huge pages"
 ln -s /proc/self/fd "$dev/fd"
 for stream in "stdin 0" "stdout 1" "stderr 2"; do ln -s "/proc/self/fd/${stream#* }" "$dev/${stream% *}"; done
 mount --move "$dev" /dev

@@ -28,6 +28,7 @@ from hypervisor_backends.protocol import (
     MigrationStatistics,
     PauseDomain,
     StartPostCopy,
+    SuspendDomain,
 )
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
@@ -220,6 +221,79 @@ def test_source_libvirtd_that_dies_in_the_middle_is_asked_before_anything_is_sai
     source.wait_connected()
     assert journey.clock.run_until(lambda: source.status() == "up", 10)
     assert journey.clock.run_until(lambda: not target.backend.domains(), 10)
+    journey.check_stayed(source)
+
+
+def test_source_that_has_sent_everything_waits_for_a_word_and_goes_on_when_it_is_told(
+    journey: Journey,
+) -> None:
+    """The target's libvirtd stands still before it could let the machine run; then the source's is killed."""
+    source, target = journey.source, journey.target
+    (daemon,) = target.host.pids("libvirtd")
+
+    def strand() -> None:
+        os.kill(daemon, signal.SIGSTOP)
+        with source.connection() as connection:
+            domain = connection.lookupByUUIDString(domain_uuid("v1"))
+            deadline_s = time.monotonic() + 30
+            while domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                assert time.monotonic() < deadline_s, domain.state()
+                time.sleep(0.01)
+        time.sleep(1.0)  # until libvirtd has noted that all was sent: killed before, it lets the source go on
+        source.host.kill_libvirtd()
+
+    try:
+        result = migrate(source, target, during=strand)
+        assert isinstance(result, CallFailed)
+        assert not result.outcome_known
+        source.host.start_libvirtd()
+        source.wait_connected()
+        assert journey.clock.run_until(lambda: source.status() == "paused", 20)
+        state = source.state()
+        assert state is not None
+        assert state.pause_code == "POSTMIGRATE"
+        assert source.refuse(SuspendDomain(vm_id="v1")).code == "wrong_state"
+    finally:  # by a kill: what waits to be read there would let the machine run
+        target.host.kill_libvirtd()
+        target.host.start_libvirtd()
+
+    # The target has never run it, and never will: it may go on at its source.
+    for pid in target.host.pids("qemu"):
+        os.kill(pid, signal.SIGKILL)
+    target.wait_connected()
+    assert journey.clock.run_until(lambda: not target.backend.domains(), 20)
+    assert isinstance(source.ask(ContinueDomain(vm_id="v1")), CallSucceeded)
+    assert journey.clock.run_until(lambda: source.status() == "up", 20)
+    journey.check_stayed(source)
+
+
+def test_machine_that_is_on_no_book_is_ended_while_it_arrives(journey: Journey) -> None:
+    """Its event waits to be heard; who has it destroyed meanwhile is told that there is none, and it does not run."""
+    source, target = journey.source, journey.target
+    with source.connection() as connection:
+        domain = connection.lookupByUUIDString(domain_uuid("v1"))
+        domain.migrateSetMaxSpeed(4)
+        answers: list[object] = []
+
+        def go() -> None:
+            try:
+                flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
+                domain.migrateToURI3(target.host.migration_uri, {}, flags)
+                answers.append("migrated")
+            except libvirt.libvirtError as error:
+                answers.append(error)
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        deadline_s = time.monotonic() + 20
+        while not target.host.pids("qemu"):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        assert target.refuse(DestroyDomain(vm_id="v1")).code == "unknown_domain"
+        thread.join(30)
+        domain.migrateSetMaxSpeed(8796093022207)
+
+    assert isinstance(answers[0], libvirt.libvirtError)
     journey.check_stayed(source)
 
 

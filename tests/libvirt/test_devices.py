@@ -10,6 +10,7 @@ import libvirt
 import pytest
 
 from hypervisor_backends.domain_metadata import metadata_of
+from hypervisor_backends.libvirt_capabilities import capabilities_of
 from hypervisor_backends.libvirt_domain import seen_of
 from hypervisor_backends.libvirt_tasks import PreparedStart
 from hypervisor_backends.protocol import (
@@ -331,6 +332,42 @@ def test_machine_with_numa_nodes_and_no_screen_boots(odd: Machine) -> None:
     nodes = [f"/sys/devices/system/node/node{number}" for number in (0, 1)]
     assert odd.sh("ls -d /sys/devices/system/node/node*").split() == nodes
     assert odd.refused(SetConsoleTicket(vm_id="", password="x")).code == "not_found"
+
+
+HUGE_BYTES = 2 * MIB
+HUGE_COUNT = 104  # 192 MiB of a machine, and eight to spare
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """Reserved for one test: the kernel's pages are all hosts' of this computer."""
+    reserved = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+    try:
+        before = int(reserved.read_text())
+        reserved.write_text(str(before + HUGE_COUNT))
+    except OSError as error:
+        pytest.skip(f"this computer reserves no huge pages: {error}")
+    try:
+        if int(reserved.read_text()) < before + HUGE_COUNT:
+            pytest.skip("this computer has no room for huge pages")
+        yield
+    finally:
+        reserved.write_text(str(before))
+
+
+@pytest.mark.usefixtures("huge_pages")
+def test_machine_on_huge_pages_boots_and_takes_them(task_host: TaskHost, guest: GuestImage) -> None:
+    def free() -> int:
+        pages = capabilities_of(task_host.connection, task_host.settings).huge_pages
+        return next(one.free for one in pages if one.size_bytes == HUGE_BYTES)
+
+    before = free()
+    assert before >= HUGE_COUNT
+    with running(task_host, spec_of(guest, "huge-1", memory_mib=192, huge_page_bytes=HUGE_BYTES)):
+        assert before - free() == 192 * MIB // HUGE_BYTES
+        with pytest.raises(libvirt.libvirtError, match="memory"):
+            Machine(task_host, spec_of(guest, "huge-2", memory_mib=192, huge_page_bytes=HUGE_BYTES))
+    assert eventually(lambda: free() == before)
 
 
 def test_host_says_why_it_emulates_and_what_it_can_do(task_host: TaskHost) -> None:
