@@ -40,6 +40,7 @@ from olvm.model.hardware import Hardware
 
 MEMORY_BYTES = 192 * 1024**2
 PLAIN = "plain"
+BOOTS_PERCENT = 50  # of a start: its host has said that the machine boots
 # A guest that is moved while it boots may panic under TCG; calm, it is also as large the one way as the other.
 CALM_S = 8.0
 
@@ -144,18 +145,17 @@ def moved(vm: olvm.api.vms.Vm) -> float:
 
 
 def until_launched(vm: olvm.api.vms.Vm, quiet_s: float) -> float:
-    """From the command until the machine is said to be PoweringUp: libvirt has started it.
+    """From the command until the operation is said to have come to the boot: libvirt has started the machine.
 
-    The question is asked each 5 ms, and not before `quiet_s`: it would take a part of the CPUs that QEMU starts on.
+    The operation is asked, each 2 ms and not before `quiet_s`. A status is a question in SQL: asked each 5 ms, it took
+    44 ms of the CPUs that QEMU starts on.
     """
     began_s = time.perf_counter()
     operation = vm.start()
     time.sleep(quiet_s)
-    while vm.status not in ("powering_up", "up"):
-        time.sleep(0.005)
-    took_s = time.perf_counter() - began_s
-    del operation
-    return took_s
+    while operation.refresh().progress_percent < BOOTS_PERCENT:
+        time.sleep(0.002)
+    return time.perf_counter() - began_s
 
 
 class Pump:

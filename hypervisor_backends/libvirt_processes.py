@@ -94,7 +94,14 @@ def _kill(pid: int) -> bool:
 
 
 def _uuid_of(process: str) -> str:
-    words = read_text(f"{process}/cmdline").split("\0")
+    try:
+        with open(f"{process}/cmdline", "rb", buffering=0) as file:
+            line = file.read()
+    except OSError:
+        return ""
+    if b"-uuid" not in line:  # at every start each process of the host is looked at: most are told by their bytes
+        return ""
+    words = line.decode(errors="replace").split("\0")
     if not words or "qemu" not in words[0] or "-uuid" not in words:
         return ""
     at = words.index("-uuid") + 1
