@@ -30,6 +30,8 @@ from olvm.model.vm_states import VmStatus, VmTrigger, returned_trigger
 CANCELLED = "migration_cancelled"
 # Nothing in these asks for a decision while the source copies.
 CALM = frozenset({("", "waiting"), ("migrating", "waiting")})
+# All was sent to a host that does not answer: the machine runs there or stands here, and only that host can say which.
+SENT_TO_SILENCE = ("post_migrate", "lost")
 SETTLED_AT_ONCE = frozenset({Settlement.HAND_OVER, Settlement.STAY, Settlement.DOWN})
 
 
@@ -79,10 +81,10 @@ class VmOutcome(VmTakeover):
                 self._keep_end(_exit_of(domain), domain.exit_message or f"{message.host} has no such machine")
             self._source_said("handed_over" if handed_over else "gone", turn)
             return
-        if self.record.status is VmStatus.UNKNOWN:
+        word = self._word_of_source(domain)
+        if self.record.status is VmStatus.UNKNOWN and (word, self.record.copy_target_word) != SENT_TO_SILENCE:
             self._move(VmTrigger.RETURNED_MIGRATING_FROM, turn)
             self._say("vm_known_again", f"is seen on {message.host} again", turn)
-        word = self._word_of_source(domain)
         if word is not None:
             self._source_said(word, turn)
         settled_here = not self.record.copy_phase and message.host == self.record.host
@@ -246,7 +248,11 @@ class VmOutcome(VmTakeover):
             turn.sometimes(f"settled_by_{decision.value}")
         match decision:
             case Settlement.WAIT:
-                pass
+                if words == SENT_TO_SILENCE:
+                    turn.sometimes("machine_was_sent_to_a_host_that_does_not_answer")
+                    text = f"is unknown: all of it was sent to {record.copy_host}, which does not answer"
+                    why = f"host {record.copy_host} does not answer"
+                    self._doubt(VmTrigger.HOST_LOST, why, text, turn, "error")
             case Settlement.HAND_OVER | Settlement.ADOPT:
                 self._hand_over(reported, turn, is_lost=decision is Settlement.ADOPT)
             case Settlement.STAY:
@@ -317,7 +323,7 @@ class VmOutcome(VmTakeover):
         if record.status is VmStatus.MIGRATING_FROM:
             self._move(VmTrigger.MIGRATION_FAILED, turn, reason)
         is_over = record.copy_target_word in TARGET_OVER
-        says_so = record.copy_source_word == "running"
+        has_spoken = record.copy_source_word in ("running", "post_migrate")
         self._fail_migration(
             reason or f"{record.copy_host} did not take it",
             turn,
@@ -326,7 +332,7 @@ class VmOutcome(VmTakeover):
             is_over=is_over,
         )
         self._ask_host(turn)
-        if record.status is VmStatus.UNKNOWN and not says_so:
+        if record.status is VmStatus.UNKNOWN and not has_spoken:
             self._take_over("it does not answer after a migration that failed", turn)
         elif record.status is VmStatus.UNKNOWN and record.high_availability and record.lease:
             self._schedule_retry(turn)  # its host has spoken and is probably back

@@ -109,6 +109,7 @@ SITUATIONS: dict[str, str] = {
     "target_ended_after_it_may_have_run": "a target is over, and nobody knows whether the machine ran there",
     "target_waits_no_longer": "a target says that nothing came in time, while its source may send",
     "machine_was_handed_over_to_a_host_that_waits_no_longer": "a machine is its copy on a host that has given it up",
+    "machine_was_sent_to_a_host_that_does_not_answer": "all was sent, and the target's host is silent: unknown",
     "migration_outcome_open": "both sides of a migration are asked what has become of it",
     "engine_restarted_while_settling": "the engine is restarted while a migration's outcome is open",
     "settled_by_hand_over": "doubt about a migration ends: the machine is on its target",

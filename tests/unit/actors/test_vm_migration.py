@@ -333,6 +333,26 @@ def test_vm_migration_in_doubt_is_asked_about_until_it_is_settled_also_after_a_r
     assert give(again, m.TimerFired("copy")).sent == QUERIES
 
 
+@pytest.mark.parametrize("end", ["arrived", "never ran"])
+def test_vm_sent_whole_to_a_host_that_does_not_answer_is_unknown_until_that_answers(end: str) -> None:
+    one = migrating(high_availability=True, lease=True)
+    give(one, m.HostLost("H2", "silent"))
+    stands = reported(S.PAUSED, seq=12, pause_code="POSTMIGRATE")
+    done = give(one, stands)
+    assert (one.record.status, events(done)) == (S.UNKNOWN, ["vm_unknown"])
+    again = give(one, reported(S.PAUSED, seq=13, pause_code="POSTMIGRATE"))
+    assert (one.record.status, events(again)) == (S.UNKNOWN, [])
+    if end == "arrived":
+        give(one, reported(S.UP, on="H2", epoch=4, seq=1))
+        assert (one.record.status, one.record.host) == (S.UP, "H2")
+        return
+    done = give(one, reported(S.DOWN, on="H2", epoch=4, seq=1, exit_reason=8))
+    assert (SOURCE, m.CommandDomain("v1", 3, "continue"), True) in done.sent
+    assert not [message for message in sent_to(done, CLUSTER) if isinstance(message, m.PlaceCopy)]
+    give(one, reported(S.UP, seq=14))
+    assert (one.record.status, one.record.host, one.record.copy_phase) == (S.UP, "H1", "")
+
+
 WAITS_NO_LONGER = reported(
     S.MIGRATING_TO, on="H2", epoch=4, seq=1, exit_reason=8, exit_message="nothing came"
 )
