@@ -147,7 +147,7 @@ def moved(vm: olvm.api.vms.Vm) -> float:
 def until_launched(vm: olvm.api.vms.Vm, quiet_s: float) -> float:
     """From the command until the operation is said to have come to the boot: libvirt has started the machine.
 
-    The operation is asked, each 2 ms and not before `quiet_s`. A status is a question in SQL: asked each 5 ms, it took
+    The operation is asked, each 2 ms and not before `quiet_s`. A status is a question in SQL: asked each 2 ms, it took
     44 ms of the CPUs that QEMU starts on.
     """
     began_s = time.perf_counter()
