@@ -27,9 +27,8 @@ LEASES = "leases"
 # What begins or ends a copy at the hypervisor: asked again after a restart, it could come after what was asked since.
 ORDERS = ("start", "incoming", "destroy")
 IO_ERRORS = frozenset({"EIO", "ENOSPC", "EPERM", "EOTHER"})
-GIVEN_UP = (
-    "given_up"  # what a waiting copy that the hypervisor has given up has pending: a word of the engine
-)
+# What a waiting copy that its hypervisor has given up has pending: it is over when the engine says so.
+GIVEN_UP = "given_up"
 MIGRATION_PAUSES = frozenset({"POSTMIGRATE", "POSTCOPY"})
 # Set when the guest was asked; a guest that does not obey says nothing, so a question goes to the hypervisor.
 ASSUMED = frozenset({VmStatus.POWERING_DOWN, VmStatus.REBOOT_IN_PROGRESS, VmStatus.SAVING_STATE})

@@ -99,9 +99,8 @@ def _uuid_of(process: str) -> str:
             line = file.read()
     except OSError:
         return ""
-    if (
-        b"-uuid" not in line
-    ):  # at every start each process of the host is looked at: most are told by their bytes
+    # Each process of the host is looked at, at every start: nearly all are told by their bytes.
+    if b"-uuid" not in line:
         return ""
     words = line.decode(errors="replace").split("\0")
     if not words or "qemu" not in words[0] or "-uuid" not in words:

@@ -73,9 +73,8 @@ class Arrivals:
         # What became of attempts that no waiting domain is bound to; `never` is a promise.
         self._over: dict[str, Literal["arrived", "never"]] = {}
         self._latecomers: dict[str, SimulatedDomain] = {}  # that arrive and do not run yet, by vm_id
-        self._withdrawn: dict[
-            str, SimulatedDomain
-        ] = {}  # ended before a source was bound to them, by address
+        # Ended before a source was bound to them, by their address.
+        self._withdrawn: dict[str, SimulatedDomain] = {}
 
     def prepare(self, request: PrepareIncoming, done: Done) -> None:
         host = self._host
@@ -225,6 +224,7 @@ class Arrivals:
     def _come_late(self, waiting: SimulatedDomain, source: str, begin: Begin) -> None:
         """Its source has begun already when the domain is given up, and libvirt lets it in."""
         host, now_ns = self._host, self._host.scheduler.now_ns()
+        self.end_latecomer(waiting.vm_id)  # of an earlier attempt
         domain = SimulatedDomain(waiting.vm_id, waiting.epoch, waiting.spec, "migrating_to")
         domain.incoming = incoming = Incoming(begin.uri, now_ns)
         incoming.attempt, incoming.source = begin.attempt, source

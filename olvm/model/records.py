@@ -421,7 +421,9 @@ class DomainRecord(Record):
     memory_bytes: int = 0
     exit_reason: int | None = None
     exit_message: str = ""
-    pending: str = ""  # the hypervisor call whose answer is awaited
+    pending: str = (
+        ""  # the call whose answer is awaited; "given_up": what waits here waits for the engine's word
+    )
     forgotten: bool = False
     leased: bool = False
     lease_taken: bool = False  # this host is named in the machine's lease, as far as the agent knows
