@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import libvirt
 import pytest
@@ -267,36 +268,6 @@ def test_source_that_has_sent_everything_waits_for_a_word_and_goes_on_when_it_is
     journey.check_stayed(source)
 
 
-def test_machine_that_is_on_no_book_is_ended_while_it_arrives(journey: Journey) -> None:
-    """Its event waits to be heard; who has it destroyed meanwhile is told that there is none, and it does not run."""
-    source, target = journey.source, journey.target
-    with source.connection() as connection:
-        domain = connection.lookupByUUIDString(domain_uuid("v1"))
-        domain.migrateSetMaxSpeed(4)
-        answers: list[object] = []
-
-        def go() -> None:
-            try:
-                flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
-                domain.migrateToURI3(target.host.migration_uri, {}, flags)
-                answers.append("migrated")
-            except libvirt.libvirtError as error:
-                answers.append(error)
-
-        thread = threading.Thread(target=go)
-        thread.start()
-        deadline_s = time.monotonic() + 20
-        while not target.host.pids("qemu"):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
-        assert target.refuse(DestroyDomain(vm_id="v1")).code == "unknown_domain"
-        thread.join(30)
-        domain.migrateSetMaxSpeed(8796093022207)
-
-    assert isinstance(answers[0], libvirt.libvirtError)
-    journey.check_stayed(source)
-
-
 def test_network_that_is_cut_in_the_middle_fails_the_migration_once_it_is_noticed(journey: Journey) -> None:
     source, target = journey.source, journey.target
     try:
@@ -330,16 +301,16 @@ def test_backend_that_comes_back_in_the_middle_finds_the_machine_on_its_way(jour
     journey.check_stayed(source)
 
 
-def test_target_that_nobody_prepared_ends_what_arrives(journey: Journey) -> None:
-    """Past our own check, as an agent of another make would: by libvirt alone."""
-    source, target = journey.source, journey.target
+@contextmanager
+def sent_by_libvirt_alone(source: LabBench, target: LabBench) -> Iterator[list[object]]:
+    """Past our own check, as an agent of another make would, and slowly; how it ends is in the list when it has."""
     with source.connection() as connection:
         domain = connection.lookupByUUIDString(domain_uuid("v1"))
-        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
         domain.migrateSetMaxSpeed(4)
         answers: list[object] = []
 
         def go() -> None:
+            flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
             try:
                 domain.migrateToURI3(target.host.migration_uri, {}, flags)
                 answers.append("migrated")
@@ -348,11 +319,34 @@ def test_target_that_nobody_prepared_ends_what_arrives(journey: Journey) -> None
 
         thread = threading.Thread(target=go)
         thread.start()
-        journey.clock.run_until(lambda: answers, 60)
-        thread.join()
+        yield answers
+        thread.join(60)
         domain.migrateSetMaxSpeed(8796093022207)
 
+
+def test_target_that_nobody_prepared_ends_what_arrives(journey: Journey) -> None:
+    source, target = journey.source, journey.target
+    with sent_by_libvirt_alone(source, target) as answers:
+        journey.clock.run_until(lambda: answers, 60)
+
     assert isinstance(answers[0], libvirt.libvirtError)
+    journey.check_stayed(source)
+
+
+def test_machine_that_is_on_no_book_is_ended_while_it_arrives(journey: Journey) -> None:
+    """Nothing that libvirt tells of it is heard meanwhile: it ends because somebody has it destroyed."""
+    source, target = journey.source, journey.target
+    with target.connection() as there, sent_by_libvirt_alone(source, target) as answers:
+        deadline_s = time.monotonic() + 20
+        while not there.numOfDomains():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        told = target.call(DestroyDomain(vm_id="v1"))
+
+    assert isinstance(answers[0], libvirt.libvirtError)
+    target.clock.wait_for(told)
+    assert isinstance(told[0], CallFailed)
+    assert told[0].code == "unknown_domain"
     journey.check_stayed(source)
 
 

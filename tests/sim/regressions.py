@@ -228,4 +228,73 @@ REGRESSIONS: tuple[Regression, ...] = (
             ),
         ),
     ),
+    Regression(
+        name="machine_comes_to_a_target_that_had_given_up_as_its_source_began",
+        found=(
+            "S8 (S9 and S2 in other seeds): the target's agent had told that nothing ever ran there; the machine "
+            "counted as down while it ran, and was ended without an order"
+        ),
+        plan=Plan(
+            seed=1007,
+            hours=0.11,
+            shape=Shape(
+                hosts=3,
+                vms=9,
+                racks=2,
+                host_cpus=8,
+                host_memory_gib=8,
+                vm_vcpus=1,
+                vm_memory_gib=1,
+                running_percent=80,
+                ha_percent=0,
+                lease_percent=0,
+                fence_percent=60,
+                kdump_percent=100,
+                policy="vm_evenly_distributed",
+                migration_policy="suspend_workload",
+            ),
+            knobs=Knobs(clock_drift_ppm_max=100, old_agents=1),
+            steps=(
+                Step(181_599, "arrival_is_late", "H1", 0, 8),
+                Step(199_779, "arrival_is_late", "H1", 0, 3),
+                Step(239_114, "migrate", "v5", 0, 955),
+                Step(340_014, "migrate", "v5", 0, 538, "H1"),
+                Step(350_088, "suppress_events", "H1", 19_502, 8),
+            ),
+        ),
+    ),
+    Regression(
+        name="machine_that_was_sent_whole_to_a_host_whose_agent_hangs_is_migrating_for_ever",
+        found=(
+            "S11: nobody fences the host, and only it knows whether the machine runs there; the machine was said to be "
+            "migrating all that time, and not to be unknown"
+        ),
+        plan=Plan(
+            seed=50083,
+            hours=0.384,
+            shape=Shape(
+                hosts=8,
+                vms=24,
+                racks=2,
+                host_cpus=4,
+                host_memory_gib=29,
+                vm_vcpus=2,
+                vm_memory_gib=4,
+                running_percent=80,
+                ha_percent=0,
+                lease_percent=50,
+                fence_percent=0,
+                kdump_percent=0,
+                policy="none",
+                migration_policy="minimal_downtime",
+                telemetry=True,
+            ),
+            knobs=Knobs(quick_timers=1),
+            steps=(
+                Step(47_426, "migrate", "v6", 0, 513, "H1"),
+                Step(121_723, "migration_loses_confirm", "H1", 0, 8),
+                Step(121_724, "hang_agent", "H1", 0, 2),
+            ),
+        ),
+    ),
 )
