@@ -2,7 +2,8 @@
 
 Events are lost with a crash of the agent, and a hypervisor may swallow one; both would leave a record that is wrong
 for ever. Rules:
-1. What the hypervisor lists is believed; how a copy that it does not list has ended is said only if it is known.
+1. What the hypervisor lists is believed; how a copy that it does not list has ended is said only if it is known, and
+   one that waits for its machine has not ended by that.
 2. A copy that the engine was told is over, or that is older than an epoch that the engine has named, is ended.
 3. Nothing is held against a list that may be older than the last thing asked about the machine.
 """

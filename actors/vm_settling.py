@@ -11,7 +11,8 @@ Source:
 * `handed_over`: Down with exit reason 4. `gone`: Down with another, or absent. `dead`: its host is confirmed dead.
 
 Target:
-* `""`: not heard since the doubt began. `waiting`: it is ready for the machine and does not run.
+* `""`: not heard since the doubt began. `waiting`: it is ready for the machine and does not run; or its hypervisor has
+  given it up, which does not keep out what the source had begun by then (docs/decisions/0035).
 * `arrived`: it runs, or is paused with the machine's state in it. Its host tells an arrival before its end.
 * `gone`: over without having run, and the agent refuses this epoch for ever.
 * `dead`: over, and it may have run: its host is confirmed dead, it ended as only a running one can, or its agent
