@@ -250,8 +250,7 @@ def destroy(connection: libvirt.virConnect | None, uuid: str, root: str, *, by_f
             # It ended by itself in between; forgetting it is what is left.
             if not is_missing(error) and error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
                 raise
-        if not domain.isActive():  # else another life of it has begun
-            undefine(connection, domain)
+        forget(connection, uuid)
     # What libvirt does not know, or cannot be asked to end: also a QEMU that it has lost.
     if (connection is None or connection.getType() != TEST_DRIVER) and not end_qemu(root, uuid):
         raise OperationFailed(f"the QEMU of domain {uuid} does not end; look at what it waits for")
