@@ -87,9 +87,9 @@ class AgentRecovery:
             case "given_up":
                 self.book.report(domain, turn)
             case _:
-                self._missing(domain, turn, "QEMU was gone when the agent started")
+                self._not_listed(domain, turn, "QEMU was gone when the agent started")
 
-    def _missing(self, domain: DomainRecord, turn: Turn, reason: str = "QEMU is gone") -> None:
+    def _not_listed(self, domain: DomainRecord, turn: Turn, reason: str = "QEMU is gone") -> None:
         """Not listed. One that waits for its machine may be given up by the hypervisor, and come all the same."""
         if domain.status is VmStatus.MIGRATING_TO:
             self.book.given_up(domain, f"{reason} before its machine came", turn)
@@ -131,7 +131,7 @@ class AgentRecovery:
                 continue
             elif before.get(domain.vm_id) == domain.epoch:
                 turn.sometimes("agent_learns_of_an_end_that_no_event_told")
-                self._missing(domain, turn)
+                self._not_listed(domain, turn)
             else:
                 self.missing[domain.vm_id] = domain.epoch
 
@@ -200,7 +200,7 @@ class AgentRecovery:
         elif domain.status is VmStatus.SAVING_STATE:
             self.book.down(domain, ExitReason.SAVE_STATE_SUCCEEDED, "saved", turn)
         else:
-            self._missing(domain, turn)
+            self._not_listed(domain, turn)
 
     # ------------------------------------------------------------------ I/O errors
 

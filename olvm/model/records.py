@@ -421,9 +421,8 @@ class DomainRecord(Record):
     memory_bytes: int = 0
     exit_reason: int | None = None
     exit_message: str = ""
-    pending: str = (
-        ""  # the call whose answer is awaited; "given_up": what waits here waits for the engine's word
-    )
+    # The call whose answer is awaited; "given_up": what waits here for its machine waits for the engine's word.
+    pending: str = ""
     forgotten: bool = False
     leased: bool = False
     lease_taken: bool = False  # this host is named in the machine's lease, as far as the agent knows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from olvm.model.host_states import HostStatus
 from olvm.model.records import EventRecord, HostRecord, OperationRecord
@@ -14,16 +13,6 @@ from tests.unit.history.building import vm_report
 from tests.unit.sim.oracle_scene import Scene, fires, saved
 
 AGENT = "agent/H1@host-1"
-
-
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
-@pytest.fixture
-def board(scene: Scene) -> Board:
-    return Board(scene)
 
 
 def name_of(seq: int) -> ReportName:

@@ -22,16 +22,6 @@ from sim.oracles.oracle import HOOKS, Violation
 from tests.unit.sim.oracle_scene import GIB, Scene, fires, saved
 
 
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
-@pytest.fixture
-def board(scene: Scene) -> Board:
-    return Board(scene)
-
-
 def vm(status: VmStatus = VmStatus.UP, **fields: object) -> VmRecord:
     base: dict[str, object] = {"id": "a", "name": "v1", "cluster": "prod", "vcpus": 1, "memory_bytes": GIB}
     return VmRecord(**(base | {"status": status, "epoch": 3} | fields))  # type: ignore[arg-type]
