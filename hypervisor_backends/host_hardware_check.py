@@ -20,7 +20,7 @@ def kvm(view: HostView) -> list[Finding]:
     """KVM is believed when a guest ran. Without it machines run on TCG: right, and ten times slower."""
     vendor = _vendor(view)
     state: State = "warning"
-    slow = "machines run without it, many times slower"
+    slow = "machines run without it, many times slower, and one of several CPUs may hang as it boots"
     if not vendor and platform.machine() == "x86_64":
         says = f"the processor shows neither vmx nor svm; {slow}; switch virtualization on in the firmware, or nest"
         return [Finding(what="kvm", state=state, says=says)]

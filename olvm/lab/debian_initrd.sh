@@ -5,6 +5,10 @@
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 for module in /modules/*.ko; do /bin/busybox insmod "$module" || echo "cannot load $module"; done
+# CPUs that wait since the boot: kernel.py says why.
+for file in /sys/devices/system/cpu/cpu*/online; do
+  [ ! -e "$file" ] || [ "$(/bin/busybox cat "$file")" = 1 ] || echo 1 > "$file"
+done
 n=0
 until [ -b /dev/vda ] || [ $n -ge 100 ]; do n=$((n + 1)); /bin/busybox usleep 50000; done
 # A fixed address, as in ip4=10.99.7.50/24: no daemon is needed for it.

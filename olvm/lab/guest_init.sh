@@ -23,12 +23,14 @@ done
 word() { for w in $(cat /proc/cmdline); do case $w in "$1"=*) echo "${w#*=}"; return;; esac; done; }
 name=$(word olvm.name); hostname "${name:-tiny}"
 ip link set lo up
-# What is plugged in later is brought into use: a distribution's udev rules do the same.
-(while :; do
+# CPUs that wait since the boot (kernel.py says why), and what is plugged in later: a distribution's udev rules bring
+# that into use too.
+bring_in() {
   for file in /sys/devices/system/cpu/cpu*/online; do [ ! -e "$file" ] || [ "$(cat "$file")" = 1 ] || echo 1 > "$file"; done
   for file in /sys/devices/system/memory/memory*/state; do [ "$(cat "$file")" = online ] || echo online > "$file" 2>/dev/null; done
-  sleep 1
-done) &
+}
+bring_in
+(while sleep 1; do bring_in; done) &
 [ ! -c /dev/input/event0 ] || acpid -l /run/acpid.log
 for card in /sys/class/net/eth*; do
   [ -e "$card" ] || continue

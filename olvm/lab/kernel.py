@@ -12,10 +12,12 @@ MODULES = (
     "virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_balloon", "virtio-rng",
     "virtio_mem", "sd_mod", "sr_mod", "isofs", "button", "evdev", "pvpanic-mmio",
 )  # fmt: skip
-# Under TCG each of these saves time or memory; online_movable lets memory be unplugged again.
+# Under TCG each of these saves time or memory; online_movable lets memory be unplugged again. maxcpus=1: with several
+# CPUs, QEMU's TCG can lose a race when a kernel changes its own code, as it does while it boots: a guest meets the same
+# breakpoint for ever, or panics (docs/decisions/0036). The first process of a guest brings the other CPUs in.
 CMDLINE = (
     "console=ttyS0 quiet panic=0 oops=panic nokaslr mitigations=off cryptomgr.notests no_timer_check tsc=reliable "
-    "random.trust_cpu=on rcupdate.rcu_expedited=1 swiotlb=noforce memhp_default_state=online_movable"
+    "maxcpus=1 random.trust_cpu=on rcupdate.rcu_expedited=1 swiotlb=noforce memhp_default_state=online_movable"
 )
 
 

@@ -36,6 +36,7 @@ from tests.unit.hypervisor_backends.bench import Bench, RealClock, address_of, m
 MIB = 1024 * 1024
 SECTOR = 512
 INCOMING_TIMEOUT_S = 3.0
+HUMAN = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
 CALM_S = 2.0  # after the guest's agent has told everything
 # sti; xor ax,ax; mov es,ax; again: hlt; mov ax,0x301; mov bx,0x7c00; mov cx,2; mov dh,0; int 0x13; jmp again
 BOOT_CODE = bytes.fromhex("FB31C08EC0F4B80103BB007CB90200B600CD13EBF0")
@@ -210,15 +211,32 @@ class InGuest:
         return dict(json.loads(libvirt_qemu.qemuAgentCommand(domain, asked, 10, 0))["return"])
 
     def wait_for_agent(self) -> None:
+        last = ""
+
         def speaks() -> bool:
+            nonlocal last
             try:
                 self.boot_id()
-            except libvirt.libvirtError:
+            except libvirt.libvirtError as error:
+                last = str(error)
                 return False
             return True
 
         heard = self.bench.clock.run_until(speaks, 90)
-        assert heard, f"QEMU's agent in the guest was not heard; {self.bench.console()}"
+        assert heard, (
+            f"QEMU's agent in the guest was not heard: {last}; {self._standing()}; {self.bench.console()}"
+        )
+
+    def _standing(self) -> str:
+        """Where its CPUs are: several looks at one place mean a kernel that hangs (docs/decisions/0036)."""
+        with self.bench.connection() as connection, suppress(libvirt.libvirtError):
+            domain = connection.lookupByUUIDString(self.uuid)
+            looks = []
+            for _ in range(4):
+                looks += libvirt_qemu.qemuMonitorCommand(domain, "info registers -a", HUMAN).splitlines()
+                self.bench.clock.pass_s(0.2)
+            return "; ".join(line for line in looks if "IP=" in line)
+        return "its QEMU does not tell where it stands"
 
     def boot_id(self) -> str:
         return self.run("/bin/cat", "/proc/sys/kernel/random/boot_id").strip()
