@@ -102,6 +102,7 @@ class SimulatedHosts:
             ),  # another after each start: the host lost what it ran, its boot id must say so
             simulated_config_from(settings),
             fabric=self._fabric,
+            snapshots=self.plant.snapshots(),
         )
         hypervisor.clock = clock
         self._plug_in(request.host, hypervisor)

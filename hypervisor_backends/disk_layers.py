@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -157,6 +157,26 @@ def after_revert(layers: tuple[Layer, ...], *, happened: bool) -> tuple[tuple[La
     files += [layer.memory_path for layer in dropped[1:] if layer.memory_path]
     kept = msgspec.structs.replace(fresh, state="kept", fresh_bytes=0, siblings={})
     return (*layers[:at], kept), tuple(files)
+
+
+def settle_pending(path_by_disk: Mapping[str, str], path_here: PathHere) -> bool:
+    """Of a machine that has ended: whether the snapshot with these new layers was taken; mends the records to say so.
+
+    It was exactly if the files of all layers are there. Raises `OSError`.
+    """
+    was_taken = all(_is_layer(Path(path_here(path))) for path in path_by_disk.values())
+    for disk, path in path_by_disk.items():
+        layers = read_layers(disk, path_here)
+        own = next((layer for layer in layers if layer.path == path and layer.state == "pending"), None)
+        if own is None:
+            continue  # somebody has settled it
+        others = tuple(layer for layer in layers if layer is not own)
+        kept = (msgspec.structs.replace(own, state="kept"),) if was_taken else ()
+        write_layers(disk, (*others, *kept), path_here)
+        if not was_taken:
+            for file in filter(None, (path, own.memory_path)):
+                remove_file(file, path_here)
+    return was_taken
 
 
 def settle_revert(disk: str, path_here: PathHere) -> tuple[Layer, ...]:

@@ -78,6 +78,12 @@ _TEXTS: tuple[tuple[FailureCode, str], ...] = (
     ("domain_ended", "domain is not running"),
     ("domain_ended", "domain is no longer running"),
 )
+# libvirtd's words for the end of a QEMU that it has just asked something. What was asked may have been done before.
+_MONITOR_TEXTS = (
+    "unable to read from monitor",
+    "unable to write to monitor",
+    "end of file from qemu monitor",
+)
 _CONNECTION_TEXTS = (
     "client socket is closed",
     "cannot recv data",
@@ -110,7 +116,19 @@ def text_of(error: libvirt.libvirtError) -> str:
 def is_connection_lost(error: libvirt.libvirtError) -> bool:
     """The connection broke before the answer: what was asked may have been done."""
     text = text_of(error).lower()
+    if is_monitor_lost(error):
+        return False  # QEMU's, not ours
     return error.get_error_domain() == libvirt.VIR_FROM_RPC or any(part in text for part in _CONNECTION_TEXTS)
+
+
+def is_monitor_lost(error: libvirt.libvirtError) -> bool:
+    """The machine's QEMU ended before it answered libvirt."""
+    return any(part in text_of(error).lower() for part in _MONITOR_TEXTS)
+
+
+def is_machine_over(error: libvirt.libvirtError) -> bool:
+    """The machine ended while libvirt was at it, or had ended before."""
+    return is_monitor_lost(error) or code_of(error) in ("domain_ended", "unknown_domain")
 
 
 def is_missing(error: libvirt.libvirtError) -> bool:
@@ -131,6 +149,9 @@ def failure_of(error: libvirt.libvirtError, what: str) -> CallFailed:
     if is_connection_lost(error):
         message = f"{what}: the connection to libvirt broke before its answer ({text}); list what is there"
         return CallFailed(code="call_failed", message=message, can_retry=True, outcome_known=False)
+    if is_monitor_lost(error):
+        message = f"{what}: its QEMU ended before it answered ({text}); it may have been done"
+        return CallFailed(code="domain_ended", message=message, outcome_known=False)
     code = code_of(error)
     return CallFailed(code=code, message=f"{what}: {text}{_advice(code, text)}", can_retry=code in _CAN_RETRY)
 

@@ -25,7 +25,6 @@ import msgspec
 
 from hypervisor_backends.domain_metadata import metadata_of, with_epoch
 from hypervisor_backends.libvirt_domain import Found, found_of
-from hypervisor_backends.libvirt_errors import is_connection_lost
 from hypervisor_backends.libvirt_lifecycle import define, destroy, find, forget, lookup
 from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import MigrateDomain, MigrationStatistics
@@ -309,7 +308,3 @@ def close_quietly(connection: libvirt.virConnect) -> None:
 def was_not_begun(error: object) -> bool:
     """The machine has not been touched by the migration that ended so."""
     return isinstance(error, OlvmError)
-
-
-def is_connection_error(error: object) -> bool:
-    return isinstance(error, libvirt.libvirtError) and is_connection_lost(error)

@@ -9,10 +9,13 @@ Rules:
 1. All writable disks of the spec get a layer at one instant, or none does (libvirt's ATOMIC).
 2. The record says what is about to happen before it happens. `settled_layers` makes it true again after a crash.
 3. A layer's file is removed only when the machine does not write to it any more.
+4. What the machine writes to when libvirt has answered decides whether there is a snapshot, and not whether that answer
+   was an error: it may have been taken before whatever went wrong, the end of its machine say.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TypeAlias
 from xml.etree import ElementTree as ET
@@ -27,8 +30,10 @@ from hypervisor_backends.disk_layers import (
     read_layers,
     remove_file,
     revert_of,
+    settle_pending,
     write_layers,
 )
+from hypervisor_backends.libvirt_errors import is_connection_lost, is_machine_over, is_missing
 from hypervisor_backends.libvirt_task_context import (
     TaskContext,
     TaskRefused,
@@ -41,6 +46,10 @@ from hypervisor_backends.libvirt_task_context import (
 from hypervisor_backends.protocol import CommitSnapshot, CreateSnapshot, SnapshotInfo, SnapshotList
 from hypervisor_backends.task_rules import MEMORY_SUFFIX, check_snapshot_name
 from olvm.model.hardware import DiskSpec
+
+log = logging.getLogger("olvm.libvirt")
+
+END_S_MAX = 20.0  # for libvirt to notice that a QEMU has ended
 
 _AGENT_ERRORS = frozenset(
     {
@@ -80,13 +89,53 @@ def create_snapshot(domain: libvirt.virDomain, request: CreateSnapshot, context:
     try:
         domain.snapshotCreateXML(_snapshot_xml(request, disks, fresh), _flags(request))
     except libvirt.libvirtError as error:
-        settled_layers(written_disks(domain, context), context)
+        if _was_taken(domain, request, disks, fresh, error, context):
+            log.info("%s: it was, before libvirt met an error: %s", what, error)
+            return
+        if is_machine_over(error):
+            raise TaskRefused("domain_ended", f"{what}: its machine has ended ({error})") from error
         if request.quiesce and _is_of_agent(error):
             raise TaskRefused(
                 "guest_refused", f"{what}: its file systems could not be frozen ({error})", can_retry=True
             ) from error
         raise
-    settled_layers(written_disks(domain, context), context)
+    try:
+        settled_layers(written_disks(domain, context), context)
+    except libvirt.libvirtError as error:
+        if not is_machine_over(error):
+            raise
+        settle_pending(
+            {disks[name].root: layer.path for name, layer in fresh.items()}, context.settings.path_here
+        )
+
+
+def _was_taken(
+    domain: libvirt.virDomain,
+    request: CreateSnapshot,
+    disks: Disks,
+    fresh: dict[str, Layer],
+    error: libvirt.libvirtError,
+    context: TaskContext,
+) -> bool:
+    """Although libvirt's answer was an error; mends the records.
+
+    Where the machine has ended, libvirt may not know any more what its QEMU wrote to. All files of the layers are made
+    before the first of them is used, so if one is missing nothing was written to the others.
+    """
+    if is_machine_over(error) and _is_over(domain):
+        paths = {disks[name].root: layer.path for name, layer in fresh.items()}
+        return settle_pending(paths, context.settings.path_here)
+    settled = settled_layers(written_disks(domain, context), context)
+    return all(any(layer.snapshot == request.name for layer in settled[name]) for name in fresh)
+
+
+def _is_over(domain: libvirt.virDomain) -> bool:
+    try:
+        return waited_for(lambda: not domain.isActive(), END_S_MAX)
+    except libvirt.libvirtError as error:
+        if is_missing(error):
+            return True
+        raise
 
 
 def _is_of_agent(error: libvirt.libvirtError) -> bool:
@@ -235,7 +284,15 @@ def _commit_disk(
         )
     here = context.settings.path_here
     write_layers(disk.root, (*layers[:-1], msgspec.structs.replace(layer, state="pivoting")), here)
-    domain.blockJobAbort(disk.target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    try:
+        domain.blockJobAbort(disk.target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    except libvirt.libvirtError as error:
+        if is_machine_over(error):
+            words = f"{what} may have been done as its machine ended: its next start finds out, or says what to compare"
+            raise TaskRefused("domain_ended", words, outcome_known=False) from error
+        if not is_connection_lost(error):
+            write_layers(disk.root, layers, here)  # nothing was led back
+        raise
     # In this order: a layer that is still there while its record says `pivoting` is what makes a start stop and ask.
     remove_file(layer.path, here)
     write_layers(disk.root, layers[:-1], here)

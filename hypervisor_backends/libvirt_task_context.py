@@ -44,9 +44,13 @@ class TaskContext(msgspec.Struct, frozen=True, kw_only=True):
 class TaskRefused(Exception):
     """Ends a task with this answer; never leaves `libvirt_tasks`."""
 
-    def __init__(self, code: FailureCode, message: str, *, can_retry: bool = False) -> None:
+    def __init__(
+        self, code: FailureCode, message: str, *, can_retry: bool = False, outcome_known: bool = True
+    ) -> None:
         super().__init__(message)
-        self.failure = CallFailed(code=code, message=message, can_retry=can_retry)
+        self.failure = CallFailed(
+            code=code, message=message, can_retry=can_retry, outcome_known=outcome_known
+        )
 
 
 def bad_request_of(make: Callable[[], T], what: str = "") -> T:

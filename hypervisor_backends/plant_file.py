@@ -22,6 +22,7 @@ create table if not exists host_leases (host text primary key, boot_id text, cou
 create table if not exists vm_leases (
     vm_id text primary key, version integer, epoch integer, holders blob
 ) without rowid;
+create table if not exists snapshots (vm_id text primary key, content blob) without rowid;
 create table if not exists power (
     host text primary key, is_on integer, orders integer, offs integer, orders_obeyed integer
 ) without rowid;

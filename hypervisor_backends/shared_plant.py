@@ -1,4 +1,4 @@
-"""What simulated hosts of several processes share: storage with leases, power and a wire, in one SQLite file.
+"""What simulated hosts of several processes share, in one SQLite file: a storage, power and a wire.
 
 Decides nothing about machines. One `SharedPlant` per thread; any number of processes on one machine. Every change is
 one transaction, so a process that dies leaves nothing half done; a file that stays locked for longer than
@@ -9,7 +9,8 @@ through `Scheduler.call_at`, and only while a power order or mail is awaited.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -32,12 +33,21 @@ from hypervisor_backends.memory_leases import renewed, written
 from hypervisor_backends.plant_file import POLL_PERIOD_S, PlantFile
 from hypervisor_backends.plant_power import PlantFenceDevices, PlantPower
 from hypervisor_backends.protocol import Cancel, Scheduler
+from hypervisor_backends.snapshot_store import TakenSnapshot
 from olvm.model.limits import PLANT_MAIL_PER_HOST_MAX
 
-__all__ = ["PlantFabric", "PlantFenceDevices", "PlantLeaseStore", "PlantPower", "SharedPlant"]
+__all__ = [
+    "PlantFabric",
+    "PlantFenceDevices",
+    "PlantLeaseStore",
+    "PlantPower",
+    "PlantSnapshots",
+    "SharedPlant",
+]
 
 Receive = Callable[[str, bytes], None]
 _holders = msgspec.msgpack.Decoder(tuple[Holder, ...])
+_snapshots = msgspec.msgpack.Decoder(tuple[TakenSnapshot, ...])
 
 
 class SharedPlant:
@@ -57,6 +67,9 @@ class SharedPlant:
 
     def fabric(self, scheduler: Scheduler, *, poll_period_s: float = POLL_PERIOD_S) -> PlantFabric:
         return PlantFabric(self._file, scheduler, poll_period_s)
+
+    def snapshots(self) -> PlantSnapshots:
+        return PlantSnapshots(self._file)
 
     def close(self) -> None:
         """Unplug hosts and detach from the fabric first: both look at the file."""
@@ -123,6 +136,33 @@ def _read(database: sqlite3.Connection, vm_id: str) -> LeaseRead:
     names = sorted({holder.host for holder in lease.holders}) if lease is not None else []
     found = [_host_lease(database, name) for name in names]
     return LeaseRead(vm=lease, hosts=tuple(one for one in found if one is not None))
+
+
+class PlantSnapshots:
+    """A `SnapshotStore`."""
+
+    def __init__(self, file: PlantFile) -> None:
+        self._file = file
+
+    def of(self, vm_id: str) -> tuple[TakenSnapshot, ...]:
+        with self._answering(), self._file.reading() as database:
+            row = database.execute("select content from snapshots where vm_id = ?", (vm_id,)).fetchone()
+        return () if row is None else _snapshots.decode(row[0])
+
+    def keep(self, vm_id: str, snapshots: tuple[TakenSnapshot, ...]) -> None:
+        with self._answering(), self._file.changing() as database:
+            if snapshots:
+                row = (vm_id, msgspec.msgpack.encode(snapshots))
+                database.execute("insert or replace into snapshots values (?, ?)", row)
+            else:
+                database.execute("delete from snapshots where vm_id = ?", (vm_id,))
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(f"the shared plant {self._file.path}: {error}") from error
 
 
 class PlantFabric:

@@ -58,6 +58,7 @@ from hypervisor_backends.simulated_migration import MIGRATION_REQUESTS, Migratio
 from hypervisor_backends.simulated_observer import HypervisorObserver
 from hypervisor_backends.simulated_refusals import NewDomain, refusal_of
 from hypervisor_backends.simulated_tasks import Tasks
+from hypervisor_backends.snapshot_store import SnapshotStore
 from olvm.model.limits import NS_PER_S
 
 PlainCommand: TypeAlias = (
@@ -81,17 +82,20 @@ class SimulatedHypervisor:
         seed: int,
         config: SimulatedConfig | None = None,
         fabric: Fabric | None = None,
+        *,
+        snapshots: SnapshotStore | None = None,
     ) -> None:
         """`capabilities`: `simulated_capabilities` makes those of a host that can do everything.
 
-        Without a `fabric` there is nobody to migrate to, and the host says so in its features.
+        Without a `fabric` there is nobody to migrate to, and the host says so in its features; without `snapshots` it
+        has its disks alone.
         """
         self.name = name
         self._config = config or SimulatedConfig()
         if fabric is None:
             features = tuple(word for word in capabilities.features if word not in WITHOUT_FABRIC)
             capabilities = msgspec.structs.replace(capabilities, features=features)
-        self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config)
+        self._host = SimulatedHost(name, capabilities, scheduler, seed, self._config, snapshots)
         self._migrations = Migrations(self._host, fabric)
         self._tasks = Tasks(self._host)
         self._libvirtd = Libvirtd(self._host, self._migrations, self._tasks)

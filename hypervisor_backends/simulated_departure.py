@@ -250,7 +250,6 @@ class Departures:
             memory_bytes=domain.spec.memory_bytes,
             powered_on_ns=domain.powered_on_ns,
             plugged=dict(domain.plugged),
-            snapshots=self._host.snapshots_by_vm_id.get(domain.vm_id, ()),
         )
 
     def _move_due_ns(self, out: Outgoing) -> int | None:

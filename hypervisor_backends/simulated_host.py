@@ -32,6 +32,7 @@ from hypervisor_backends.simulated_faults import GUEST_FAULTS, Fault, FaultKind
 from hypervisor_backends.simulated_load import draw
 from hypervisor_backends.simulated_machine import SUCCEEDED, SimulatedMachine
 from hypervisor_backends.simulated_moving import GuestState, StepName
+from hypervisor_backends.snapshot_store import SnapshotStore
 from olvm.model.limits import NS_PER_S
 
 LEASE_EXPIRED = "its lease expired"
@@ -41,7 +42,13 @@ class SimulatedHost(SimulatedMachine):
     """One machine. `simulated.py` calls the methods without an underscore, and drains the outbox after."""
 
     def __init__(
-        self, name: str, capabilities: Capabilities, scheduler: Scheduler, seed: int, config: SimulatedConfig
+        self,
+        name: str,
+        capabilities: Capabilities,
+        scheduler: Scheduler,
+        seed: int,
+        config: SimulatedConfig,
+        snapshots: SnapshotStore | None = None,
     ) -> None:
         self._steps: dict[StepName, Callable[[SimulatedDomain], None]] = {
             "launched": self._launched,
@@ -54,7 +61,7 @@ class SimulatedHost(SimulatedMachine):
         # Told when a domain that is part of a migration is taken off this host.
         self.on_moving_ended: Callable[[SimulatedDomain], None] = _forget
         self._storage_broken = False
-        super().__init__(name, capabilities, scheduler, seed, config)
+        super().__init__(name, capabilities, scheduler, seed, config, snapshots)
 
     # ------------------------------------------------------------ guest faults
 
@@ -173,8 +180,6 @@ class SimulatedHost(SimulatedMachine):
         if state.vcpus != domain.spec.vcpus:
             self.set_vcpus(domain, state.vcpus)
         self.set_memory(domain, state.memory_bytes, state.plugged)
-        if state.snapshots:
-            self.snapshots_by_vm_id[domain.vm_id] = state.snapshots
 
     def _ended_by_failed_start(self, domain: SimulatedDomain) -> bool:
         if not domain.start_fails:
@@ -333,8 +338,6 @@ class SimulatedHost(SimulatedMachine):
             text = f"domain {domain.spec.name} ({domain.vm_id}) ended on host {self.name} during the task: {message}"
             self.fail(done, "domain_ended", text)
         domain.tasks.clear()
-        if exit_reason == ExitReason.MIGRATION_SUCCEEDED:
-            self.snapshots_by_vm_id.pop(domain.vm_id, None)
         if domain.started_ns is not None or exit_reason in NEVER_ARRIVED:
             self.tell(domain, kind, message, exit_reason=exit_reason)
 

@@ -36,11 +36,11 @@ from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_domain import SimulatedDomain
 from hypervisor_backends.simulated_faults import FaultBook
 from hypervisor_backends.simulated_load import GuestIdentity, draw
-from hypervisor_backends.simulated_moving import TakenSnapshot
 from hypervisor_backends.simulated_observer import HypervisorObserver
 from hypervisor_backends.simulated_outbox import Outbox
 from hypervisor_backends.simulated_sampling import HostFrame, nics_of, sample, sample_host
 from hypervisor_backends.simulated_watchdog import Watchdog
+from hypervisor_backends.snapshot_store import MemorySnapshots, SnapshotStore
 from olvm.model.limits import NS_PER_S
 
 SUCCEEDED = CallSucceeded()
@@ -51,7 +51,13 @@ class SimulatedMachine(ABC):
     """What a host is apart from its domains' lives."""
 
     def __init__(
-        self, name: str, capabilities: Capabilities, scheduler: Scheduler, seed: int, config: SimulatedConfig
+        self,
+        name: str,
+        capabilities: Capabilities,
+        scheduler: Scheduler,
+        seed: int,
+        config: SimulatedConfig,
+        snapshots: SnapshotStore | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -70,8 +76,7 @@ class SimulatedMachine(ABC):
         self.held_vm_ids: set[str] = set()  # machines that cannot come to be here until libvirtd is restarted
         # Processes of cut-off starts that libvirt does not know: they take memory and disks, and never run a guest.
         self.lost_qemus: dict[str, SimulatedDomain] = {}
-        # On the storage: they outlive lives and boots, and go along with a migration.
-        self.snapshots_by_vm_id: dict[str, tuple[TakenSnapshot, ...]] = {}
+        self.snapshots = MemorySnapshots() if snapshots is None else snapshots
         self._sample: tuple[HostStatistics, list[DomainStatistics]] | None = (
             None  # the last one that went through
         )

@@ -20,19 +20,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from hypervisor_backends.protocol import Cancel, DomainStatus, Done, PauseCode, SnapshotInfo
+from hypervisor_backends.protocol import Cancel, DomainStatus, Done, PauseCode
 from hypervisor_backends.simulated_copying import Copying
-from olvm.model.hardware import Hardware
 
 StepName = Literal["launched", "restored", "guest_up", "shut_down", "reset", "saved"]
-
-
-class TakenSnapshot(SnapshotInfo, frozen=True, kw_only=True):
-    """What a snapshot says of itself, and which machine its memory fits; `hardware` without a seed."""
-
-    vcpus: int
-    memory_bytes: int
-    hardware: Hardware
 
 
 class GuestState(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +40,6 @@ class GuestState(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int  # what it was started with, beside what was plugged
     powered_on_ns: int
     plugged: dict[str, tuple[int, int]] = {}
-    snapshots: tuple[TakenSnapshot, ...] = ()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=True):

@@ -22,8 +22,8 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.simulated_devices import DeviceTasks
 from hypervisor_backends.simulated_domain import SimulatedDomain
 from hypervisor_backends.simulated_machine import SUCCEEDED
-from hypervisor_backends.simulated_moving import TakenSnapshot
 from hypervisor_backends.simulated_task_frame import Plan, TaskRefused
+from hypervisor_backends.snapshot_store import TakenSnapshot
 from hypervisor_backends.task_rules import check_snapshot_name
 from olvm.model.hardware import Hardware
 
@@ -32,12 +32,10 @@ class SnapshotTasks(DeviceTasks):
     def _create_snapshot(self, domain: SimulatedDomain, request: CreateSnapshot) -> Plan:
         check_snapshot_name(request.name)
         what = f"snapshot {request.name} of {self._who(domain)} cannot be taken"
-        kept = self._kept(domain)
         written = _written_disks(domain)
         if not written:
             raise TaskRefused("bad_request", f"{what}: it has no disk that it could write to")
-        if any(one.name == request.name for one in kept):
-            raise TaskRefused("exists", f"{what}: it has one of that name; take another name")
+        self._check_name(domain, request.name, what)
         if request.quiesce and not self.has_qemu_agent(domain):
             raise TaskRefused("guest_refused", f"{what}: no agent in the guest can freeze it", can_retry=True)
         taken = TakenSnapshot(
@@ -49,11 +47,20 @@ class SnapshotTasks(DeviceTasks):
             memory_bytes=domain.memory_bytes,
             hardware=_without_seed(domain),
         )
-        self._host.snapshots_by_vm_id[domain.vm_id] = (*kept, taken)
+
+        def finish() -> CallResult:
+            self._check_name(domain, request.name, what)  # another one may have been quicker
+            self._host.snapshots.keep(domain.vm_id, (*self._kept(domain), taken))
+            return SUCCEEDED
+
         delay_s = self._config.task_time_s
         if request.with_memory and self._config.save_bytes_per_s:
             delay_s += domain.memory_bytes / self._config.save_bytes_per_s
-        return delay_s, lambda: SUCCEEDED
+        return delay_s, finish
+
+    def _check_name(self, domain: SimulatedDomain, name: str, what: str) -> None:
+        if any(one.name == name for one in self._kept(domain)):
+            raise TaskRefused("exists", f"{what}: it has one of that name; take another name")
 
     def _commit_snapshot(self, domain: SimulatedDomain, request: CommitSnapshot) -> Plan:
         kept = self._kept(domain)
@@ -63,8 +70,8 @@ class SnapshotTasks(DeviceTasks):
             raise TaskRefused("in_use", f"{what}: {kept[-1].name} stands on it; commit that one first")
 
         def finish() -> CallResult:
-            left = [one for one in self._kept(domain) if one.name != request.name]
-            self._host.snapshots_by_vm_id[domain.vm_id] = tuple(left)
+            left = tuple(one for one in self._kept(domain) if one.name != request.name)
+            self._host.snapshots.keep(domain.vm_id, left)
             return SUCCEEDED
 
         return self._config.commit_time_s, finish
@@ -83,11 +90,7 @@ class SnapshotTasks(DeviceTasks):
 
     def _revert_snapshot(self, domain: SimulatedDomain, request: RevertSnapshot) -> Plan:
         what = f"{self._who(domain)} cannot be reverted to snapshot {request.name}"
-        kept = self._kept(domain)
-        names = [one.name for one in kept]
-        self._present("snapshot", request.name, domain, names)
-        at = names.index(request.name)
-        self._check_revert(domain, request, kept[at], kept[at + 1 :], what)
+        self._kept_by_revert(domain, request, what)
         delay_s = self._config.task_time_s
         if request.with_memory and self._config.restore_bytes_per_s:
             delay_s += domain.memory_bytes / self._config.restore_bytes_per_s
@@ -96,13 +99,25 @@ class SnapshotTasks(DeviceTasks):
         )
 
         def finish() -> CallResult:
+            kept = self._kept_by_revert(domain, request, what)  # one may have been taken meanwhile
             if fails:
                 return self._stopped(domain, what)
-            self._host.snapshots_by_vm_id[domain.vm_id] = kept[: at + 1]
+            self._host.snapshots.keep(domain.vm_id, kept)
             self._host.revert(domain, boots=not request.with_memory)
             return SUCCEEDED
 
         return delay_s, finish
+
+    def _kept_by_revert(
+        self, domain: SimulatedDomain, request: RevertSnapshot, what: str
+    ) -> tuple[TakenSnapshot, ...]:
+        """Those that are left after it; raises `TaskRefused`."""
+        kept = self._kept(domain)
+        names = [one.name for one in kept]
+        self._present("snapshot", request.name, domain, names)
+        at = names.index(request.name)
+        self._check_revert(domain, request, kept[at], kept[at + 1 :], what)
+        return kept[: at + 1]
 
     def _check_revert(
         self,
@@ -147,7 +162,7 @@ class SnapshotTasks(DeviceTasks):
     # ------------------------------------------------------------ what is there
 
     def _kept(self, domain: SimulatedDomain) -> tuple[TakenSnapshot, ...]:
-        return self._host.snapshots_by_vm_id.get(domain.vm_id, ())
+        return self._host.snapshots.of(domain.vm_id)
 
     def has_qemu_agent(self, domain: SimulatedDomain) -> bool:
         return is_heard(domain) and self._host.scheduler.now_ns() >= domain.qemu_agent_ns

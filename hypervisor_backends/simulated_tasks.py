@@ -1,7 +1,8 @@
 """The tasks of a simulated host: which are admitted, when they are answered; screens, and the guest's agent.
 
 How domains live is `simulated_host.py`; devices are `simulated_devices.py`, snapshots `simulated_snapshots.py`, pools,
-volumes and networks `simulated_storage.py`. What is plugged and frozen goes along with a live migration.
+volumes and networks `simulated_storage.py`. What is plugged goes along with a live migration; what is frozen lies on
+the storage (`snapshot_store.py`).
 
 Invariant: a task under way is answered exactly once: by its end, by the domain's, or by libvirtd's. A lost host answers
 nobody.
@@ -20,6 +21,7 @@ from hypervisor_backends.protocol import (
     AttachNic,
     CallFailed,
     CallGuest,
+    CallResult,
     CallSucceeded,
     ChangeMedium,
     CommitSnapshot,
@@ -114,6 +116,9 @@ class Tasks(SnapshotTasks):
             message = f"{type(request).__name__} of {self._who(domain)}: {error.message}"
             self._host.fail(done, "bad_request", message)
             return
+        except OSError as error:
+            self._host.outbox.answer(done, self._without_storage(domain, error))
+            return
         if delay_s <= 0:
             self._host.outbox.answer(done, finish())
             return
@@ -179,7 +184,7 @@ class Tasks(SnapshotTasks):
             host.outbox.answer(done, failure)
             part = draw(host.seed, host.name, "cut_off_task", domain.vm_id, domain.epoch, number)
             if part < 1 / 2:
-                finish()
+                self._result_of(domain, finish)
             elif number == reverting and part < 3 / 4:
                 self.half_reverted.append(domain)
         return bool(under_way)
@@ -195,8 +200,20 @@ class Tasks(SnapshotTasks):
         _, done, _ = domain.tasks.pop(number)
         if domain.reverting == number:
             domain.reverting = 0
-        self._host.outbox.answer(done, finish())
+        self._host.outbox.answer(done, self._result_of(domain, finish))
         self._host.outbox.drain()
+
+    def _result_of(self, domain: SimulatedDomain, finish: Finish) -> CallResult:
+        try:
+            return finish()
+        except TaskRefused as refused:  # what it was admitted for is no more
+            return refused.failure
+        except OSError as error:
+            return self._without_storage(domain, error)
+
+    def _without_storage(self, domain: SimulatedDomain, error: OSError) -> CallFailed:
+        message = f"a task of {self._who(domain)}: its snapshots cannot be reached now ({error}); try again"
+        return CallFailed(code="call_failed", message=message, can_retry=True)
 
     # ------------------------------------------------------------ console and guest
 

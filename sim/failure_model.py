@@ -184,6 +184,14 @@ PLUGS: dict[str, int] = {
     "unplug_memory": 4,
 }
 
+# Snapshots of machines that run, in those seeds whose machines have a disk.
+SNAPSHOTS: dict[str, int] = {
+    "take_snapshot": 6,
+    "commit_snapshot": 3,
+    "revert_snapshot": 4,
+}
+TASKS = PLUGS | SNAPSHOTS
+
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the model. `most` is a number of the unit in `of`; what lies beyond is refused."""
@@ -293,7 +301,7 @@ def _check_step(step: Step, plan: Plan, limit_by_name: dict[str, Limit]) -> None
             f"{limit.most:g} {limit.of}; {limit.promise}"
         )
     fault = FAULTS.get(step.what)
-    if fault is None and step.what not in COMMANDS and step.what not in PLUGS:
+    if fault is None and step.what not in COMMANDS | TASKS:
         raise BadInput(
             f"step {step.what} at {step.at_ms} ms is neither a fault nor a command; see sim.failure_model"
         )

@@ -22,6 +22,7 @@ from hypervisor_backends.simulated_config import (
     simulated_config_from,
 )
 from hypervisor_backends.simulated_fabric import Fabric
+from hypervisor_backends.snapshot_store import MemorySnapshots
 from olvm.model import messages as m
 from olvm.model.config import Config
 from olvm.model.limits import NS_PER_S
@@ -115,6 +116,7 @@ class Hosts:
         self._config = config
         self._seed = seed
         self.fabric: Fabric | None = None  # the plant's; without it nobody migrates
+        self.snapshots = MemorySnapshots()  # on the storage that all hosts share
         self.old: set[str] = set()  # hosts of a release that cannot migrate
         self.misbehaves = True  # false while the world is built, and when it is healed
 
@@ -122,6 +124,14 @@ class Hosts:
         host = self.by_name[name] = SimHost(name, silo, rack, clock)
         self.name_by_silo[silo] = name
         return host
+
+    def snapshots_of(self, vm: str) -> list[str]:
+        """Of the machine of this name, if it is on a host now; oldest first."""
+        for host in self.by_name.values():
+            for domain in [] if host.hypervisor is None else host.hypervisor.domains():
+                if domain.name == vm:
+                    return self.snapshots.names_by_vm_id().get(domain.vm_id, [])
+        return []
 
     def clock_of_silo(self, silo: str) -> HostClock | None:
         name = self.name_by_silo.get(silo)
@@ -142,6 +152,7 @@ class Hosts:
                 stream(self._seed, "hypervisor", host.name).getrandbits(48),
                 simulated_config_from(settings),
                 fabric=None if host.name in self.old else self.fabric,
+                snapshots=self.snapshots,
             )
             host.hypervisor.drawn = simulated_config_from(settings)
             host.hypervisor.misbehave(self.misbehaves)

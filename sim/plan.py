@@ -12,12 +12,13 @@ from typing import Literal
 
 import msgspec
 
-from olvm.model.hardware import Hardware
+from olvm.model.hardware import DiskSpec, Hardware
 
 GIB = 1024**3
 # What a machine may have, as a multiple of what it is defined with.
 VCPUS_FACTOR = 4
 MEMORY_FACTOR = 3
+DISK_BYTES = GIB // 1024
 Profile = Literal["calm", "rough", "brutal"]
 
 
@@ -40,12 +41,15 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "none"
     migration_policy: str = "minimal_downtime"
     telemetry: bool = False
+    disks: bool = False  # each machine has one, so that it can be frozen
 
 
-def room_to_plug(shape: Shape) -> Hardware:
+def hardware_of(shape: Shape) -> Hardware:
     """Of every machine: CPUs and memory can be plugged while it runs."""
     return Hardware(
-        vcpus_max=VCPUS_FACTOR * shape.vm_vcpus, memory_bytes_max=MEMORY_FACTOR * shape.vm_memory_gib * GIB
+        vcpus_max=VCPUS_FACTOR * shape.vm_vcpus,
+        memory_bytes_max=MEMORY_FACTOR * shape.vm_memory_gib * GIB,
+        disks=(DiskSpec(name="vda", size_bytes=DISK_BYTES),) if shape.disks else (),
     )
 
 

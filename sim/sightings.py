@@ -22,6 +22,14 @@ class Sightings:
         self._now_ns = now_ns
         self._migrations: dict[str, tuple[str, str]] = {}  # by machine: source and the other side
         self._off_ns: dict[str, int] = {}
+        self._last_host: dict[str, str] = {}  # by machine
+
+    def domain_added(self, host: str, vm_id: str, epoch: int, footprint_bytes: int) -> None:
+        del epoch, footprint_bytes
+        before = self._last_host.get(vm_id, host)
+        self._last_host[vm_id] = host
+        if host != before and self._hosts.snapshots.of(vm_id):
+            self._counts["machine_finds_its_snapshots_on_another_host"] += 1
 
     def status_changed(self, host: str, vm_id: str, epoch: int, status: str) -> None:
         del epoch

@@ -17,6 +17,7 @@ WORLD_SITUATIONS: dict[str, str] = {
     "both_sides_of_a_migration_lost": "source and target of a migration lose their power",
     "watchdog_ends_machines": "a host stops its leased machines because their lease expired",
     "lease_expires_while_agent_stands_still": "a lease expires while the agent that should renew it is paused",
+    "machine_finds_its_snapshots_on_another_host": "a machine with snapshots comes to another host than it was on",
     "guest_disks_break": "guests are paused by I/O errors",
     "all_hosts_down": "no host has power",
     "fence_device_switched_off": "a fence device has switched a host off",

@@ -16,7 +16,7 @@ from olvm.model import messages as m
 from olvm.model.limits import NS_PER_S
 from olvm.model.records import HostRecord
 from sim.network import Noise
-from sim.plan import GIB, VCPUS_FACTOR, Plan, Step, room_to_plug
+from sim.plan import GIB, VCPUS_FACTOR, Plan, Step, hardware_of
 from sim.world import World
 
 VERBS: dict[str, m.VmVerb] = {
@@ -108,7 +108,7 @@ class Steps:
                 "prod",
                 shape.vm_vcpus,
                 shape.vm_memory_gib * GIB,
-                hardware=room_to_plug(shape),
+                hardware=hardware_of(shape),
                 high_availability=step.value % 2 == 0,
                 priority=step.value % 100 + 1,
             )
@@ -187,6 +187,30 @@ class Steps:
     def _do_unplug_memory(self, step: Step) -> None:
         name = f"m{step.value % DEVICES}"
         self.ask(m.VmTask(step.target, "unplug_memory", {"name": name}, _timeout_s(step)))
+
+    # ------------------------------------------------------------------ snapshots of what runs
+
+    def _do_take_snapshot(self, step: Step) -> None:
+        """Hardly a name comes twice: who hears of one later knows which one it was."""
+        arguments: m.Arguments = {"name": f"s{step.value}", "with_memory": step.value % 4 == 0}
+        self.ask(m.VmTask(step.target, "create_snapshot", arguments, _timeout_s(step)))
+
+    def _do_commit_snapshot(self, step: Step) -> None:
+        """Mostly of the newest one: no other may be committed."""
+        names = self._world.hosts.snapshots_of(step.target)
+        if names:
+            name = names[-1] if step.value % 5 else names[step.value % len(names)]
+            self.ask(m.VmTask(step.target, "commit_snapshot", {"name": name}, _timeout_s(step)))
+
+    def _do_revert_snapshot(self, step: Step) -> None:
+        names = self._world.hosts.snapshots_of(step.target)
+        if names:
+            arguments: m.Arguments = {
+                "name": names[step.value % len(names)],
+                "with_memory": step.value % 4 == 0,
+                "discard_later": step.value % 3 == 0,
+            }
+            self.ask(m.VmTask(step.target, "revert_snapshot", arguments, _timeout_s(step)))
 
     # ------------------------------------------------------------------ processes and power
 

@@ -12,15 +12,23 @@ from collections.abc import Iterable
 from typing import Final
 
 from olvm.model.errors import BadInput
-from sim.failure_model import COMMANDS, FAULTS, PLUGS, FaultKind
+from sim.failure_model import COMMANDS, FAULTS, PLUGS, SNAPSHOTS, TASKS, FaultKind
 from sim.plan import Knobs, Plan, Profile, Shape, Step
 
 FAULTS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 12, "rough": 90, "brutal": 300}
 COMMANDS_PER_HOUR: Final[dict[Profile, int]] = {"calm": 120, "rough": 240, "brutal": 400}
-PLUGS_PER_HOUR: Final = 200
+TASKS_PER_HOUR: Final = 200  # of each table
 PLUGGING_SHARE: Final = 0.4  # of the seeds
 HISTORY_SHARE: Final = 0.35  # of the seeds
-PLUG_CALLS: Final = {"set_vcpus": "SetVcpus", "plug_memory": "PlugMemory", "unplug_memory": "UnplugMemory"}
+SNAPSHOT_SHARE: Final = 0.3  # of the seeds
+TASK_CALLS: Final = {
+    "set_vcpus": "SetVcpus",
+    "plug_memory": "PlugMemory",
+    "unplug_memory": "UnplugMemory",
+    "take_snapshot": "CreateSnapshot",
+    "commit_snapshot": "CommitSnapshot",
+    "revert_snapshot": "RevertSnapshot",
+}
 FAVOUR_FACTOR: Final = 10
 NEWER_SHARE: Final = 100  # of this weight a fault would be all faults of a run
 CALM_KINDS: Final = frozenset({"process", "network", "hypervisor"})
@@ -123,7 +131,12 @@ def draw_plan(
     )
     steps = [*_draw_faults(plan, favour), *_draw_commands(plan, favour)]
     steps += _draw_sequels(plan, steps)
-    steps += _draw_plugs(plan, favour)
+    rng = _stream(seed, "plugs")
+    if rng.random() < PLUGGING_SHARE or any(name in PLUGS for name in favour):
+        steps += _draw_tasks(rng, plan, favour, PLUGS, "plug_memory")
+    if shape.disks:
+        rng = _stream(seed, "tasks of snapshots")
+        steps += _draw_tasks(rng, plan, favour, SNAPSHOTS, "take_snapshot")
     steps += _draw_newer(plan, favour)
     # Commands come before faults of the same instant, and equal ones in the order they were drawn.
     steps.sort(key=lambda step: step.at_ms)
@@ -134,11 +147,12 @@ def draw_plan(
 
 def check_favoured(names: Iterable[str]) -> None:
     """Refuse what is neither a fault nor a command; the error lists all that are."""
-    unknown = sorted(set(names) - FAULTS.keys() - COMMANDS.keys() - PLUGS.keys())
+    commands = COMMANDS | TASKS
+    unknown = sorted(set(names) - FAULTS.keys() - commands.keys())
     if unknown:
         raise BadInput(
             f"{', '.join(map(repr, unknown))} cannot be favoured: neither a fault nor a command; "
-            f"faults are {', '.join(sorted(FAULTS))}; commands are {', '.join(sorted(COMMANDS | PLUGS))}"
+            f"faults are {', '.join(sorted(FAULTS))}; commands are {', '.join(sorted(commands))}"
         )
 
 
@@ -181,6 +195,8 @@ def _draw_shape(seed: int, hosts: int | None, vms: int | None, favour: tuple[str
             ("minimal_downtime", "minimal_downtime", "post_copy", "suspend_workload")
         ),
         telemetry=_stream(seed, "history").random() < HISTORY_SHARE or any(map(is_of_history, favour)),
+        disks=_stream(seed, "snapshots").random() < SNAPSHOT_SHARE
+        or any(name in SNAPSHOTS for name in favour),
     )
 
 
@@ -355,27 +371,28 @@ def _draw_commands(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
     return steps
 
 
-def _draw_plugs(plan: Plan, favour: tuple[str, ...]) -> list[Step]:
-    """CPUs and memory that come and go, and calls of that kind that go wrong.
+def _draw_tasks(
+    rng: random.Random, plan: Plan, favour: tuple[str, ...], table: dict[str, int], first: str
+) -> list[Step]:
+    """What is done to machines that run, by one of the tables, and calls of that kind that go wrong.
 
-    From a stream of its own: plans of seeds that have none of it are what they were before there was any.
+    From a stream of its own: plans of seeds that have none of it are what they were before there was any. `first` is
+    what the others of its table live on, so it is never left out.
     """
-    rng = _stream(plan.seed, "plugs")
-    is_plugging = rng.random() < PLUGGING_SHARE or any(name in PLUGS for name in favour)
-    if not is_plugging or not plan.shape.vms:
+    if not plan.shape.vms:
         return []
-    weights = _enabled(rng, PLUGS, favour)
-    weights["plug_memory"] = max(weights.get("plug_memory", 0), 4)
+    weights = _enabled(rng, table, favour)
+    weights[first] = max(weights.get(first, 0), 4)
     names = list(weights)
     steps = []
-    for _ in range(int(plan.hours * PLUGS_PER_HOUR)):
+    for _ in range(int(plan.hours * TASKS_PER_HOUR)):
         at_ms = rng.randrange(plan.end_ms)
         vm = f"v{rng.randint(1, plan.shape.vms)}"
         name = rng.choices(names, [weights[other] for other in names])[0]
         steps.append(Step(at_ms, name, vm, 0, rng.randrange(1_000)))
         host, fault = f"H{rng.randint(1, plan.shape.hosts)}", rng.choice(CALL_FAULTS)
         if rng.random() < 0.2:
-            steps.append(Step(max(0, at_ms - 1_000), fault, host, 0, 1, PLUG_CALLS[name]))
+            steps.append(Step(max(0, at_ms - 1_000), fault, host, 0, 1, TASK_CALLS[name]))
         if rng.random() < 0.3:
             steps.append(Step(min(plan.end_ms - 1, at_ms + rng.choice((0, 20, 500))), "migrate", vm, 0, 1))
     return steps

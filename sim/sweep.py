@@ -54,7 +54,7 @@ PAUSE_S = 45.0  # longer than a lease
 
 
 def script() -> Plan:
-    """The scripted workload: every verb once, plugs, a migration and its cancelling, maintenance, a host that dies."""
+    """Every verb once, plugs, snapshots, a migration and its cancelling, maintenance, a host that dies."""
     shape = Shape(
         hosts=3,
         vms=4,
@@ -66,17 +66,22 @@ def script() -> Plan:
         lease_percent=50,
         fence_percent=100,
         kdump_percent=0,
+        disks=True,
     )
     steps = (
         Step(1_000, "start", "v3"),
         Step(6_000, "plug_memory", "v1", 0, 1),
+        Step(9_000, "take_snapshot", "v1", 0, 1),
         Step(12_000, "set_vcpus", "v1", 0, 2),
         Step(20_000, "migrate", "v1"),
         Step(32_000, "reboot", "v3"),
         Step(38_000, "unplug_memory", "v1", 0, 1),
         Step(45_000, "migrate", "v2"),
         Step(45_600, "cancel_migration", "v2"),
+        Step(52_000, "revert_snapshot", "v1", 0, 1),
+        Step(55_000, "take_snapshot", "v2", 0, 2),
         Step(60_000, "suspend", "v3"),
+        Step(75_000, "commit_snapshot", "v2", 0, 1),
         Step(85_000, "resume", "v3"),
         Step(100_000, "stop", "v3"),
         Step(105_000, "start", "v4"),

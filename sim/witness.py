@@ -55,6 +55,9 @@ class WorldWitness:
             return {}
         return {domain.vm_id: (domain.vcpus, domain.memory_bytes) for domain in hypervisor.domains()}
 
+    def snapshots_by_vm_id(self) -> dict[str, list[str]]:
+        return self._world.hosts.snapshots.names_by_vm_id()
+
     def silos(self) -> list[str]:
         return sorted(self._world.processes.by_name)
 

@@ -31,7 +31,7 @@ from sim.faults import Faults
 from sim.history import Histories
 from sim.hosts import Hosts, SimHost
 from sim.network import Network, stream
-from sim.plan import GIB, Knobs, Shape, room_to_plug
+from sim.plan import GIB, Knobs, Shape, hardware_of
 from sim.plant import Plant
 from sim.processes import JOURNAL_ROWS_MAX, Process, Processes
 from sim.sightings import Sightings
@@ -187,7 +187,7 @@ class World:
             "prod",
             shape.vm_vcpus,
             shape.vm_memory_gib * GIB,
-            hardware=room_to_plug(shape),
+            hardware=hardware_of(shape),
             high_availability=is_ha,
             lease=is_ha and is_leased,
             priority=drawn.choice((1, 50, 50, 100)),

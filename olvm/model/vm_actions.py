@@ -204,8 +204,11 @@ _BLOCKED_BUT_NOT_LISTED: dict[S, frozenset[VmAction]] = {
 }
 
 
-def vm_refusal(name: str, status: S, action: VmAction) -> str | None:
-    """Why `action` cannot be asked of the machine now, in a sentence for a person; None: it may be asked."""
+def vm_refusal(name: str, status: S, action: VmAction, what: str = "") -> str | None:
+    """Why `action` cannot be asked of the machine now, in a sentence for a person; None: it may be asked.
+
+    `what`: the verb of the sentence, where several share one action ("commit a snapshot of").
+    """
     blocked = FORBIDDEN_VM_ACTIONS.get(status, frozenset()) | _BLOCKED_BUT_NOT_LISTED.get(status, frozenset())
     if action not in blocked and _is_carried_out(status, action):
         return None
@@ -214,7 +217,7 @@ def vm_refusal(name: str, status: S, action: VmAction) -> str | None:
         advice = _NO_MIGRATION
     advice = _ADVICE.get((status, action), advice)
     reason = f" ({why})" if why else ""
-    return f"cannot {_VERB[action]} {name}: it is {status.value}{reason}; {advice}"
+    return f"cannot {what or _VERB[action]} {name}: it is {status.value}{reason}; {advice}"
 
 
 def _is_carried_out(status: S, action: VmAction) -> bool:

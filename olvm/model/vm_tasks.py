@@ -149,7 +149,7 @@ def task_refusal(name: str, status: VmStatus, verb: str) -> str | None:
     """Why the task cannot be done to a machine of that status; None: it can be asked for."""
     rule = VM_TASKS[verb]
     if rule.action is not None and not (rule.when_down and status is VmStatus.DOWN):
-        refusal = vm_refusal(name, status, rule.action)
+        refusal = vm_refusal(name, status, rule.action, rule.what)
         if refusal is not None:
             return refusal
     if status in rule.statuses or (rule.when_down and status is VmStatus.DOWN):

@@ -37,6 +37,22 @@ AGENT: tuple[Mutant, ...] = (
         favour=("migrate", "arrival_is_late"),
     ),
     Mutant(
+        name="agent-takes-doubt-for-a-refusal",
+        module="actors.host_agent_tasks",
+        old="message.code, message.outcome_known, result",
+        new="message.code, True, result",
+        says="of a task that was not answered it is told that it was not done",
+        favour=("take_snapshot", "call_times_out", "kill_libvirtd"),
+    ),
+    Mutant(
+        name="agent-tells-of-a-task-before-its-end",
+        module="actors.host_agent_tasks",
+        old="self.book.host, operation_id, message.ok, reason,",
+        new="self.book.host, operation_id, True, reason,",
+        says="a task counts as done however it ended",
+        favour=("take_snapshot", "call_fails"),
+    ),
+    Mutant(
         name="agent-takes-a-request-for-an-end",
         module="actors.host_agent_commands",
         old='elif verb == "save" and message.ok:',

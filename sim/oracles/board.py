@@ -29,6 +29,7 @@ from sim.oracles.s12_events_without_gaps import EventsWithoutGaps
 from sim.oracles.s13_epochs_never_fall import EpochsNeverFall
 from sim.oracles.s14_history_keeps import HistoryKeeps
 from sim.oracles.s15_history_once import HistoryOnce
+from sim.oracles.s16_snapshots_stay import SnapshotsStay
 
 # D1, the same digest in another process, is a matter of two runs: sim.runs.
 ORACLES: tuple[type[Oracle], ...] = (
@@ -47,6 +48,7 @@ ORACLES: tuple[type[Oracle], ...] = (
     EpochsNeverFall,
     HistoryKeeps,
     HistoryOnce,
+    SnapshotsStay,
     Linearizable,
     Stable,
     AvailableAgain,

@@ -69,6 +69,9 @@ class Witness(Protocol):
     def size_by_vm_id(self, host: str) -> dict[str, tuple[int, int]]:
         """vCPUs and bytes of memory of every domain on the host's hypervisor, now, with what was plugged."""
 
+    def snapshots_by_vm_id(self) -> dict[str, list[str]]:
+        """The names of those that lie beside the disks of machines, oldest first."""
+
     def silos(self) -> list[str]:
         """Those whose process runs."""
 

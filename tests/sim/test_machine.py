@@ -15,19 +15,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from sim.failure_model import COMMANDS, FAULTS, PLUGS, check
+from sim.failure_model import COMMANDS, FAULTS, TASKS, check
 from sim.plan import Knobs, Plan, Shape, Step
 from sim.runs import Run
 from sim.swarm import VERB_TARGET
 from tests.sim.fault_tape import BYTES_PER_FAULT, NAMES, faults_on
 
 SHAPE: Final = Shape(
-    hosts=3, vms=4, racks=2, host_memory_gib=12, running_percent=50, ha_percent=50, fence_percent=60
+    hosts=3,
+    vms=4,
+    racks=2,
+    host_memory_gib=12,
+    running_percent=50,
+    ha_percent=50,
+    fence_percent=60,
+    disks=True,
 )
 PLAN: Final = Plan(seed=3, hours=1.0, shape=SHAPE, knobs=Knobs(quick_timers=1))
 FAULTS_AT_ONCE_MAX: Final = 3
 # Those first that Hypothesis shall end up with when it shrinks.
-WEIGHTS: Final = {**COMMANDS, **PLUGS}
+WEIGHTS: Final = {**COMMANDS, **TASKS}
 VERBS: Final = sorted(WEIGHTS, key=lambda name: -WEIGHTS[name])
 
 

@@ -6,18 +6,25 @@ import msgspec
 import pytest
 
 from hypervisor_backends.simulated_faults import FAULTABLE_REQUESTS
-from sim.failure_model import COMMANDS, FAULTS, PLUGS
+from sim.failure_model import COMMANDS, FAULTS, TASKS
 from sim.plan import Knobs, Plan, Shape, Step
 from sim.runs import Run
 from sim.steps import GUEST_FAULTS, HOST_ACTIONS, VERBS, Steps
-from sim.swarm import CALLS, PLUG_CALLS, VERB_TARGET
+from sim.swarm import CALLS, TASK_CALLS, VERB_TARGET
 from sim.world import World
 
 SHAPE = Shape(
-    hosts=2, vms=2, racks=1, running_percent=100, host_memory_gib=16, fence_percent=100, telemetry=True
+    hosts=2,
+    vms=2,
+    racks=1,
+    running_percent=100,
+    host_memory_gib=16,
+    fence_percent=100,
+    telemetry=True,
+    disks=True,
 )
 PLAN = Plan(seed=1, hours=0.02, shape=SHAPE, knobs=Knobs(quick_timers=1))
-WORDS = [*FAULTS, *COMMANDS, *PLUGS]
+WORDS = [*FAULTS, *COMMANDS, *TASKS]
 TARGETS = {
     "vm": "v1",
     "host": "H1",
@@ -29,7 +36,7 @@ TARGETS = {
 
 
 def target_of(word: str) -> str:
-    if word in COMMANDS or word in PLUGS:
+    if word in COMMANDS or word in TASKS:
         return TARGETS[VERB_TARGET.get(word, "vm")]
     return "H1|H2" if word == "cut_migration" else TARGETS[FAULTS[word].target]
 
@@ -51,8 +58,8 @@ def test_word_has_one_hand(word: str) -> None:
 def test_every_hand_has_a_word() -> None:
     hands = {name.removeprefix("_do_") for name in dir(Steps) if name.startswith("_do_")}
     assert hands | VERBS.keys() | GUEST_FAULTS.keys() | HOST_ACTIONS.keys() == set(WORDS)
-    assert {*CALLS, *PLUG_CALLS.values()} <= FAULTABLE_REQUESTS
-    assert PLUG_CALLS.keys() == PLUGS.keys()
+    assert {*CALLS, *TASK_CALLS.values()} <= FAULTABLE_REQUESTS
+    assert TASK_CALLS.keys() == TASKS.keys()
 
 
 @pytest.mark.parametrize("word", [word for word in FAULTS if word != "reinstall_host"])

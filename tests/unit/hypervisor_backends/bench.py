@@ -32,6 +32,7 @@ from hypervisor_backends.protocol import (
 from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import SimulatedConfig, simulated_capabilities
 from hypervisor_backends.simulated_fabric import Fabric, MemoryFabric
+from hypervisor_backends.snapshot_store import SnapshotStore
 from olvm.model.limits import NS_PER_S
 
 GIB = 1024**3
@@ -306,10 +307,12 @@ def simulated_bench(
     name: str = "h1",
     scheduler: VirtualScheduler | None = None,
     fabric: Fabric | None = None,
+    snapshots: SnapshotStore | None = None,
 ) -> tuple[Bench, SimulatedHypervisor]:
     scheduler = scheduler or VirtualScheduler()
     capabilities = simulated_capabilities(cpus=cpus, memory_bytes=memory_bytes)
-    hypervisor = SimulatedHypervisor(name, capabilities, scheduler, seed, config, fabric or MemoryFabric())
+    fabric = fabric or MemoryFabric()
+    hypervisor = SimulatedHypervisor(name, capabilities, scheduler, seed, config, fabric, snapshots=snapshots)
     return Bench(hypervisor, scheduler), hypervisor
 
 

@@ -14,6 +14,7 @@ from hypervisor_backends.disk_layers import (
     read_layers,
     record_path,
     revert_of,
+    settle_pending,
     settle_revert,
     writable_path,
     write_layers,
@@ -36,6 +37,42 @@ def layer(disk: str, name: str, beneath: str, state: LayerState = "kept") -> Lay
     return Layer(
         snapshot=name, created_ns=1, path=f"{disk}.{name}", beneath=beneath, disks=("vda",), state=state
     )
+
+
+@pytest.mark.parametrize("made", [(), ("vda",), ("vda", "vdb")], ids=len)
+def test_snapshot_of_a_machine_that_ended_was_taken_if_all_its_layers_are_there(
+    tmp_path: Path, made: tuple[str, ...]
+) -> None:
+    paths = {}
+    memory = tmp_path / "memory"
+    memory.write_bytes(b"all of it")
+    for name in ("vda", "vdb"):
+        disk = str(tmp_path / name)
+        before = layer(disk, "s1", disk)
+        new = msgspec.structs.replace(layer(disk, "s2", before.path, "pending"), memory_path=str(memory))
+        Path(before.path).write_bytes(QCOW2)
+        if name in made:
+            Path(new.path).write_bytes(QCOW2)
+        write_layers(disk, (before, new), here)
+        paths[disk] = new.path
+
+    for _ in range(2):  # the second time there is nothing to mend
+        assert settle_pending(paths, here) == (len(made) == 2)
+    for disk, path in paths.items():
+        snapshots = [(one.snapshot, one.state) for one in read_layers(disk, here)]
+        kept = [("s2", "kept")] if len(made) == 2 else []
+        assert snapshots == [("s1", "kept"), *kept]
+        assert Path(path).exists() == (len(made) == 2)
+    assert memory.exists() == (len(made) == 2)
+
+
+def test_record_that_another_has_settled_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path)
+    layers = (layer(disk, "s2", disk, "pending"),)
+    write_layers(disk, layers, here)
+
+    assert not settle_pending({disk: f"{disk}.s1"}, here)
+    assert read_layers(disk, here) == layers
 
 
 def test_disk_without_a_record_is_written_to_itself(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
-from hypervisor_backends.libvirt_errors import failure_of, is_connection_lost, is_missing  # noqa: E402
+from hypervisor_backends.libvirt_errors import failure_of, is_connection_lost, is_machine_over, is_missing  # noqa: E402
 
 
 def error_of(code: int, text: str, domain: int = libvirt.VIR_FROM_QEMU) -> libvirt.libvirtError:
@@ -95,6 +95,20 @@ def test_error_of_a_broken_connection_leaves_the_outcome_unknown(code: str, doma
 )
 def test_error_of_sanlock_says_what_to_do(text: str, advice: str) -> None:
     assert advice in failure_of(error_of(libvirt.VIR_ERR_INTERNAL_ERROR, text), "x").message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Unable to read from monitor: Connection reset by peer", "Unable to write to monitor: Broken pipe"],
+)
+def test_qemu_that_ended_in_the_middle_is_no_broken_connection(text: str) -> None:
+    error = error_of(libvirt.VIR_ERR_SYSTEM_ERROR, text, libvirt.VIR_FROM_QEMU)
+    failure = failure_of(error, "PauseDomain of domain a")
+
+    assert not is_connection_lost(error)
+    assert is_machine_over(error)
+    assert (failure.code, failure.outcome_known) == ("domain_ended", False)
+    assert "its QEMU ended" in failure.message
 
 
 def test_error_without_a_number_is_reported_with_its_text() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hypervisor_backends.fencing import FenceAction, FenceAnswer, FenceDevices
@@ -22,13 +23,18 @@ from hypervisor_backends.leases import (
     RenewHostLease,
 )
 from hypervisor_backends.shared_plant import SharedPlant
+from hypervisor_backends.snapshot_store import TakenSnapshot
 from olvm.model.errors import Conflict, JournalCorrupt, NotSupportedYet
+from olvm.model.hardware import Hardware
 from olvm.model.limits import PLANT_MAIL_PER_HOST_MAX
-from tests.unit.hypervisor_backends.bench import VirtualScheduler
+from tests.unit.hypervisor_backends.bench import GIB, VirtualScheduler
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = "tests.unit.hypervisor_backends.plant_process"
 RENEWAL = RenewHostLease(host="a", boot_id="b1")
+SNAPSHOT = TakenSnapshot(
+    name="s1", created_ns=7, with_memory=False, disks=("vda",), vcpus=2, memory_bytes=GIB, hardware=Hardware()
+)
 
 
 @pytest.fixture
@@ -124,7 +130,20 @@ def test_process_stuck_in_a_change_makes_changes_unreachable_and_readings_go_on(
         assert not fence(plant.fence_devices(), "off").ok
         with pytest.raises(Conflict, match="cannot be plugged in"):
             plant.power("h1").plug_in(VirtualScheduler(), lambda on: None)
+        with pytest.raises(OSError, match="shared plant"):
+            plant.snapshots().keep("v1", (SNAPSHOT,))
+        assert plant.snapshots().of("v1") == ()
     assert renew(plant) == HostLease(host="a", boot_id="b1", counter=2)
+
+
+def test_snapshots_are_those_that_any_process_kept_last(open_plant: Callable[[], SharedPlant]) -> None:
+    one, other = open_plant().snapshots(), open_plant().snapshots()
+    later = msgspec.structs.replace(SNAPSHOT, name="s2", with_memory=True)
+    one.keep("v1", (SNAPSHOT, later))
+    one.keep("v2", (SNAPSHOT,))
+    assert other.of("v1") == (SNAPSHOT, later)
+    other.keep("v1", ())
+    assert (one.of("v1"), one.of("v2"), one.of("v3")) == ((), (SNAPSHOT,), ())
 
 
 def test_closed_plant_is_unreachable(path: Path) -> None:

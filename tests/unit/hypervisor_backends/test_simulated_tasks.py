@@ -10,6 +10,7 @@ from hypervisor_backends.protocol import (
     CallFailed,
     CallGuest,
     CallSucceeded,
+    CommitSnapshot,
     ContinueDomain,
     CreatePool,
     CreateSnapshot,
@@ -38,9 +39,11 @@ from hypervisor_backends.simulated import SimulatedHypervisor
 from hypervisor_backends.simulated_config import SimulatedConfig
 from hypervisor_backends.simulated_fabric import MemoryFabric
 from hypervisor_backends.simulated_faults import Fault
+from hypervisor_backends.snapshot_store import MemorySnapshots, TakenSnapshot
 from olvm.model.hardware import DiskSpec, NicSpec
 from tests.unit.hypervisor_backends.bench import (
     GIB,
+    Bench,
     OneCopy,
     VirtualScheduler,
     address_of,
@@ -252,21 +255,66 @@ def test_disks_and_snapshots_outlive_the_machine_and_the_hosts_boot() -> None:
     assert [volume.name for volume in volumes.volumes] == [f"{VM}-vda"]
 
 
-def test_what_was_plugged_and_frozen_goes_along_with_a_migration() -> None:
-    scheduler, fabric = VirtualScheduler(), MemoryFabric()
-    source, _ = simulated_bench(scheduler=scheduler, fabric=fabric)
-    target, _ = simulated_bench(name="h2", scheduler=scheduler, fabric=fabric)
+def snapshots_of(bench: Bench) -> list[str]:
+    value = bench.succeed(ListSnapshots(vm_id="v1")).value
+    assert isinstance(value, SnapshotList)
+    return [snapshot.name for snapshot in value.snapshots]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_snapshots_are_found_by_each_host_that_has_the_storage(is_shared: bool) -> None:
+    scheduler, fabric, store = VirtualScheduler(), MemoryFabric(), MemorySnapshots()
+    source, target = (
+        simulated_bench(
+            name=name, scheduler=scheduler, fabric=fabric, snapshots=store if is_shared else None
+        )[0]
+        for name in ("h1", "h2")
+    )
     source.start()
     source.succeed(AttachDisk(vm_id="v1", disk=DiskSpec(name="vdb", size_bytes=MIB)))
     source.succeed(CreateSnapshot(vm_id="v1", name="s1"))
     source.succeed(migrate_of(address_of(target)), seconds=50)
+    assert snapshots_of(target) == (["s1"] if is_shared else [])
 
-    value = target.succeed(ListSnapshots(vm_id="v1")).value
-    assert isinstance(value, SnapshotList)
-    assert [snapshot.name for snapshot in value.snapshots] == ["s1"]
+    if is_shared:
+        target.succeed(CommitSnapshot(vm_id="v1", name="s1"))
+    target.succeed(DestroyDomain(vm_id="v1"))
     source.start(epoch=3)
-    value = source.succeed(ListSnapshots(vm_id="v1")).value
-    assert value == SnapshotList(snapshots=())
+    assert snapshots_of(source) == ([] if is_shared else ["s1"])
+
+
+class LockedSnapshots(MemorySnapshots):
+    is_locked = False
+
+    def keep(self, vm_id: str, snapshots: tuple[TakenSnapshot, ...]) -> None:
+        if self.is_locked:
+            raise OSError("the storage does not answer")
+        super().keep(vm_id, snapshots)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        CreateSnapshot(vm_id="v1", name="s2"),
+        CommitSnapshot(vm_id="v1", name="s1"),
+        RevertSnapshot(vm_id="v1", name="s1"),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+def test_snapshots_that_cannot_be_written_stay_as_they_were(request_: HypervisorRequest) -> None:
+    store = LockedSnapshots()
+    bench, _ = simulated_bench(snapshots=store)
+    bench.start()
+    bench.succeed(AttachDisk(vm_id="v1", disk=DiskSpec(name="vdb", size_bytes=MIB)))
+    bench.succeed(CreateSnapshot(vm_id="v1", name="s1"))
+    so_far = bench.kinds()
+    store.is_locked = True
+    failure = bench.refuse(request_)
+    assert (failure.code, failure.can_retry) == ("call_failed", True)
+    assert "the storage does not answer" in failure.message
+    assert (snapshots_of(bench), bench.kinds()) == (["s1"], so_far)
+    store.is_locked = False
+    bench.succeed(request_)
 
 
 @pytest.mark.parametrize("prepared_bytes", [256 * MIB, 256 * MIB + BLOCK, 256 * MIB + 3 * BLOCK])

@@ -36,6 +36,13 @@ def test_revert_of_a_machine_that_is_down_says_to_start_it() -> None:
     assert refusal == ("cannot revert to a snapshot of web: it is down; it must be running: start it first")
 
 
+@pytest.mark.parametrize("verb", ["create_snapshot", "commit_snapshot"])
+def test_refusal_names_what_was_asked_for_and_not_the_action_that_it_shares(verb: str) -> None:
+    refusal = task_refusal("web", VmStatus.MIGRATING_FROM, verb)
+    assert refusal is not None
+    assert refusal.startswith(f"cannot {VM_TASKS[verb].what} web: ")
+
+
 def test_task_that_is_unknown_names_those_that_are() -> None:
     with pytest.raises(NotFound, match="attach_disk"):
         vm_task("explode")

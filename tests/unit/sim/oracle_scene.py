@@ -32,6 +32,7 @@ class Scene:
         self.differences: list[str] = []
         self.has_history = False
         self.stored: dict[ReportName, bytes] = {}
+        self.snapshots: dict[str, list[str]] = {}
 
     def stored_report(self, name: ReportName) -> bytes | None:
         return self.stored.get(name)
@@ -50,6 +51,9 @@ class Scene:
 
     def size_by_vm_id(self, host: str) -> dict[str, tuple[int, int]]:
         return self.size_by_vm_id_by_host.get(host, {})
+
+    def snapshots_by_vm_id(self) -> dict[str, list[str]]:
+        return self.snapshots
 
     def silos(self) -> list[str]:
         return ["engine"]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from olvm.model.errors import BadInput
-from sim.failure_model import _FORBIDDEN, COMMANDS, FAULTS, LIMITS, PLUGS, check
+from sim.failure_model import _FORBIDDEN, COMMANDS, FAULTS, LIMITS, PLUGS, SNAPSHOTS, TASKS, check
 from sim.plan import Knobs, Plan, Step
 
 LIMIT_BY_NAME = {limit.name: limit for limit in LIMITS}
@@ -65,7 +65,7 @@ def test_plan_with_too_many_steps_is_refused() -> None:
     assert str(most + 1) in refusal(Plan(seed=1, steps=(step,) * (most + 1)))
 
 
-@pytest.mark.parametrize("what", [*FAULTS, *COMMANDS, *PLUGS])
+@pytest.mark.parametrize("what", [*FAULTS, *COMMANDS, *TASKS])
 def test_every_word_of_the_vocabulary_is_within_the_model_at_both_ends_of_its_length(what: str) -> None:
     least, most = FAULTS[what].for_s if what in FAULTS else (0, 0)
     steps = (Step(0, what, "x", 1_000 * least), Step(3_600_000, what, "x", 1_000 * most))
@@ -73,8 +73,9 @@ def test_every_word_of_the_vocabulary_is_within_the_model_at_both_ends_of_its_le
 
 
 def test_no_word_is_both_fault_and_command_or_forbidden() -> None:
-    assert not FAULTS.keys() & (COMMANDS.keys() | PLUGS.keys())
-    assert not COMMANDS.keys() & PLUGS.keys()
-    assert not (FAULTS.keys() | COMMANDS.keys() | PLUGS.keys()) & _FORBIDDEN.keys()
+    assert not FAULTS.keys() & (COMMANDS.keys() | TASKS.keys())
+    assert not COMMANDS.keys() & TASKS.keys()
+    assert not PLUGS.keys() & SNAPSHOTS.keys()
+    assert not (FAULTS.keys() | COMMANDS.keys() | TASKS.keys()) & _FORBIDDEN.keys()
     assert all(fault.for_s[0] <= fault.for_s[1] for fault in FAULTS.values())
     assert all(fault.for_s == (0, 0) or fault.for_s[0] > 0 for fault in FAULTS.values())

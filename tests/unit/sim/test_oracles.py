@@ -30,7 +30,7 @@ def vm(status: VmStatus = VmStatus.UP, **fields: object) -> VmRecord:
 def test_every_oracle_has_an_id_a_promise_and_a_module_of_its_own() -> None:
     assert len({kind.ID for kind in ORACLES}) == len(ORACLES) == len({kind.__module__ for kind in ORACLES})
     assert all(kind.PROMISE for kind in ORACLES)
-    assert {f"S{n}" for n in range(1, 16)} | {f"L{n}" for n in range(1, 7)} | {"D2", "LIN"} == {
+    assert {f"S{n}" for n in range(1, 17)} | {f"L{n}" for n in range(1, 7)} | {"D2", "LIN"} == {
         kind.ID for kind in ORACLES
     }
     assert all(any(hasattr(kind, hook) for hook in HOOKS) for kind in ORACLES)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from olvm.model.errors import BadInput
-from sim.failure_model import COMMANDS, FAULTS, PLUGS, check
+from sim.failure_model import COMMANDS, FAULTS, PLUGS, SNAPSHOTS, TASKS, check
 from sim.plan import Knobs, Plan, Profile, Shape
 from sim.swarm import CALM_KINDS, draw_plan
 
@@ -58,18 +58,21 @@ def test_every_fault_and_command_is_drawn_that_the_profile_has(profile: Profile)
         for name, fault in FAULTS.items()
         if (profile == "brutal" or not fault.brutal) and (profile != "calm" or fault.kind in CALM_KINDS)
     }
-    assert met - COMMANDS.keys() - PLUGS.keys() == expected
-    assert met >= COMMANDS.keys() | PLUGS.keys()
+    assert met - COMMANDS.keys() - TASKS.keys() == expected
+    assert met >= COMMANDS.keys() | TASKS.keys()
 
 
-def test_some_seeds_plug_and_all_others_are_as_they_were() -> None:
-    plugging = [plan for plan in plans("rough") if words_of(plan) & PLUGS.keys()]
-    assert 0.2 < len(plugging) / len(SEEDS) < 0.6
-    quiet = next(plan for plan in plans("rough") if not words_of(plan) & PLUGS.keys())
-    favoured = draw_plan(quiet.seed, hours=0.1, favour=("plug_memory",))
+@pytest.mark.parametrize(("table", "first"), [(PLUGS, "plug_memory"), (SNAPSHOTS, "take_snapshot")])
+def test_some_seeds_have_tasks_of_a_table_and_all_others_are_as_they_were(
+    table: dict[str, int], first: str
+) -> None:
+    some = [plan for plan in plans("rough") if words_of(plan) & table.keys()]
+    assert 0.15 < len(some) / len(SEEDS) < 0.6
+    quiet = next(plan for plan in plans("rough") if not words_of(plan) & table.keys())
+    favoured = draw_plan(quiet.seed, hours=0.1, favour=(first,))
     kept = [step for step in favoured.steps if step in quiet.steps]
     assert kept == list(quiet.steps)
-    assert words_of(favoured) & PLUGS.keys()
+    assert words_of(favoured) & table.keys()
 
 
 def test_each_seed_leaves_out_much_of_what_can_happen() -> None:

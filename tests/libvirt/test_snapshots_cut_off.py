@@ -1,0 +1,73 @@
+"""A machine that is ended in the middle of a snapshot: it was taken or it was not, and what was answered is true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hypervisor_backends.domain_metadata import domain_uuid
+from hypervisor_backends.libvirt_processes import end_qemu
+from hypervisor_backends.protocol import (
+    CallFailed,
+    CallSucceeded,
+    CommitSnapshot,
+    CreateSnapshot,
+    DestroyDomain,
+    ListSnapshots,
+    SnapshotList,
+)
+from olvm.lab.guest import GuestImage
+from olvm.lab.hosts import Lab
+from tests.libvirt.lab_bench import LabBench
+from tests.unit.hypervisor_backends.bench import RealClock
+
+MOMENTS_S = (0.0, 0.01, 0.02, 0.04)
+
+
+@pytest.fixture
+def bench(lab: Lab, guest: GuestImage) -> Iterator[LabBench]:
+    """Its machine needs no operating system, and runs in a second."""
+    clock = RealClock()
+    made = LabBench(lab, lab.host("h1"), guest, clock)
+    clock.is_quiet = made.is_quiet
+    yield made
+    made.backend.close()
+    made.remove_all()
+
+
+def names(bench: LabBench) -> list[str]:
+    value = bench.succeed(ListSnapshots(vm_id="v1")).value
+    assert isinstance(value, SnapshotList)
+    return [snapshot.name for snapshot in value.snapshots]
+
+
+@pytest.mark.parametrize("with_memory", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True], ids=["destroyed", "killed"])
+def test_answer_about_a_snapshot_is_true_whenever_its_machine_ends(
+    bench: LabBench, is_killed: bool, with_memory: bool
+) -> None:
+    results = set()
+    for number, moment_s in enumerate(MOMENTS_S):
+        bench.start(epoch=2 * number + 1)
+        answers = bench.call(CreateSnapshot(vm_id="v1", name=f"s{number}", with_memory=with_memory))
+        bench.clock.pass_s(moment_s)
+        if is_killed:
+            assert end_qemu(bench.settings.root, domain_uuid("v1"))
+        else:
+            bench.call(DestroyDomain(vm_id="v1"))
+        bench.clock.wait_for(answers)
+        assert bench.clock.run_until(lambda: bench.state() is None, 60)
+
+        (answer,) = answers
+        assert isinstance(answer, CallSucceeded | CallFailed)
+        bench.start(epoch=2 * number + 2)
+        there = names(bench)
+        if isinstance(answer, CallSucceeded) or answer.outcome_known:
+            assert there == ([f"s{number}"] if isinstance(answer, CallSucceeded) else []), answer
+        results.add((type(answer).__name__, *there))
+        for name in there:
+            bench.succeed(CommitSnapshot(vm_id="v1", name=name))
+        bench.succeed(DestroyDomain(vm_id="v1"))
+    if with_memory:  # which takes long enough for one of the moments to be in the middle
+        assert ("CallFailed",) in results
