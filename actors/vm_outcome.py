@@ -144,8 +144,8 @@ class VmOutcome(VmTakeover):
         elif domain.exit_reason is not None and record.copy_phase == "copying":
             turn.sometimes("target_waits_no_longer")
             self._settle(f"{message.host}: {domain.exit_message}", turn)
-        elif record.copy_target_word in ("", "lost"):
-            self._target_said("waiting", turn)
+        elif record.copy_target_word in ("", "lost") or record.copy_phase == "settling":
+            self._target_said("waiting", turn)  # again: the order to end it may have failed
 
     def _target_said(
         self, word: TargetWord, turn: Turn, reason: str = "", reported: m.DomainState | None = None

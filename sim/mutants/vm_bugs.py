@@ -17,6 +17,14 @@ VM: tuple[Mutant, ...] = (
         favour=("migrate", "arrival_is_late", "isolate_host"),
     ),
     Mutant(
+        name="vm-orders-the-end-of-a-target-once",
+        module="actors.vm_outcome",
+        old='in ("", "lost") or record.copy_phase == "settling":',
+        new='in ("", "lost"):',
+        says="a target that could not be ended, because its libvirtd was away, waits for ever",
+        favour=("migrate", "kill_libvirtd", "crash_host"),
+    ),
+    Mutant(
         name="vm-believes-old-reports",
         module="actors.vm_core",
         old="if (host_epoch, seq) <= self.seen:",

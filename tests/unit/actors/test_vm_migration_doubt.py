@@ -66,6 +66,19 @@ def test_vm_target_that_waits_no_longer_is_no_end_before_its_source_has_spoken()
     assert (one.record.status, one.record.host, one.record.copy_phase) == (S.UP, "H1", "")
 
 
+def test_vm_orders_the_end_of_a_waiting_target_until_that_is_over() -> None:
+    """Its host may not have been able to obey: its libvirtd was away."""
+    one = migrating()
+    give(one, m.HostLost("H1", "silent"))
+    give(one, reported(S.DOWN, seq=12, exit_reason=11))
+    for seq in (1, 2, 3):
+        done = give(one, reported(S.MIGRATING_TO, on="H2", epoch=4, seq=seq))
+        assert done.sent == [(TARGET, m.CommandDomain("v1", 4, "destroy"), True)]
+        assert give(one, m.TimerFired("copy")).sent == QUERIES[1:]
+    give(one, reported(S.DOWN, on="H2", epoch=4, seq=4, exit_reason=8))
+    assert (one.record.status, one.record.copy_phase) == (S.DOWN, "")
+
+
 def test_vm_that_came_although_its_target_waited_no_longer_is_there() -> None:
     one = migrating()
     give(one, WAITS_NO_LONGER)
