@@ -297,4 +297,40 @@ REGRESSIONS: tuple[Regression, ...] = (
             ),
         ),
     ),
+    Regression(
+        name="target_whose_libvirtd_was_away_when_it_was_to_be_ended_waits_for_ever",
+        found=(
+            "S7: the source is gone, so its target is ordered to end; that fails and is not ordered again, and the "
+            "machine is unknown for ever and holds its place"
+        ),
+        plan=Plan(
+            seed=5018,
+            hours=0.25,
+            shape=Shape(
+                hosts=5,
+                vms=40,
+                racks=3,
+                host_cpus=8,
+                host_memory_gib=26,
+                vm_vcpus=1,
+                vm_memory_gib=1,
+                running_percent=80,
+                ha_percent=100,
+                lease_percent=100,
+                fence_percent=0,
+                kdump_percent=100,
+                policy="power_saving",
+                migration_policy="post_copy",
+                disks=True,
+            ),
+            knobs=Knobs(quick_timers=1),
+            steps=(
+                Step(636_007, "policy", "", 0, 21),
+                Step(654_240, "migrate", "v17", 0, 1),
+                Step(800_326, "crash_host", "H1", 25_642, 3),
+                Step(805_346, "migrate", "v9", 0, 1),
+                Step(812_240, "kill_libvirtd", "H5", 16_614, 3),
+            ),
+        ),
+    ),
 )
