@@ -277,6 +277,8 @@ def _commit_disk(
             can_retry=True,
         )
     if mirror_of(domain, disk.name) is None:
+        if not domain.isActive():
+            raise TaskRefused("domain_ended", f"{what} stays: its machine has ended")
         raise TaskRefused(
             "call_failed",
             f"{what} could not be written back and stays; is there room where {layer.beneath} lies?",

@@ -181,6 +181,19 @@ class LabBench(Bench):
                     domain.undefine()
 
 
+@contextmanager
+def on_one_host(lab: Lab, guest: GuestImage) -> Iterator[LabBench]:
+    """The first host, as its agent sees it; nothing is left on it."""
+    clock = RealClock()
+    made = LabBench(lab, lab.host("h1"), guest, clock)
+    clock.is_quiet = made.is_quiet
+    try:
+        yield made
+    finally:
+        made.backend.close()
+        made.remove_all()
+
+
 class InGuest:
     """Programs inside the guest, by QEMU's own agent: a way beside everything that is tested."""
 

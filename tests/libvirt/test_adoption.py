@@ -10,18 +10,13 @@ from hypervisor_backends.protocol import AttachNic, DestroyDomain, DomainSpec, S
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
 from olvm.model.hardware import Hardware, NicSpec
-from tests.libvirt.lab_bench import LabBench
-from tests.unit.hypervisor_backends.bench import RealClock
+from tests.libvirt.lab_bench import LabBench, on_one_host
 
 
 @pytest.fixture
 def bench(lab: Lab, guest: GuestImage) -> Iterator[LabBench]:
-    clock = RealClock()
-    made = LabBench(lab, lab.host("h1"), guest, clock)
-    clock.is_quiet = made.is_quiet
-    yield made
-    made.backend.close()
-    made.remove_all()
+    with on_one_host(lab, guest) as made:
+        yield made
 
 
 def cards(bench: LabBench) -> list[str]:

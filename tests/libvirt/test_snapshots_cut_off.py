@@ -1,4 +1,4 @@
-"""A machine that is ended in the middle of a snapshot: it was taken or it was not, and what was answered is true."""
+"""A machine that ends while a snapshot is taken or committed: it was done or it was not, and the answer is true."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.libvirt_processes import end_qemu
 from hypervisor_backends.protocol import (
     CallFailed,
+    CallResult,
     CallSucceeded,
     CommitSnapshot,
     CreateSnapshot,
@@ -19,8 +20,7 @@ from hypervisor_backends.protocol import (
 )
 from olvm.lab.guest import GuestImage
 from olvm.lab.hosts import Lab
-from tests.libvirt.lab_bench import LabBench
-from tests.unit.hypervisor_backends.bench import RealClock
+from tests.libvirt.lab_bench import LabBench, on_one_host
 
 MOMENTS_S = (0.0, 0.01, 0.02, 0.04)
 
@@ -28,18 +28,30 @@ MOMENTS_S = (0.0, 0.01, 0.02, 0.04)
 @pytest.fixture
 def bench(lab: Lab, guest: GuestImage) -> Iterator[LabBench]:
     """Its machine needs no operating system, and runs in a second."""
-    clock = RealClock()
-    made = LabBench(lab, lab.host("h1"), guest, clock)
-    clock.is_quiet = made.is_quiet
-    yield made
-    made.backend.close()
-    made.remove_all()
+    with on_one_host(lab, guest) as made:
+        yield made
 
 
 def names(bench: LabBench) -> list[str]:
     value = bench.succeed(ListSnapshots(vm_id="v1")).value
     assert isinstance(value, SnapshotList)
     return [snapshot.name for snapshot in value.snapshots]
+
+
+def end_after(
+    bench: LabBench, moment_s: float, answers: list[CallResult], *, is_killed: bool
+) -> CallSucceeded | CallFailed:
+    """The machine ends so long after something was asked of it; what was answered."""
+    bench.clock.pass_s(moment_s)
+    if is_killed:
+        assert end_qemu(bench.settings.root, domain_uuid("v1"))
+    else:
+        bench.call(DestroyDomain(vm_id="v1"))
+    bench.clock.wait_for(answers)
+    assert bench.clock.run_until(lambda: bench.state() is None, 60)
+    (answer,) = answers
+    assert isinstance(answer, CallSucceeded | CallFailed)
+    return answer
 
 
 @pytest.mark.parametrize("with_memory", [False, True])
@@ -51,16 +63,7 @@ def test_answer_about_a_snapshot_is_true_whenever_its_machine_ends(
     for number, moment_s in enumerate(MOMENTS_S):
         bench.start(epoch=2 * number + 1)
         answers = bench.call(CreateSnapshot(vm_id="v1", name=f"s{number}", with_memory=with_memory))
-        bench.clock.pass_s(moment_s)
-        if is_killed:
-            assert end_qemu(bench.settings.root, domain_uuid("v1"))
-        else:
-            bench.call(DestroyDomain(vm_id="v1"))
-        bench.clock.wait_for(answers)
-        assert bench.clock.run_until(lambda: bench.state() is None, 60)
-
-        (answer,) = answers
-        assert isinstance(answer, CallSucceeded | CallFailed)
+        answer = end_after(bench, moment_s, answers, is_killed=is_killed)
         bench.start(epoch=2 * number + 2)
         there = names(bench)
         if isinstance(answer, CallSucceeded) or answer.outcome_known:
@@ -71,3 +74,17 @@ def test_answer_about_a_snapshot_is_true_whenever_its_machine_ends(
         bench.succeed(DestroyDomain(vm_id="v1"))
     if with_memory:  # which takes long enough for one of the moments to be in the middle
         assert ("CallFailed",) in results
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["destroyed", "killed"])
+def test_answer_about_a_commit_is_true_whenever_its_machine_ends(bench: LabBench, is_killed: bool) -> None:
+    for number, moment_s in enumerate(MOMENTS_S):
+        bench.start(epoch=2 * number + 1)
+        if not names(bench):
+            bench.succeed(CreateSnapshot(vm_id="v1", name="s1"))
+        answers = bench.call(CommitSnapshot(vm_id="v1", name="s1"))
+        answer = end_after(bench, moment_s, answers, is_killed=is_killed)
+        bench.start(epoch=2 * number + 2)
+        if isinstance(answer, CallSucceeded) or answer.outcome_known:
+            assert names(bench) == ([] if isinstance(answer, CallSucceeded) else ["s1"]), answer
+        bench.succeed(DestroyDomain(vm_id="v1"))
