@@ -15,8 +15,10 @@ import pytest
 
 from olvm import DataCenter
 from olvm.model.errors import OlvmError
+from olvm.model.hardware import DiskSpec, Hardware
 from tests.contracts.fault_driver import INSTANT
 
+GIB = 1024**3
 # Periods of a lab: the proportions are those of the defaults, and a busy machine must not look like a dead one.
 PERIODS: dict[str, Any] = {
     "heartbeat_period_s": 0.4,
@@ -103,9 +105,14 @@ def assert_whole(dc: DataCenter) -> None:
 
 
 def migrate_between_processes(dc: DataCenter) -> None:
-    """A machine goes once around all hosts, and comes back to where it was as a copy with the highest epoch."""
-    web = dc.vms.create("web", vcpus=1, memory="1GiB", cluster="prod")
+    """A machine goes once around all hosts, and comes back to where it was as a copy with the highest epoch.
+
+    Its snapshot lies on a storage that they share.
+    """
+    hardware = Hardware(disks=(DiskSpec(name="vda", size_bytes=GIB),))
+    web = dc.vms.create("web", vcpus=1, memory="1GiB", cluster="prod", hardware=hardware)
     web.start().wait(WITHIN_S)
+    web.create_snapshot("s1").wait(WITHIN_S)
     epochs = [web.record.epoch]
     for to in ("kvm00", "kvm01", "kvm02", "kvm00"):
         if web.host == to:
@@ -113,6 +120,7 @@ def migrate_between_processes(dc: DataCenter) -> None:
         web.migrate(to=to).wait(WITHIN_S)
         assert (web.status, web.host, web.record.copy_phase) == ("up", to, "")
         epochs.append(web.record.epoch)
+        assert [snapshot["name"] for snapshot in web.snapshots()] == ["s1"]
     assert len(epochs) >= 4
     assert epochs == sorted(set(epochs))
     with pytest.raises(OlvmError, match="kvm00"):
