@@ -165,7 +165,10 @@ def _advice(code: FailureCode, text: str) -> str:
 
 
 _ADVICE: dict[FailureCode, str] = {
-    "lease_held": "; another host has its lease or its disk open: end it there first",
+    "lease_held": (
+        "; another host has its lease or its disk open: end it there first (virtlockd may keep it for a QEMU that was "
+        "killed: docs/leases.md)"
+    ),
     "monitor_hung": "; its QEMU does not answer: look at it, or destroy it",
     "guest_silent": "; install or restart the agent in the guest",
     "not_supported": "; this libvirt or hypervisor cannot do it",
