@@ -1,7 +1,7 @@
 """A machine that ends while a snapshot is taken or committed: it was done or it was not, and the answer is true.
 
-It is ended by libvirt. Where its QEMU is killed the answers are as true, but now and then virtlockd keeps the lock of the
-disk for the process that is gone (docs/leases.md), and then nothing starts.
+It is ended by libvirt. Where its QEMU is killed the answers are as true, but now and then virtlockd keeps the lock of
+the disk for the process that is gone (docs/leases.md), and then nothing starts.
 """
 
 from __future__ import annotations
