@@ -79,6 +79,8 @@ def test_answer_about_a_commit_is_true_whenever_its_machine_ends(bench: LabBench
             bench.succeed(CreateSnapshot(vm_id="v1", name="s1"))
         answers = bench.call(CommitSnapshot(vm_id="v1", name="s1"))
         answer = end_after(bench, moment_s, answers)
+        if isinstance(answer, CallFailed) and not answer.outcome_known:
+            return  # in the very instant: a start may ask a person to compare (disk_layers.py)
         bench.start(epoch=2 * number + 2)
         if isinstance(answer, CallSucceeded) or answer.outcome_known:
             assert names(bench) == ([] if isinstance(answer, CallSucceeded) else ["s1"]), answer
