@@ -56,6 +56,7 @@ from hypervisor_backends.libvirt_snapshots import (
 )
 from hypervisor_backends.libvirt_storage import make_layer
 from hypervisor_backends.libvirt_task_context import (
+    END_S_MAX,
     TaskContext,
     TaskRefused,
     live_xml,
@@ -68,7 +69,6 @@ from olvm.model.errors import OlvmError, OperationFailed
 
 log = logging.getLogger("olvm.libvirt")
 
-END_S_MAX = 20.0  # for libvirt to notice that a QEMU was killed
 FRESH_TRIES_MAX = 1000  # names of layers
 
 # From where each disk will write, by the path that the spec names, the XML that the machine boots from.

@@ -9,8 +9,8 @@ Rules:
 1. All writable disks of the spec get a layer at one instant, or none does (libvirt's ATOMIC).
 2. The record says what is about to happen before it happens. `settled_layers` makes it true again after a crash.
 3. A layer's file is removed only when the machine does not write to it any more.
-4. What the machine writes to when libvirt has answered decides whether there is a snapshot, and not whether that answer
-   was an error: it may have been taken before whatever went wrong, the end of its machine say.
+4. Whether there is a snapshot is not decided by libvirt's answer, for it may have been taken before the error: what the
+   machine writes to then decides, and once the machine has ended the files of the layers.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from hypervisor_backends.disk_layers import (
 )
 from hypervisor_backends.libvirt_errors import is_connection_lost, is_machine_over, is_missing
 from hypervisor_backends.libvirt_task_context import (
+    END_S_MAX,
     TaskContext,
     TaskRefused,
     bad_request_of,
@@ -48,8 +49,6 @@ from hypervisor_backends.task_rules import MEMORY_SUFFIX, check_snapshot_name
 from olvm.model.hardware import DiskSpec
 
 log = logging.getLogger("olvm.libvirt")
-
-END_S_MAX = 20.0  # for libvirt to notice that a QEMU has ended
 
 _AGENT_ERRORS = frozenset(
     {

@@ -26,6 +26,7 @@ from hypervisor_backends.libvirt_settings import LibvirtSettings
 from hypervisor_backends.protocol import CallFailed, DomainSpec, FailureCode, Feature
 from olvm.model.errors import BadInput
 
+END_S_MAX = 20.0  # for libvirt to notice that a QEMU has ended
 _LOOK_AGAIN_S = 0.1
 T = TypeVar("T")
 

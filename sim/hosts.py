@@ -130,7 +130,7 @@ class Hosts:
         for host in self.by_name.values():
             for domain in [] if host.hypervisor is None else host.hypervisor.domains():
                 if domain.name == vm:
-                    return self.snapshots.names_by_vm_id().get(domain.vm_id, [])
+                    return [snapshot.name for snapshot in self.snapshots.of(domain.vm_id)]
         return []
 
     def clock_of_silo(self, silo: str) -> HostClock | None:
