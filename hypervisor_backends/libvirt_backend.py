@@ -56,6 +56,7 @@ from hypervisor_backends.protocol import (
     CallSucceeded,
     Capabilities,
     ChangeMedium,
+    CreateSnapshot,
     DestroyDomain,
     DetachDisk,
     DetachNic,
@@ -290,11 +291,14 @@ class LibvirtHypervisor:
             self._host.fail(done, "monitor_hung", words, can_retry=True)
             return
         context = self._xml.task_context
+        takes_snapshot = isinstance(request, CreateSnapshot)
+        life.snapshotting = life.snapshotting or takes_snapshot
 
         def work(connection: libvirt.virConnect) -> CallResult:
             return run_domain_task(lookup(connection, life.uuid), request, context)
 
         def end(result: object) -> None:
+            life.snapshotting = life.snapshotting and not takes_snapshot
             self._remember(request, life, result)
             self._finish(result, what, done)
 

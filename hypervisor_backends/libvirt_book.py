@@ -64,6 +64,7 @@ class Life:
         "reverting",
         "shutdown_asked",
         "size_known",
+        "snapshotting",
         "spec",
         "started_ns",
         "status",
@@ -99,6 +100,7 @@ class Life:
         self.reverting = (
             False  # a revert's worker ends its QEMU and begins another: looks say nothing meanwhile
         )
+        self.snapshotting = False  # the call that takes one has not come back; read on workers too
         self.incoming = False
         self.arriving = False  # libvirt has been seen to receive it
         self.outgoing: Outgoing | None = None

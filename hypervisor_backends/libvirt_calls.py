@@ -19,6 +19,7 @@ from hypervisor_backends.libvirt_guests import Guests
 from hypervisor_backends.libvirt_host import LibvirtHost
 from hypervisor_backends.libvirt_lifecycle import TEST_DRIVER, Launched
 from hypervisor_backends.libvirt_processes import end_qemu
+from hypervisor_backends.libvirt_snapshots import break_off_snapshot
 from hypervisor_backends.libvirt_suspension import Suspension
 from hypervisor_backends.libvirt_task_context import TaskRefused
 from hypervisor_backends.libvirt_watchdog import LeaseGuard
@@ -369,6 +370,8 @@ class Calls:
         def work() -> None:
             link = self._host.link
             with nullcontext() if link is None else link.borrowed() as connection:
+                if connection is not None and not by_force:
+                    break_off_snapshot(connection, life.uuid, lambda: not life.snapshotting)
                 lifecycle.destroy(connection, life.uuid, root, by_force=by_force)
 
         def end(result: object) -> None:
@@ -376,7 +379,7 @@ class Calls:
             self._on_destroyed(life, result)
             self._host.outbox.drain()
 
-        self._host.workers.run(work, DESTROY_BUDGET_S, end)
+        self._host.lanes.pass_by(life.vm_id, work, DESTROY_BUDGET_S, end)
 
     def destroy_now(self, life: Life) -> None:
         """The call that a destroy had to wait for has come back."""
@@ -412,7 +415,7 @@ class Calls:
                 self._answer_doom(life, failure)
             self._host.outbox.drain()
 
-        self._host.workers.run(partial(end_qemu, root, uuid), KILL_BUDGET_S, end)
+        self._host.lanes.pass_by(life.vm_id, partial(end_qemu, root, uuid), KILL_BUDGET_S, end)
 
     def _ended_on_request(self, life: Life) -> None:
         self._answer_doom(life, SUCCEEDED)

@@ -155,7 +155,7 @@ class Departures:
             self._host.outbox.drain()
 
         work = self._host.bound(partial(migration.end_unlisted, uuid=uuid, root=root))
-        self._host.workers.run(work, DESTROY_BUDGET_S, end)
+        self._host.lanes.pass_by(request.vm_id, work, DESTROY_BUDGET_S, end)
 
     # ------------------------------------------------------------ the source
 

@@ -62,6 +62,7 @@ _TEXTS: tuple[tuple[FailureCode, str], ...] = (
     ("lease_held", "lease was acquired by another host"),
     ("call_failed", "failed to acquire lock: "),
     ("call_failed", "failed to open socket to sanlock daemon"),
+    ("call_failed", "is not locked"),  # virtlockd's, of a lock that was to be given back
     ("lease_held", "resource busy"),  # virtlockd's
     ("lease_held", 'failed to get "write" lock'),
     ("lease_held", 'failed to get shared "write" lock'),
@@ -84,6 +85,8 @@ _MONITOR_TEXTS = (
     "unable to write to monitor",
     "end of file from qemu monitor",
 )
+# What virtlockd refuses reaches us as an error of RPC too: libvirtd's with it, not ours with libvirtd.
+_LOCK_DAEMON_TEXTS = ("lockspace for path", "virtlockd-sock")
 _CONNECTION_TEXTS = (
     "client socket is closed",
     "cannot recv data",
@@ -116,8 +119,8 @@ def text_of(error: libvirt.libvirtError) -> str:
 def is_connection_lost(error: libvirt.libvirtError) -> bool:
     """The connection broke before the answer: what was asked may have been done."""
     text = text_of(error).lower()
-    if is_monitor_lost(error):
-        return False  # QEMU's, not ours
+    if is_monitor_lost(error) or any(part in text for part in _LOCK_DAEMON_TEXTS):
+        return False  # QEMU's or virtlockd's, not ours
     return error.get_error_domain() == libvirt.VIR_FROM_RPC or any(part in text for part in _CONNECTION_TEXTS)
 
 
@@ -166,8 +169,8 @@ def _advice(code: FailureCode, text: str) -> str:
 
 _ADVICE: dict[FailureCode, str] = {
     "lease_held": (
-        "; another host has its lease or its disk open: end it there first (virtlockd may keep it for a QEMU that was "
-        "killed: docs/leases.md)"
+        "; another host has its lease or its disk open: end it there first (virtlockd may keep it for a QEMU that is "
+        "gone: docs/leases.md)"
     ),
     "monitor_hung": "; its QEMU does not answer: look at it, or destroy it",
     "guest_silent": "; install or restart the agent in the guest",
@@ -177,6 +180,11 @@ _ADVICE: dict[FailureCode, str] = {
 
 _SANLOCK_CHECK = "`olvm host check --lock-manager sanlock` there says how"
 _ADVICE_BY_TEXT: tuple[tuple[str, str], ...] = (
+    ("virtlockd-sock", "; virtlockd does not run on the host: start it there, and then restart libvirtd"),
+    (
+        "lockspace for path",
+        "; virtlockd was started again and has forgotten it: restart libvirtd there, its machines go on",
+    ),
     (
         "failed to acquire lock: no space left on device",
         f"; these are sanlock's words for a lockspace that the host has not joined: {_SANLOCK_CHECK} it does",

@@ -51,6 +51,7 @@ class LibvirtHost:
         self.workers = workers
         self.lanes = Lanes(workers)
         self.lanes.on_late = self._on_late
+        self.lanes.on_late_pass = self._on_late_pass
         self.outbox = Outbox()
         self.book = Book(name, timers.now_ns, self.outbox)
         self.link: Link | None = None
@@ -109,8 +110,7 @@ class LibvirtHost:
         life = self.book.lives.get(vm_id)
         if life is None:
             return
-        life.responds = self._responds(life)
-        life.touched += 1
+        self._heard_again(life)
         if life.under_way:
             self.on_late_start(life, result)
         elif life.reverting:
@@ -118,6 +118,17 @@ class LibvirtHost:
         else:
             self.look(life)
         self.outbox.drain()
+
+    def _on_late_pass(self, vm_id: str) -> None:
+        life = self.book.lives.get(vm_id)
+        if life is not None:
+            self._heard_again(life)
+            self.look(life)
+            self.outbox.drain()
+
+    def _heard_again(self, life: Life) -> None:
+        life.responds = self._responds(life)
+        life.touched += 1
 
     def forget(self, life: Life, budget_s: float) -> None:
         """Take away the definition and the seed of a life that has ended; `held` tells whether libvirt let go of it."""

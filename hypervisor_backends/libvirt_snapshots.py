@@ -16,6 +16,8 @@ Rules:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 from xml.etree import ElementTree as ET
@@ -50,6 +52,10 @@ from olvm.model.hardware import DiskSpec
 
 log = logging.getLogger("olvm.libvirt")
 
+BREAK_OFF_S_MAX = 2.0  # a machine that is to end does not wait longer for its snapshot
+
+# Broken off before its end libvirt may want the locks of a machine that has them, and tells of that instead.
+_BROKEN_OFF = frozenset({libvirt.VIR_ERR_OPERATION_ABORTED, libvirt.VIR_ERR_RESOURCE_BUSY})
 _AGENT_ERRORS = frozenset(
     {
         libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
@@ -88,11 +94,15 @@ def create_snapshot(domain: libvirt.virDomain, request: CreateSnapshot, context:
     try:
         domain.snapshotCreateXML(_snapshot_xml(request, disks, fresh), _flags(request))
     except libvirt.libvirtError as error:
-        if _was_taken(domain, request, disks, fresh, error, context):
+        has_ended = _has_ended(domain, error)
+        if _was_taken(domain, request, disks, fresh, context, has_ended=has_ended):
             log.info("%s: it was, before libvirt met an error: %s", what, error)
             return
-        if is_machine_over(error):
+        if has_ended:
             raise TaskRefused("domain_ended", f"{what}: its machine has ended ({error})") from error
+        if error.get_error_code() in _BROKEN_OFF:
+            words = f"{what}: somebody broke it off, as whoever ends the machine does ({error})"
+            raise TaskRefused("call_failed", words, can_retry=True) from error
         if request.quiesce and _is_of_agent(error):
             raise TaskRefused(
                 "guest_refused", f"{what}: its file systems could not be frozen ({error})", can_retry=True
@@ -113,28 +123,48 @@ def _was_taken(
     request: CreateSnapshot,
     disks: Disks,
     fresh: dict[str, Layer],
-    error: libvirt.libvirtError,
     context: TaskContext,
+    *,
+    has_ended: bool,
 ) -> bool:
     """Although libvirt's answer was an error; mends the records.
 
     Where the machine has ended, libvirt may not know any more what its QEMU wrote to. All files of the layers are made
     before the first of them is used, so if one is missing nothing was written to the others.
     """
-    if is_machine_over(error) and _is_over(domain):
+    if has_ended:
         paths = {disks[name].root: layer.path for name, layer in fresh.items()}
         return settle_pending(paths, context.settings.path_here)
     settled = settled_layers(written_disks(domain, context), context)
     return all(any(layer.snapshot == request.name for layer in settled[name]) for name in fresh)
 
 
-def _is_over(domain: libvirt.virDomain) -> bool:
+def _has_ended(domain: libvirt.virDomain, error: libvirt.libvirtError) -> bool:
+    """libvirt may notice late that a QEMU is gone, and tell of its end in the words of whatever it was at."""
     try:
-        return waited_for(lambda: not domain.isActive(), END_S_MAX)
-    except libvirt.libvirtError as error:
-        if is_missing(error):
+        return waited_for(lambda: not domain.isActive(), END_S_MAX if is_machine_over(error) else 0.0)
+    except libvirt.libvirtError as gone:
+        if is_missing(gone):
             return True
         raise
+
+
+def break_off_snapshot(connection: libvirt.virConnect, uuid: str, is_over: Callable[[], bool]) -> None:
+    """Let the snapshot that a machine takes come to an end before the machine does; returns in BREAK_OFF_S_MAX.
+
+    A snapshot that notices the end of its QEMU has libvirt lock the disks once more for a process that is gone, and
+    virtlockd keeps such a lock (docs/leases.md).
+    """
+
+    def has_come_back() -> bool:
+        if is_over():
+            return True
+        with suppress(libvirt.libvirtError):  # it has not begun yet, or is over: the next look tells
+            connection.lookupByUUIDString(uuid).abortJob()
+        return False
+
+    if not waited_for(has_come_back, BREAK_OFF_S_MAX):
+        log.warning("domain %s is ended in the middle of a snapshot, which could not be broken off", uuid)
 
 
 def _is_of_agent(error: libvirt.libvirtError) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -198,37 +199,66 @@ class InlineWorkers:
 
 
 class Lanes:
-    """One call at a time for each machine, in the order they were asked for.
+    """One call at a time for each machine, in the order they were asked for; and past them what ends it.
 
-    A lane whose call timed out is blocked until that call returns: what comes meanwhile is refused at once, so that a
-    machine that hangs holds one worker and not one a call.
+    A lane one of whose calls timed out is blocked until that call returns: what comes meanwhile is refused at once, so
+    that a machine that hangs holds one worker and not one a call.
     """
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._waiting: dict[str, list[tuple[Callable[[], object], float | None, Then]]] = {}
-        self._blocked: set[str] = set()
-        # Told when a lane is blocked or comes free again: whether the machine answers, and what the late call gave.
+        self._waiting: dict[
+            str, list[tuple[Callable[[], object], float | None, Then]]
+        ] = {}  # never an empty one
+        self._running: set[str] = set()
+        self._passing: Counter[str] = Counter()  # never of none, as the next one
+        self._blocked: Counter[str] = Counter()
+        # Told when a call that timed out comes back, so that the lane may be free again: what it gave, or, of one that
+        # passed by, nothing.
         self.on_late: Callable[[str, object], None] = lambda _key, _result: None
+        self.on_late_pass: Callable[[str], None] = lambda _key: None
 
     def is_blocked(self, key: str) -> bool:
         return key in self._blocked
 
     def is_busy(self, key: str) -> bool:
-        return key in self._waiting
+        return key in self._running or key in self._waiting or key in self._passing
 
     def run(self, key: str, fn: Callable[[], object], budget_s: float | None, then: Then) -> None:
         if key in self._blocked:
             then(REFUSED)
             return
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            waiting.append((fn, budget_s, then))
-            return
-        self._waiting[key] = []
-        self._begin(key, fn, budget_s, then)
+        self._waiting.setdefault(key, []).append((fn, budget_s, then))
+        self._go_on(key)
 
-    def _begin(self, key: str, fn: Callable[[], object], budget_s: float | None, then: Then) -> None:
+    def pass_by(self, key: str, fn: Callable[[], object], budget_s: float, then: Then) -> None:
+        """At once, whatever runs on the lane or blocks it; nothing else of the machine is begun before it is over.
+
+        What ends a machine takes its definition away and kills its processes, by names that its next life has too.
+        """
+        self._passing[key] += 1
+
+        def end(result: object) -> None:
+            _count_down(self._passing, key)
+            refused = self._block(key) if result is TIMED_OUT else []
+            then(result)
+            for waiting in refused:
+                waiting(REFUSED)
+            self._go_on(key)
+
+        def late(_result: object) -> None:
+            _count_down(self._blocked, key)
+            self.on_late_pass(key)
+
+        self._workers.run(fn, budget_s, end, late)
+
+    def _go_on(self, key: str) -> None:
+        if key in self._running or key in self._passing or key not in self._waiting:
+            return
+        fn, budget_s, then = self._waiting[key].pop(0)
+        if not self._waiting[key]:
+            del self._waiting[key]
+        self._running.add(key)
         self._workers.run(
             fn,
             budget_s,
@@ -237,21 +267,27 @@ class Lanes:
         )
 
     def _on_end(self, key: str, then: Then, result: object) -> None:
-        waiting = self._waiting[key]
+        self._running.discard(key)
         if result is TIMED_OUT:
-            self._blocked.add(key)
-            del self._waiting[key]
+            refused = self._block(key)
             then(result)
-            for _, _, refused in waiting:
-                refused(REFUSED)
+            for waiting in refused:
+                waiting(REFUSED)
             return
-        if waiting:
-            fn, budget_s, then_next = waiting.pop(0)
-            self._begin(key, fn, budget_s, then_next)
-        else:
-            del self._waiting[key]
+        self._go_on(key)
         then(result)
 
+    def _block(self, key: str) -> list[Then]:
+        """Whoever waited is to be told that it was refused."""
+        self._blocked[key] += 1
+        return [then for _, _, then in self._waiting.pop(key, [])]
+
     def _on_late(self, key: str, result: object) -> None:
-        self._blocked.discard(key)
+        _count_down(self._blocked, key)
         self.on_late(key, result)
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

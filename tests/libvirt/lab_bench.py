@@ -156,6 +156,15 @@ class LabBench(Bench):
         assert self.clock.run_until(lambda: self.hypervisor.is_connected, 30)
         self.clock.advance(1)
 
+    def restart_lock_daemon(self) -> None:
+        """As docs/leases.md says: libvirtd after it, for it tells virtlockd of its lockspace."""
+        self.host.kill_lock_daemon()
+        self.host.start_lock_daemon()
+        self.host.kill_libvirtd()
+        assert self.clock.run_until(lambda: not self.hypervisor.is_connected, 10)
+        self.host.start_libvirtd()
+        self.wait_connected()
+
     def qemu_pid(self, vm_id: str = "v1") -> int:
         return self.host.qemu_pid(domain_uuid(vm_id))
 

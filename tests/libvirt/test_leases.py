@@ -200,6 +200,21 @@ def test_locks_that_a_killed_daemon_loses_are_covered_by_the_lease_of_the_agent(
     assert runs_on(second)  # twice: this is what the lock manager alone is worth
 
 
+def test_lock_daemon_that_is_gone_or_came_back_alone_is_named_with_what_to_do(first: Agent) -> None:
+    take_disks_away(first)
+    first.bench.host.kill_lock_daemon()
+    gone = start_by_the_lock_manager_alone(first, 1)
+    first.bench.host.start_lock_daemon()
+    alone = start_by_the_lock_manager_alone(first, 2)
+    first.bench.restart_lock_daemon()
+
+    for failure, words in ((gone, "virtlockd does not run"), (alone, "restart libvirtd there")):
+        assert isinstance(failure, CallFailed)
+        assert (failure.code, failure.outcome_known) == ("start_failed", True)
+        assert words in failure.message
+    assert isinstance(start_by_the_lock_manager_alone(first, 3), CallSucceeded)
+
+
 # ---------------------------------------------------------------- the agent's own lease
 
 

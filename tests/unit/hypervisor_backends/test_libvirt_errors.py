@@ -22,6 +22,7 @@ def error_of(code: int, text: str, domain: int = libvirt.VIR_FROM_QEMU) -> libvi
         ("OPERATION_INVALID", "Requested operation is not valid: domain is already running", "wrong_state"),
         ("OPERATION_INVALID", "Requested operation is not valid: domain is not running", "domain_ended"),
         ("RESOURCE_BUSY", "resource busy: Lockspace resource 'vm1' is locked", "lease_held"),
+        ("RESOURCE_BUSY", "resource busy: Lockspace resource 'vm1' is not locked", "call_failed"),
         ("INTERNAL_ERROR", "Failed to acquire lock: Lease is held by another host", "lease_held"),
         (
             "RESOURCE_BUSY",
@@ -95,6 +96,22 @@ def test_error_of_a_broken_connection_leaves_the_outcome_unknown(code: str, doma
 )
 def test_error_of_sanlock_says_what_to_do(text: str, advice: str) -> None:
     assert advice in failure_of(error_of(libvirt.VIR_ERR_INTERNAL_ERROR, text), "x").message
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("internal error: Lockspace for path /leases/area does not exist", "restart libvirtd there"),
+        ("Failed to connect socket to '/run/libvirt/virtlockd-sock': Connection refused", "does not run"),
+    ],
+)
+def test_error_of_virtlockd_is_no_broken_connection_and_says_what_to_do(text: str, advice: str) -> None:
+    error = error_of(libvirt.VIR_ERR_INTERNAL_ERROR, text, libvirt.VIR_FROM_RPC)
+    failure = failure_of(error, "StartDomain of domain a")
+
+    assert not is_connection_lost(error)
+    assert failure.outcome_known
+    assert advice in failure.message
 
 
 @pytest.mark.parametrize(

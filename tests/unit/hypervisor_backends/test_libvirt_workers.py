@@ -165,6 +165,43 @@ def test_lanes_behind_a_call_that_hangs_are_refused_at_once_and_free_when_it_ret
     assert bench.wait_told(4)[3] == "again"
 
 
+def test_lanes_are_passed_by_at_once_and_begin_nothing_before_that_is_over(bench: Bench) -> None:
+    lanes = Lanes(bench.workers)
+    under_way, passing = Hung("under way"), Hung("passing")
+    lanes.run("v1", under_way, 30.0, bench.told.append)
+    lanes.pass_by("v1", passing, 30.0, bench.told.append)
+    lanes.run("v1", lambda: "next life", 30.0, bench.told.append)
+    under_way.let_go()
+    assert bench.wait_told(1) == ["under way"]
+
+    bench.clock.pass_s(0.1)
+    assert bench.told == ["under way"]
+    assert lanes.is_busy("v1")
+    passing.let_go()
+    assert bench.wait_told(3) == ["under way", "passing", "next life"]
+    assert not lanes.is_busy("v1")
+
+
+def test_lanes_passed_by_what_hangs_refuse_the_next_life_until_it_returns(bench: Bench) -> None:
+    lanes = Lanes(bench.workers)
+    late: list[str] = []
+    lanes.on_late_pass = late.append
+    passing, again = Hung(), Hung()
+    lanes.pass_by("v1", passing, 0.05, bench.told.append)
+    lanes.run("v1", lambda: "next life", 30.0, bench.told.append)
+    assert bench.wait_told(2) == [TIMED_OUT, REFUSED]
+    lanes.pass_by("v1", again, 0.05, bench.told.append)
+    assert bench.wait_told(3)[2] is TIMED_OUT
+
+    passing.let_go()
+    assert bench.clock.run_until(lambda: late == ["v1"], 20)
+    assert lanes.is_blocked("v1")  # by the other one
+    again.let_go()
+    assert bench.clock.run_until(lambda: late == ["v1", "v1"], 20)
+    lanes.run("v1", lambda: "next life", 30.0, bench.told.append)
+    assert bench.wait_told(4)[3] == "next life"
+
+
 def test_real_time_calls_come_in_the_order_of_their_times_and_not_when_taken_back(bench: Bench) -> None:
     now_ns = bench.clock.now_ns()
     for number in (3, 1, 2):
