@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
@@ -11,10 +12,12 @@ import libvirt
 import msgspec
 import pytest
 
+from hypervisor_backends import libvirt_lifecycle as lifecycle
 from hypervisor_backends.domain_metadata import domain_uuid
 from hypervisor_backends.protocol import (
     ArmWatchdog,
     BulkStatistics,
+    CallFailed,
     CallSucceeded,
     ContinueDomain,
     DestroyDomain,
@@ -173,6 +176,35 @@ def test_qemu_that_is_killed_is_lost(bench: LabBench) -> None:
     with bench.connection() as connection, pytest.raises(libvirt.libvirtError):
         connection.lookupByUUIDString(domain_uuid("v1"))
     bench.start(epoch=2)
+
+
+def test_machine_is_over_when_what_ends_it_has_come_back(
+    bench: LabBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends it clears away by its UUID, which its next life has too; libvirt tells of the end before that."""
+    libvirt_is_done, may_clear_away = threading.Event(), threading.Event()
+    clear_away = lifecycle.forget
+
+    def wait_and_clear_away(connection: libvirt.virConnect, uuid: str) -> None:
+        libvirt_is_done.set()
+        assert may_clear_away.wait(30)
+        clear_away(connection, uuid)
+
+    bench.start()
+    monkeypatch.setattr(lifecycle, "forget", wait_and_clear_away)
+    answers = bench.call(DestroyDomain(vm_id="v1"))
+    assert bench.clock.run_until(libvirt_is_done.is_set, 20)
+    bench.clock.pass_s(1.0)
+    assert not answers
+    (refused,) = bench.call(start_of(epoch=2))
+    assert isinstance(refused, CallFailed)
+    assert refused.code == "duplicate_domain"
+
+    may_clear_away.set()
+    bench.clock.wait_for(answers)
+    bench.start(epoch=2)
+    assert bench.kinds() == ["started", "guest_up", "stopped", "started", "guest_up"]
+    bench.succeed(DestroyDomain(vm_id="v1"))
 
 
 def test_full_storage_pauses_with_its_code_and_goes_on_when_there_is_room(bench: LabBench) -> None:
