@@ -40,6 +40,7 @@ from olvm.model.records import DomainRecord
 from olvm.model.vm_states import QUALIFIED_TO_MIGRATE, VmStatus
 
 MIB = 1024 * 1024
+STOPPED = ("migration_stopped", "it was told to send no more")
 LOST_END = "the migration ended while nobody listened; the machine still runs on its source"
 
 
@@ -187,10 +188,23 @@ class AgentMigrations:
         domain = self.book.domains.get(message.vm_id)
         if domain is None or domain.epoch != message.epoch or domain.forgotten:
             return  # what became of it has been told, or the engine asks
-        if is_migrating_away(domain) and self.book.is_open:
+        if not self.book.is_open or domain.status is VmStatus.DOWN:
+            self.book.report(domain, turn)
+        elif is_migrating_away(domain):
+            if message.to_epoch == domain.to_epoch:
+                self.failures[domain.vm_id] = STOPPED
             self.book.call(domain, CancelMigration(vm_id=domain.vm_id), "cancel", turn)
+        elif message.to_epoch:
+            self._bar(domain, message.to_epoch, turn)
         else:
             self.book.report(domain, turn)
+
+    def _bar(self, domain: DomainRecord, to_epoch: int, turn: Turn) -> None:
+        """The order to begin this attempt will be refused, and what became of an earlier one does not change that."""
+        if to_epoch > domain.to_epoch:
+            domain.to_epoch = to_epoch
+            turn.save(domain)
+        self._say_failed(domain, to_epoch, *STOPPED, turn)
 
     def on_migrated(self, domain: DomainRecord, message: m.CallEnded, turn: Turn) -> None:
         """The hypervisor's answer to the migration as a whole. What else than success it means, the list tells."""

@@ -28,6 +28,7 @@ from olvm.model.errors import Conflict, OperationFailed
 from olvm.model.vm_states import VmStatus, VmTrigger, returned_trigger
 
 CANCELLED = "migration_cancelled"
+STOPPED = "migration_stopped"  # a source that was told to stop sending; the engine knows why
 # Nothing in these asks for a decision while the source copies.
 CALM = frozenset({("", "waiting"), ("migrating", "waiting")})
 # All was sent to a host that does not answer: the machine runs there or stands here, and only that host can say which.
@@ -46,7 +47,7 @@ class VmOutcome(VmTakeover):
             return
         if record.copy_phase != "copying":
             return
-        if record.copy_source_word == "":
+        if record.copy_source_word in ("", "silent"):
             record.copy_source_word = "migrating"
         record.copy_data_bytes, record.copy_downtime_ms = message.data_processed_bytes, message.downtime_ms
         turn.save(record)
@@ -110,7 +111,8 @@ class VmOutcome(VmTakeover):
             record.copy_epoch,
         )
         if ours and record.copy_phase in UNRESOLVED:
-            self._source_said("running", turn, message.reason, cancelled=message.code == CANCELLED)
+            reason = record.status_reason if message.code == STOPPED else message.reason
+            self._source_said("running", turn, reason, cancelled=message.code == CANCELLED)
 
     def _source_said(
         self, word: SourceWord, turn: Turn, reason: str = "", *, cancelled: bool = False
@@ -204,8 +206,8 @@ class VmOutcome(VmTakeover):
 
     def _source_lost(self, host: str, reason: str, turn: Turn) -> None:
         turn.sometimes("source_host_lost_while_copying")
-        if self.record.copy_source_word == "alive":
-            self.record.copy_source_word = ""
+        if self.record.copy_source_word in ("", "alive", "migrating"):
+            self.record.copy_source_word = "silent"
         self._lose_host(host, reason, turn)
         self._settle(f"{host} does not answer", turn)
 
@@ -257,6 +259,8 @@ class VmOutcome(VmTakeover):
                 self._hand_over(reported, turn, is_lost=decision is Settlement.ADOPT)
             case Settlement.STAY:
                 self._stay(reason, turn, cancelled=cancelled)
+            case Settlement.STOP_SENDING:
+                self._stop_sending(reason, turn)
             case Settlement.CONTINUE:
                 self._tell_agent("continue", turn)
                 self._stay(reason or f"{record.copy_host} never had it", turn, cancelled=cancelled)
@@ -336,6 +340,14 @@ class VmOutcome(VmTakeover):
             self._take_over("it does not answer after a migration that failed", turn)
         elif record.status is VmStatus.UNKNOWN and record.high_availability and record.lease:
             self._schedule_retry(turn)  # its host has spoken and is probably back
+
+    def _stop_sending(self, reason: str, turn: Turn) -> None:
+        record = self.record
+        if reason:
+            record.status_reason = reason
+            turn.save(record)
+        if record.agent is not None:
+            turn.send(record.agent, m.CancelMigration(record.id, record.epoch, record.copy_epoch))
 
     def _lose_both(self, turn: Turn) -> None:
         """Both copies are over: the machine is Down."""

@@ -4,7 +4,8 @@ Rows are what is known of the source, columns what is known of the target. It kn
 `vm_migration.py` gathers the words and carries out the decision, and nothing else decides.
 
 Source:
-* `""`: nothing heard that would settle it. `migrating`: heard to be sending.
+* `""`: nothing heard that would settle it. `silent`: its host does not answer, whatever it said before. `migrating`:
+  heard to be sending.
 * `alive`: the host says that it runs and sends nothing. The order to send may still be on its way there.
 * `running`: the host says that the migration *failed*, or refused the order: it runs there and will not hand over.
 * `post_migrate`: paused after all was sent, the target's word is missing. It continues only if told to.
@@ -26,13 +27,16 @@ Why each decision keeps at most one copy executing (S1), and none that has been 
   that do (CONTINUE, and `vm_running.py` rule 5) need a target that never ran.
 * ADOPT, the same with the status Unknown. The source is over for certain, so nothing but the target's copy can run,
   wherever it stands; the usual rules for an Unknown machine (its host's word, proof, lease) protect it from now on.
-* STAY, the source is the machine. Either its host says that it will not hand over (`running`), so the target can
-  never run; or the target is over, so only the source can run. `alive` beside `dead` is heard after that death.
+* STAY, the source is the machine. Its host says that it will not hand over (`running`), so the target can never run;
+  or the target is over and the source silent: nothing but the source's host can say more, and the machine is Unknown
+  there.
+* STOP_SENDING: the source is told to give this attempt up, and its host to refuse the order to begin it, which may
+  still come; then it is `running`. That the target is over does not do: a hypervisor takes in what was sent to a copy
+  that has just ended, and runs it.
 * CONTINUE: the source is paused and will not move by itself, and the target is over without having run: the source's
   memory is the newest there is.
 * END_TARGET, and decide on its end. Nothing is started by it. Beside `post_migrate`, `gone` and `dead` the target
-  cannot be left: it may start by itself if all has been sent to it. Beside `alive` it is what makes the answer
-  definite: once it is over, the source cannot hand over to it any more.
+  cannot be left: it may start by itself if all has been sent to it.
 * END_SOURCE, and decide on its end: the target may have run and is over, so the source's memory may be older than
   what the guest has written to its disks. It must not continue.
 * DOWN: both are over. Only here may the machine be started again.
@@ -44,7 +48,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-SourceWord = Literal["", "migrating", "alive", "running", "post_migrate", "handed_over", "gone", "dead"]
+SourceWord = Literal[
+    "", "silent", "migrating", "alive", "running", "post_migrate", "handed_over", "gone", "dead"
+]
 TargetWord = Literal["", "waiting", "arrived", "gone", "dead", "lost"]
 
 SOURCE_OVER = frozenset({"handed_over", "gone", "dead"})
@@ -56,6 +62,7 @@ class Settlement(StrEnum):
     HAND_OVER = "hand_over"
     ADOPT = "adopt"
     STAY = "stay"
+    STOP_SENDING = "stop_sending"
     CONTINUE = "continue"
     END_TARGET = "end_target"
     END_SOURCE = "end_source"
@@ -68,20 +75,26 @@ SETTLEMENT: dict[tuple[str, str], Settlement] = {
     ("", ""): W.WAIT,
     ("", "waiting"): W.WAIT,
     ("", "arrived"): W.HAND_OVER,
-    ("", "gone"): W.STAY,
+    ("", "gone"): W.STOP_SENDING,
     ("", "dead"): W.WAIT,
     ("", "lost"): W.WAIT,
+    ("silent", ""): W.WAIT,
+    ("silent", "waiting"): W.WAIT,
+    ("silent", "arrived"): W.HAND_OVER,
+    ("silent", "gone"): W.STAY,
+    ("silent", "dead"): W.WAIT,
+    ("silent", "lost"): W.WAIT,
     ("migrating", ""): W.WAIT,
     ("migrating", "waiting"): W.WAIT,
     ("migrating", "arrived"): W.HAND_OVER,
-    ("migrating", "gone"): W.STAY,
+    ("migrating", "gone"): W.STOP_SENDING,
     ("migrating", "dead"): W.WAIT,
     ("migrating", "lost"): W.WAIT,
     ("alive", ""): W.WAIT,
-    ("alive", "waiting"): W.END_TARGET,
+    ("alive", "waiting"): W.STOP_SENDING,
     ("alive", "arrived"): W.HAND_OVER,
-    ("alive", "gone"): W.STAY,
-    ("alive", "dead"): W.STAY,
+    ("alive", "gone"): W.STOP_SENDING,
+    ("alive", "dead"): W.STOP_SENDING,
     ("alive", "lost"): W.WAIT,
     ("running", ""): W.STAY,
     ("running", "waiting"): W.STAY,

@@ -115,6 +115,7 @@ SITUATIONS: dict[str, str] = {
     "settled_by_hand_over": "doubt about a migration ends: the machine is on its target",
     "settled_by_adopt": "the source is over and the target is silent: the machine is unknown there",
     "settled_by_stay": "doubt about a migration ends: the machine is on its source",
+    "settled_by_stop_sending": "a source is told to give an attempt up, so that its answer is definite",
     "settled_by_continue": "a source that has sent everything is told to go on, for its target never ran",
     "settled_by_end_target": "a waiting target is ended so that its answer is definite",
     "settled_by_end_source": "a paused source is ended, for its target may have run",

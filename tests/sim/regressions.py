@@ -333,4 +333,39 @@ REGRESSIONS: tuple[Regression, ...] = (
             ),
         ),
     ),
+    Regression(
+        name="order_to_send_that_comes_after_its_target_was_ended",
+        found=(
+            "S3: a source that sent nothing was believed once its target had ended; the order to send was still on its "
+            "way, the target took the machine in all the same and ended it, and the source was told to go on"
+        ),
+        plan=Plan(
+            seed=7_801_711,
+            profile="brutal",
+            hours=0.13686722222222222,
+            shape=Shape(
+                hosts=3,
+                vms=2,
+                host_cpus=4,
+                host_memory_gib=6,
+                running_percent=100,
+                ha_percent=100,
+                lease_percent=0,
+                fence_percent=60,
+                kdump_percent=30,
+                migration_policy="suspend_workload",
+                disks=True,
+            ),
+            steps=(
+                Step(20_676, "stop", "v1", 0, 794),
+                Step(318_859, "migration_loses_confirm", "H2", 0, 2),
+                Step(322_279, "stop", "v2", 0, 68),
+                Step(330_779, "clog", "host-1|engine", 30_540, 2),
+                Step(352_845, "start", "v1", 0, 483),
+                Step(358_859, "storm", "", 60_628, 2),
+                Step(387_469, "arrival_is_late", "H3", 0, 1),
+                Step(394_294, "migrate", "v1", 0, 971, "H3"),
+            ),
+        ),
+    ),
 )

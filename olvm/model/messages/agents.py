@@ -260,10 +260,15 @@ class MigrateDomain(Message, frozen=True):
 
 
 class CancelMigration(Message, frozen=True):
-    """Too late is no error: then the machine is handed over."""
+    """Too late is no error: then the machine is handed over.
+
+    With `to_epoch` the source also promises, with `MigrationFailed`, that it will not begin this attempt any more: the
+    order to do so may still be on its way.
+    """
 
     vm_id: str
     epoch: int
+    to_epoch: int = 0
 
 
 class MigrationProgressed(Message, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from actors.host_agent import HostAgent
@@ -356,6 +357,25 @@ def test_source_cancelled_asks_the_hypervisor_and_too_late_is_no_error() -> None
     one = agent(migrating())
     assert tags(give(one, m.CancelMigration("v1", 3))) == ["cancel/v1/3"]
     assert give(one, failed("cancel/v1/3", "wrong_state")).sent == []
+
+
+def test_source_told_to_send_no_more_says_that_it_stays_once_it_knows() -> None:
+    one = agent(migrating())
+    assert tags(give(one, m.CancelMigration("v1", 3, 4))) == ["cancel/v1/3"]
+    give(one, failed("migrate/v1/3/4", "migration_cancelled"))
+    done = give(one, listed("migration/v1/3", there("up")))
+    assert failures(done) == [(4, "migration_stopped")]
+
+
+def test_source_that_sends_nothing_promises_it_and_refuses_the_order_when_it_comes() -> None:
+    one = agent(domain())
+    for _ in range(2):  # the promise may be lost
+        done = give(one, m.CancelMigration("v1", 3, 4))
+        assert (failures(done), done.calls) == ([(4, "migration_stopped")], [])
+    done = give(one, ORDER)
+    assert (failures(done), done.calls) == ([(4, "stale_epoch")], [])
+    later = msgspec.structs.replace(ORDER, to_epoch=5)
+    assert tags(give(one, later)) == ["migrate/v1/3/5"]
 
 
 # ---------------------------------------------------------------------- the schedule

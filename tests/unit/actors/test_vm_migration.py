@@ -315,7 +315,7 @@ def test_vm_between_two_failing_hosts_reaches_every_settlement() -> None:
         for mark in model.marks:
             marks[mark] = marks.get(mark, 0) + 1
     assert set(marks) <= set(SITUATIONS)
-    decisions = ("hand_over", "adopt", "stay", "continue", "end_target", "end_source", "down")
+    decisions = ("hand_over", "adopt", "stay", "stop_sending", "continue", "end_target", "end_source", "down")
     assert [name for name in decisions if f"settled_by_{name}" not in marks] == []
 
 

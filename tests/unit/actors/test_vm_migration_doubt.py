@@ -14,6 +14,7 @@ from tests.unit.actors.vm_migration_driving import (
     TARGET,
     S,
     events,
+    failed,
     give,
 )
 
@@ -61,9 +62,29 @@ def test_vm_target_that_waits_no_longer_is_no_end_before_its_source_has_spoken()
     assert give(one, reported(S.MIGRATING_FROM, seq=12)).sent == []
     assert give(one, again).sent == []
     done = give(one, reported(S.UP, seq=13))
-    assert done.sent == [(TARGET, m.CommandDomain("v1", 4, "destroy"), True)]
-    give(one, reported(S.DOWN, on="H2", epoch=4, seq=3, exit_reason=8))
+    assert done.sent == [(SOURCE, m.CancelMigration("v1", 3, 4), True)]
+    done = give(one, failed("migration_stopped"))
+    assert (TARGET, m.CommandDomain("v1", 4, "destroy"), True) in done.sent
     assert (one.record.status, one.record.host, one.record.copy_phase) == (S.UP, "H1", "")
+    assert endings(done)[0].reason == "cannot migrate web to H2: H2: nothing came"
+
+
+def test_vm_whose_target_has_ended_stays_once_its_source_has_promised_to_send_nothing() -> None:
+    """Found by the simulator: the order to send came after the target's end, and was taken in there all the same."""
+    one = migrating()
+    over = reported(
+        S.DOWN, on="H2", epoch=4, seq=1, exit_reason=8, exit_message="ended before the machine arrived"
+    )
+    done = give(one, over)
+    assert (one.record.status, one.record.copy_phase) == (S.MIGRATING_FROM, "settling")
+    assert QUERIES[0] in done.sent
+    done = give(one, reported(S.UP, seq=12))
+    assert done.sent == [(SOURCE, m.CancelMigration("v1", 3, 4), True)]
+    assert one.record.copy_phase == "settling"
+    done = give(one, failed("migration_stopped"))
+    assert (one.record.status, one.record.copy_phase) == (S.UP, "")
+    assert events(done) == ["vm_migration_failed"]
+    assert endings(done)[0].reason == "cannot migrate web to H2: H2: ended before the machine arrived"
 
 
 def test_vm_orders_the_end_of_a_waiting_target_until_that_is_over() -> None:

@@ -74,6 +74,9 @@ class Host:
     def refuse(self, verb: str, epoch: int, code: str) -> None:
         self.outbox.append(m.DomainRefused(self.name, epoch, verb, code, code))
 
+    def refuse_to_send(self, to_epoch: int, code: str) -> None:
+        self.outbox.append(m.MigrationFailed(self.name, self.epoch, to_epoch, code, code))
+
     def take(self, message: m.AnyMessage) -> None:
         match message:
             case m.CreateDomain():
@@ -84,8 +87,12 @@ class Host:
             case m.MigrateDomain():
                 self._migrate(message)
             case m.CancelMigration():
-                if self.status is S.MIGRATING_FROM and message.epoch == self.epoch:
-                    self.fail("migration_cancelled")
+                ours = message.epoch == self.epoch
+                if self.status is S.MIGRATING_FROM and ours:
+                    self.fail("migration_stopped" if message.to_epoch else "migration_cancelled")
+                elif message.to_epoch and ours and self.executing:
+                    self.to_epoch = max(self.to_epoch, message.to_epoch)
+                    self.refuse_to_send(message.to_epoch, "migration_stopped")
                 elif self.status is not None:
                     self.tell()
             case m.CommandDomain():
@@ -118,9 +125,7 @@ class Host:
         if self.status is None or message.epoch != self.epoch:
             self.refuse("migrate", message.epoch, "absent")
         elif self.status is not S.UP or message.to_epoch <= self.to_epoch:
-            self.outbox.append(
-                m.MigrationFailed(self.name, self.epoch, message.to_epoch, "wrong state", "wrong_state")
-            )
+            self.refuse_to_send(message.to_epoch, "wrong_state")
         else:
             self.to_epoch = message.to_epoch
             self.stand(S.MIGRATING_FROM)
