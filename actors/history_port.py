@@ -64,7 +64,8 @@ class HistoryPort:
         store = self._store
         match request:
             case StoreSamples():
-                self._add_samples(request.payload)
+                if self._add_samples(request.payload) == "late" and request.report is not None:
+                    return msgspec.msgpack.encode(request.report)
             case StoreGuestFacts():
                 store.add_guest_facts(guest_facts_of(request.payload))
             case StoreEvents():
@@ -82,11 +83,12 @@ class HistoryPort:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
 
-    def _add_samples(self, payload: bytes) -> None:
+    def _add_samples(self, payload: bytes) -> str:
         try:
-            self._store.add_samples(payload, self._now_ns())
+            return self._store.add_samples(payload, self._now_ns())
         except BadInput as error:
             self._notices.refused(error.message)
+            return "refused"
 
     def _flush(self) -> None:
         try:

@@ -5,7 +5,7 @@ not pushed: the cursor lives in the history file itself, so a crash on either si
 question for a log is under way at a time, and only its answer counts. What a former life of this actor asked for may
 begin beyond the cursor, and would be a gap; and if each answer that comes once more brought another question, there
 would be ever more of them. Samples are acknowledged to the agent that sent them once a flush has put them on the disk;
-until then it keeps them.
+until then it keeps them. Those that history does not take, for they came too late, are not acknowledged.
 """
 
 from __future__ import annotations
@@ -30,8 +30,19 @@ def operation_log(source: str) -> str:
     return f"{source}/operations"
 
 
+class ReportId(msgspec.Struct, frozen=True):
+    """Who waits for the acknowledgement of a report, and by which number."""
+
+    sender: str
+    incarnation: int
+    number: int
+
+
 class StoreSamples(msgspec.Struct, frozen=True):
+    """Answered, with msgpack of `report`, only if the report came so late that history did not take it."""
+
     payload: bytes
+    report: ReportId | None = None
 
 
 class StoreGuestFacts(msgspec.Struct, frozen=True):
@@ -74,6 +85,7 @@ class Notice(msgspec.Struct, frozen=True):
     details: dict[str, str | int | float | bool | None] = {}
 
 
+REPORT_ID = msgspec.msgpack.Decoder(ReportId)
 NOTICE = msgspec.msgpack.Decoder(Notice)
 
 
@@ -113,10 +125,12 @@ class Telemetry:
     def handle(self, message: m.AnyMessage, turn: Turn) -> None:
         match message:
             case m.Samples():
-                turn.call(HISTORY, StoreSamples(message.payload), "samples")
+                report = None
                 if message.number:
-                    sender = turn.sender, message.incarnation
-                    self.unacknowledged.setdefault(sender, {})[message.number] = None
+                    report = ReportId(turn.sender, message.incarnation, message.number)
+                    sender = report.sender, report.incarnation
+                    self.unacknowledged.setdefault(sender, {})[report.number] = None
+                turn.call(HISTORY, StoreSamples(message.payload, report), "samples")
             case m.GuestFactsTold():
                 turn.call(HISTORY, StoreGuestFacts(message.payload), "facts")
             case m.EventsTold():
@@ -164,6 +178,8 @@ class Telemetry:
             turn.wake("pull", turn.config.events_pull_period_s)
         elif message.tag in ("operations_cursor", "operations"):
             self._on_operations(message, turn)
+        elif message.tag == "samples" and message.ok:
+            self._came_too_late(REPORT_ID.decode(message.value))
         elif message.tag == "notice":
             notice = NOTICE.decode(message.value)
             turn.record(
@@ -178,7 +194,13 @@ class Telemetry:
         elif message.tag == "flush" and message.ok:
             flushed, self.flushing = self.flushing, {}
             for (sender, incarnation), numbers in flushed.items():
-                turn.tell(sender, m.SamplesStored(incarnation, list(numbers)))
+                if numbers:
+                    turn.tell(sender, m.SamplesStored(incarnation, list(numbers)))
+
+    def _came_too_late(self, report: ReportId) -> None:
+        """It is not on the disk: its agent, which has sent many since, has dropped it and tells of that."""
+        for numbers_by_sender in (self.unacknowledged, self.flushing):
+            numbers_by_sender.get((report.sender, report.incarnation), {}).pop(report.number, None)
 
     def _on_operations(self, message: m.CallEnded, turn: Turn) -> None:
         """A page that history knew already is the end of what there is."""

@@ -11,7 +11,7 @@ HISTORY: tuple[Mutant, ...] = (
     Mutant(
         name="telemetry-acknowledges-before-the-flush",
         module="actors.telemetry",
-        old="self.unacknowledged.setdefault(sender, {})[message.number] = None",
+        old="self.unacknowledged.setdefault(sender, {})[report.number] = None",
         new="turn.tell(sender[0], m.SamplesStored(message.incarnation, [message.number]))",
         says="samples are acknowledged before history has put them on its disk",
         favour=("crash_telemetry",),

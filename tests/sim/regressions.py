@@ -368,4 +368,35 @@ REGRESSIONS: tuple[Regression, ...] = (
             ),
         ),
     ),
+    Regression(
+        name="report_that_history_refused_as_too_late_was_acknowledged",
+        found=(
+            "S14: copies of reports that their agent had dropped since came minutes later, past the window; history "
+            "did not take them, and the telemetry actor said that it has them"
+        ),
+        plan=Plan(
+            seed=900_116,
+            profile="brutal",
+            hours=0.24328833333333333,
+            shape=Shape(
+                hosts=8,
+                vms=16,
+                host_memory_gib=29,
+                vm_memory_gib=4,
+                running_percent=100,
+                ha_percent=100,
+                lease_percent=100,
+                fence_percent=0,
+                kdump_percent=100,
+                telemetry=True,
+            ),
+            knobs=Knobs(late_duplicate_per_10k=150, quick_timers=1),
+            steps=(
+                Step(94_285, "storm", "", 325_950, 2),
+                Step(474_710, "storm", "", 273_468, 1),
+                Step(538_325, "disks_fail", "H2", 8_112, 8),
+                Step(685_622, "crash_telemetry", "", 82_197, 2),
+            ),
+        ),
+    ),
 )

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from actors.history_port import MAINTAIN_PERIOD_NS, HistoryPort
-from actors.telemetry import Flush, Notice, StoreOperations, StoreSamples
+from actors.telemetry import REPORT_ID, Flush, Notice, ReportId, StoreOperations, StoreSamples
 from actors.wire import Envelope
+from olvm.history.bounds import REPORT_WINDOW
 from olvm.history.store import HistoryStore
 from olvm.model import messages as m
 from olvm.model.errors import JournalUnwritable
@@ -69,6 +70,14 @@ def test_flush_is_answered_when_its_samples_are_on_disk(desk: _Desk) -> None:
     (answer,) = desk.ask(Flush())
     assert (answer.tag, answer.ok) == ("flush", True)
     assert desk.store.query("select count(*) from sample_reports").rows == [(1,)]
+
+
+def test_report_that_comes_too_late_is_answered_as_such_and_one_that_comes_again_is_not(desk: _Desk) -> None:
+    newest, late = ReportId("agent/H1", 1, 9), ReportId("agent/H1", 1, 2)
+    for _ in range(2):
+        assert desk.ask(StoreSamples(vm_report(seq=200), newest), "samples") == []
+    (answer,) = desk.ask(StoreSamples(vm_report(seq=200 - REPORT_WINDOW), late), "samples")
+    assert (answer.tag, answer.ok, REPORT_ID.decode(answer.value)) == ("samples", True, late)
 
 
 def test_samples_that_are_no_report_do_not_fail_the_flush(desk: _Desk) -> None:

@@ -11,6 +11,7 @@ from actors.telemetry import (
     OPERATIONS_PER_PULL_MAX,
     Flush,
     ReadCursor,
+    ReportId,
     StoreEvents,
     StoreOperations,
     StoreSamples,
@@ -65,6 +66,20 @@ def test_telemetry_history_that_fails_is_tried_again_later(tag: str) -> None:
 def test_telemetry_samples_go_to_history_and_are_not_journalled() -> None:
     done = give(Telemetry(), m.Samples(b"batch"))
     assert (done.calls, done.saved) == ([("history", StoreSamples(b"batch"), "samples")], [])
+
+
+@pytest.mark.parametrize("when", ["before the flush", "while it is under way"])
+def test_telemetry_does_not_acknowledge_what_history_did_not_take(when: str) -> None:
+    one = Telemetry()
+    _samples(one, "agent/H1", 1, 2)
+    late = m.CallEnded("samples", True, msgspec.msgpack.encode(ReportId("agent/H1", 4, 1)))
+    if when == "before the flush":
+        give(one, late)
+    give(one, m.TimerFired("flush"))
+    if when == "while it is under way":
+        give(one, late)
+    done = give(one, m.CallEnded("flush", True))
+    assert done.sent == [("agent/H1", m.SamplesStored(4, [2]), False)]
 
 
 def test_telemetry_message_of_another_actor_is_a_fault_of_the_programmer() -> None:
