@@ -206,10 +206,10 @@ class VmOutcome(VmTakeover):
 
     def _source_lost(self, host: str, reason: str, turn: Turn) -> None:
         turn.sometimes("source_host_lost_while_copying")
-        if self.record.copy_source_word in ("", "alive", "migrating"):
-            self.record.copy_source_word = "silent"
         self._lose_host(host, reason, turn)
         self._settle(f"{host} does not answer", turn)
+        if self.record.copy_source_word in ("", "alive", "migrating"):
+            self._source_said("silent", turn, f"{host} does not answer")
 
     def _target_lost(self, host: str, turn: Turn) -> None:
         turn.sometimes("target_host_lost_while_copying")

@@ -15,7 +15,8 @@ Target:
 * `""`: not heard since the doubt began. `waiting`: it is ready for the machine and does not run; or its hypervisor has
   given it up, which does not keep out what the source had begun by then (docs/decisions/0035).
 * `arrived`: it runs, or is paused with the machine's state in it. Its host tells an arrival before its end.
-* `gone`: over without having run, and the agent refuses this epoch for ever.
+* `gone`: over without having run, and the agent refuses this epoch for ever. It lost the source that had begun to send
+  to it, never got ready, or was ended on our order, which only END_TARGET and a source that is `running` give.
 * `dead`: over, and it may have run: its host is confirmed dead, it ended as only a running one can, or its agent
   does not know how it ended, or that it ever was.
 * `lost`: its host does not answer.

@@ -87,6 +87,17 @@ def test_vm_whose_target_has_ended_stays_once_its_source_has_promised_to_send_no
     assert endings(done)[0].reason == "cannot migrate web to H2: H2: ended before the machine arrived"
 
 
+@pytest.mark.parametrize("first", ["target ends", "source falls silent"])
+def test_vm_whose_target_is_over_and_whose_source_is_silent_may_be_taken_over(first: str) -> None:
+    one = migrating(high_availability=True, lease=True)
+    over = reported(S.DOWN, on="H2", epoch=4, seq=1, exit_reason=8, exit_message="lost its source")
+    told = [over, m.HostLost("H1", "silent")]
+    for message in told if first == "target ends" else reversed(told):
+        done = give(one, message)
+    assert (one.record.status, one.record.copy_kind) == (S.UNKNOWN, "takeover")
+    assert [message for message in sent_to(done, CLUSTER) if isinstance(message, m.PlaceCopy)]
+
+
 def test_vm_orders_the_end_of_a_waiting_target_until_that_is_over() -> None:
     """Its host may not have been able to obey: its libvirtd was away."""
     one = migrating()
