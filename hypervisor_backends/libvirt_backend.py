@@ -292,13 +292,13 @@ class LibvirtHypervisor:
             return
         context = self._xml.task_context
         takes_snapshot = isinstance(request, CreateSnapshot)
-        life.snapshotting = life.snapshotting or takes_snapshot
+        life.snapshots_asked += takes_snapshot
 
         def work(connection: libvirt.virConnect) -> CallResult:
             return run_domain_task(lookup(connection, life.uuid), request, context)
 
         def end(result: object) -> None:
-            life.snapshotting = life.snapshotting and not takes_snapshot
+            life.snapshots_asked -= takes_snapshot
             self._remember(request, life, result)
             self._finish(result, what, done)
 

@@ -64,7 +64,7 @@ class Life:
         "reverting",
         "shutdown_asked",
         "size_known",
-        "snapshotting",
+        "snapshots_asked",
         "spec",
         "started_ns",
         "status",
@@ -100,7 +100,7 @@ class Life:
         self.reverting = (
             False  # a revert's worker ends its QEMU and begins another: looks say nothing meanwhile
         )
-        self.snapshotting = False  # the call that takes one has not come back; read on workers too
+        self.snapshots_asked = 0  # that have not come back; read on workers too
         self.incoming = False
         self.arriving = False  # libvirt has been seen to receive it
         self.outgoing: Outgoing | None = None

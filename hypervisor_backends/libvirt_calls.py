@@ -371,7 +371,7 @@ class Calls:
             link = self._host.link
             with nullcontext() if link is None else link.borrowed() as connection:
                 if connection is not None and not by_force:
-                    break_off_snapshot(connection, life.uuid, lambda: not life.snapshotting)
+                    break_off_snapshot(connection, life.uuid, lambda: not life.snapshots_asked)
                 lifecycle.destroy(connection, life.uuid, root, by_force=by_force)
 
         def end(result: object) -> None:
