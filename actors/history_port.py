@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ from actors.telemetry import (
 )
 from olvm.history.guest_rows import GuestFacts
 from olvm.history.port import History
+from olvm.history.reports import Verdict
 from olvm.history.rows import ConfigurationChange
 from olvm.model.errors import BadInput, OlvmError
 from olvm.model.limits import NS_PER_S
@@ -83,7 +85,7 @@ class HistoryPort:
                 raise AssertionError(f"history cannot carry out {request!r}")
         return None
 
-    def _add_samples(self, payload: bytes) -> str:
+    def _add_samples(self, payload: bytes) -> Verdict | Literal["expired", "refused"]:
         try:
             return self._store.add_samples(payload, self._now_ns())
         except BadInput as error:

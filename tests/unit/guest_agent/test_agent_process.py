@@ -47,8 +47,12 @@ class Port:
             self._heard += self._decoder.feed(os.read(self.host, 65536))
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """As its service is stopped: it takes its socket in /run away."""
+        self.process.terminate()
+        try:
+            self.process.wait(WAIT_S)
+        finally:
+            self.process.kill()
         os.close(self.host)
         os.close(self._guest)
 
