@@ -33,6 +33,8 @@ NAMES_SHOWN_MAX = 5
 class Power:
     def __init__(self, book: Book) -> None:
         self.book = book
+        # Hosts that this start has told to come into service; volatile, for all may be asked twice.
+        self._activated: set[str] = set()
 
     @property
     def is_under_way(self) -> bool:
@@ -75,6 +77,7 @@ class Power:
             self._plan()
         else:
             record.power = "starting"
+            self._activated = set()
             # What is left of the time after this is the machines'.
             turn.set_timer(record, "power_hosts", record.power_timeout_s / 2)
         code = "cluster_shutdown_begun" if command.verb == "shutdown" else "cluster_start_begun"
@@ -192,8 +195,7 @@ class Power:
         record = self.book.record
         coming = self._hosts_in(COMING | OUT_OF_SERVICE)
         if record.power_wave is None and coming and "power_hosts" in record.timers:
-            for host in self._hosts_in(OUT_OF_SERVICE):
-                turn.send(f"host/{host}", m.CommandHost("", "activate"))
+            self._activate_hosts(turn)
             self._progress(self._hosts_text(coming), turn)
             return
         turn.cancel_timer(record, "power_hosts")
@@ -211,6 +213,14 @@ class Power:
             turn.set_timer(record, "power_wave", turn.config.launch_timeout_s * 2)
         names = [record.power_names[vm_id] for vm_id in self._planned(priority)]
         self._progress(f"waits for {self._names_text(names)}", turn)
+
+    def _activate_hosts(self, turn: Turn) -> None:
+        """A host that lacks something is told once: it would say so at once, again and again; it recovers by itself."""
+        for host in self._hosts_in(OUT_OF_SERVICE):
+            lacks = self.book.hosts[host].status == HostStatus.NON_OPERATIONAL.value
+            if not (lacks and host in self._activated):
+                turn.send(f"host/{host}", m.CommandHost("", "activate"))
+            self._activated.add(host)
 
     def _planned(self, priority: int) -> list[str]:
         record = self.book.record

@@ -174,6 +174,18 @@ def test_cluster_start_activates_hosts_and_then_starts_who_ran_the_most_importan
     assert (one.record.power, one.record.power_plan) == ("running", [])
 
 
+def test_cluster_start_tells_a_host_that_lacks_something_once() -> None:
+    """Found by the simulator: told again each time that it said so, it went out and in thousands of times a minute."""
+    one = three_tiers()
+    shut_down(one)
+    assert ("host/H1", "activate") in asked(give(one, command("start", "op-2"), "engine"))
+    for _ in range(3):
+        give(one, usable("H1", HostStatus.UNASSIGNED))
+        assert ("host/H1", "activate") not in asked(give(one, usable("H1", HostStatus.NON_OPERATIONAL)))
+        assert ("host/H1", "activate") not in asked(give(one, m.TimerFired("power"), ""))
+    assert ("host/H1", "activate") in asked(give(one, usable("H1", HostStatus.MAINTENANCE)))
+
+
 def test_cluster_start_does_not_wait_for_ever_for_a_host_or_a_machine() -> None:
     one = three_tiers()
     shut_down(one)
