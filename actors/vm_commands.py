@@ -234,7 +234,8 @@ class VmCommands(VmMigration):
             operation_id=operation_id,
         )
         for task_id, verb in list(record.tasks.items()):
-            reason = f"{record.name} was removed before its host said what became of {verb}"
+            said = f"{record.name} was removed before its host said what became of {verb}"
+            reason = f"{said}; it may have been done"
             self._end_task(task_id, turn, False, reason, Conflict.code)
         turn.send("engine", m.EntityRemoved("vm", record.name))
         turn.send("engine", m.OperationEnded(operation_id, True))

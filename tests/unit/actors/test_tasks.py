@@ -165,6 +165,7 @@ def test_task_whose_machine_is_removed_ends_with_it() -> None:
     first, second = endings(done)
     assert (first.operation_id, first.succeeded, second) == ("op-1", False, m.OperationEnded("op-2", True))
     assert "was removed" in first.reason
+    assert "it may have been done" in first.reason
 
 
 def test_task_that_names_no_device_there_is_refused() -> None:
