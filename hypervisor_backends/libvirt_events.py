@@ -15,6 +15,8 @@ from typing import Literal, TypeAlias
 import libvirt
 import msgspec
 
+from hypervisor_backends.libvirt_kept_errors import keep_errors
+
 log = logging.getLogger("olvm.libvirt")
 
 EventName = Literal["lifecycle", "reboot", "io_error", "watchdog", "agent", "job_completed"]
@@ -42,6 +44,7 @@ def start_event_loop() -> None:
     with _loop_lock:
         if _loop_is_running:
             return
+        keep_errors()
         # libvirt prints each error to stderr otherwise, and every error is raised as well.
         libvirt.registerErrorHandler(_drop_error, None)
         libvirt.virEventRegisterDefaultImpl()

@@ -131,7 +131,7 @@ class ThreadWorkers:
         try:
             result = job.fn()
         except FAULTS as error:
-            result = error
+            result = _value_of(error)
         finally:
             self._post(lambda: self._on_result(job, result))
 
@@ -182,7 +182,7 @@ class InlineWorkers:
         try:
             result = fn()
         except FAULTS as error:
-            result = error
+            result = _value_of(error)
         self._asked += 1
         number = self._asked
 
@@ -196,6 +196,12 @@ class InlineWorkers:
         for cancel in self._waiting.values():
             cancel()
         self._waiting.clear()
+
+
+def _value_of(fault: Exception) -> Exception:
+    """From here on it is a value. With its traceback it would hold this frame, which holds it: a cycle that keeps the
+    call's connection and domains until Python's collector comes by."""
+    return fault.with_traceback(None)
 
 
 class Lanes:

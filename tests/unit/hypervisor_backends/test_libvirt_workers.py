@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("libvirt", reason="libvirt-python is not installed (`make apt-libvirt`)")
 
-from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, Lanes, ThreadWorkers
+from hypervisor_backends.libvirt_workers import REFUSED, TIMED_OUT, InlineWorkers, Lanes, ThreadWorkers
 from hypervisor_backends.real_time import RealTime
 from tests.unit.hypervisor_backends.bench import RealClock
 
@@ -72,6 +74,28 @@ def test_workers_error_of_the_world_is_a_result(bench: Bench) -> None:
 
     (error,) = bench.wait_told(1)
     assert isinstance(error, OSError)
+
+
+def test_workers_failed_call_is_let_go_of_without_the_collector(bench: Bench) -> None:
+    """What it had in hand, a connection say, would wait for the collector otherwise."""
+
+    class InHand: ...
+
+    held: list[weakref.ref[InHand]] = []
+
+    def fail() -> object:
+        in_hand = InHand()
+        held.append(weakref.ref(in_hand))
+        raise OSError("no such file")
+
+    gc.disable()
+    try:
+        bench.run(fail)
+        InlineWorkers(bench.timers).run(fail, 30.0, bench.told.append)
+        bench.wait_told(2)
+        assert bench.clock.run_until(lambda: all(ref() is None for ref in held), 20)
+    finally:
+        gc.enable()
 
 
 def test_workers_call_over_its_budget_is_given_up_and_its_late_end_is_told(bench: Bench) -> None:
