@@ -377,9 +377,8 @@ class Calls:
         def end(result: object) -> None:
             life.touched += 1
             self._on_destroyed(life, result)
-            self._host.outbox.drain()
 
-        self._host.lanes.pass_by(life.vm_id, work, DESTROY_BUDGET_S, end)
+        self._host.pass_by(life.uuid, work, DESTROY_BUDGET_S, end)
 
     def destroy_now(self, life: Life) -> None:
         """The call that a destroy had to wait for has come back."""
@@ -413,9 +412,8 @@ class Calls:
             else:
                 failure = self._host.failure(TIMED_OUT, self._host.what("DestroyDomain", life))
                 self._answer_doom(life, failure)
-            self._host.outbox.drain()
 
-        self._host.lanes.pass_by(life.vm_id, partial(end_qemu, root, uuid), KILL_BUDGET_S, end)
+        self._host.pass_by(life.uuid, partial(end_qemu, root, uuid), KILL_BUDGET_S, end)
 
     def _ended_on_request(self, life: Life) -> None:
         self._answer_doom(life, SUCCEEDED)

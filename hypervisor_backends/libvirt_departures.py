@@ -152,10 +152,9 @@ class Departures:
             else:
                 what = f"DestroyDomain of domain {request.vm_id} on host {self._host.name}"
                 self._host.answer(done, self._host.failure(result, what))
-            self._host.outbox.drain()
 
         work = self._host.bound(partial(migration.end_unlisted, uuid=uuid, root=root))
-        self._host.lanes.pass_by(request.vm_id, work, DESTROY_BUDGET_S, end)
+        self._host.pass_by(uuid, work, DESTROY_BUDGET_S, end)
 
     # ------------------------------------------------------------ the source
 

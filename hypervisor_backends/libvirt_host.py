@@ -49,7 +49,7 @@ class LibvirtHost:
         self.settings = settings
         self.timers = timers
         self.workers = workers
-        self.lanes = Lanes(workers)
+        self.lanes = Lanes(workers)  # by UUID: libvirt tells of machines that are on no book by that alone
         self.lanes.on_late = self._on_late
         self.lanes.on_late_pass = self._on_late_pass
         self.outbox = Outbox()
@@ -79,7 +79,19 @@ class LibvirtHost:
                 self.look(life)
             self.outbox.drain()
 
-        self.lanes.run(life.vm_id, self.bound(work), budget_s, end)
+        self.lanes.run(life.uuid, self.bound(work), budget_s, end)
+
+    def pass_by(self, uuid: str, fn: Callable[[], object], budget_s: float, then: Then) -> None:
+        """Past the lane of a machine that may be on no book, to end it; who wanted a look meanwhile has it then."""
+
+        def end(result: object) -> None:
+            then(result)
+            life = self.book.by_uuid(uuid)
+            if life is not None and life.look_wanted:
+                self.look(life)
+            self.outbox.drain()
+
+        self.lanes.pass_by(uuid, fn, budget_s, end)
 
     def fail_unknown(self, done: Done, request: DomainRequest) -> None:
         what = f"{type(request).__name__} found no domain {request.vm_id} on host {self.name}"
@@ -104,10 +116,10 @@ class LibvirtHost:
             life.responds = self._responds(life)
 
     def _responds(self, life: Life) -> bool:
-        return life.uuid not in self._suspects and not self.lanes.is_blocked(life.vm_id)
+        return life.uuid not in self._suspects and not self.lanes.is_blocked(life.uuid)
 
-    def _on_late(self, vm_id: str, result: object) -> None:
-        life = self.book.lives.get(vm_id)
+    def _on_late(self, uuid: str, result: object) -> None:
+        life = self.book.by_uuid(uuid)
         if life is None:
             return
         self._heard_again(life)
@@ -119,8 +131,8 @@ class LibvirtHost:
             self.look(life)
         self.outbox.drain()
 
-    def _on_late_pass(self, vm_id: str) -> None:
-        life = self.book.lives.get(vm_id)
+    def _on_late_pass(self, uuid: str) -> None:
+        life = self.book.by_uuid(uuid)
         if life is not None:
             self._heard_again(life)
             self.look(life)
@@ -143,7 +155,7 @@ class LibvirtHost:
                 log.info("%s", self.failure(result, self.what("Clearing away", life)).message)
 
         work = partial(forget_with_seed, uuid=life.uuid, host=self.name, settings=self.settings)
-        self.lanes.run(life.vm_id, self.bound(work), budget_s, end)
+        self.lanes.run(life.uuid, self.bound(work), budget_s, end)
 
     # ------------------------------------------------------------ looks
 
@@ -151,7 +163,7 @@ class LibvirtHost:
         """Find out how the machine stands and let the book follow. Cheap to ask for: looks do not pile up."""
         life.touched += 1
         life.look_wanted = True
-        if life.looking or self.link is None or self.lanes.is_busy(life.vm_id):
+        if life.looking or self.link is None or self.lanes.is_busy(life.uuid):
             return  # the look that comes back, the reconnect or the end of the call sees to it
         life.looking, life.look_wanted = True, False
         mark, uuid = life.touched, life.uuid
@@ -165,7 +177,7 @@ class LibvirtHost:
         if not isinstance(result, Seen):
             log.info("%s; looking again", self.failure(result, self.what("A look", life)).message)
             self.look_after(life, LOOK_AGAIN_S)
-        elif life.touched != mark or self.lanes.is_busy(life.vm_id):
+        elif life.touched != mark or self.lanes.is_busy(life.uuid):
             self.look(life)
         else:
             self.book.apply(life, result)

@@ -184,7 +184,7 @@ class Session:
         for life in list(book.lives.values()):
             if life.vm_id in listed:
                 continue
-            if lanes.is_busy(life.vm_id):
+            if lanes.is_busy(life.uuid):
                 life.look_wanted = True  # when the call ends
             elif not life.look_wanted:
                 book.apply(life, Seen(uuid=life.uuid, execution="absent"))
@@ -192,7 +192,7 @@ class Session:
             life_there = book.lives.get(one.metadata.vm_id)
             if life_there is None:
                 self._meet_stranger(one)
-            elif lanes.is_busy(life_there.vm_id):
+            elif lanes.is_busy(life_there.uuid):
                 life_there.look_wanted = True
             elif life_there.epoch != one.metadata.epoch:
                 book.end(life_there, life_there.ending or end_of(-1))
@@ -211,7 +211,7 @@ class Session:
             self._tell_end(one)
             host = self._host
             work = partial(forget_with_seed, uuid=seen.uuid, host=host.name, settings=host.settings)
-            host.lanes.run(metadata.vm_id, host.bound(work), FORGET_BUDGET_S, lambda _result: None)
+            host.lanes.run(seen.uuid, host.bound(work), FORGET_BUDGET_S, lambda _result: None)
             return
         life = Life(metadata.vm_id, seen.uuid, metadata.epoch, metadata.spec, "up")
         life.channel = one.channel
@@ -244,10 +244,9 @@ class Session:
                 )
             elif isinstance(result, Found):
                 self._take_in(result)
-            self._host.outbox.drain()
 
         work = self._host.bound(lambda connection: end_unprepared(connection, event.uuid))
-        self._host.workers.run(work, INTRUDER_BUDGET_S, end)
+        self._host.pass_by(event.uuid, work, INTRUDER_BUDGET_S, end)
 
     def _take_in(self, one: Found) -> None:
         """It came unprepared and runs; what has changed since it was found, a look tells."""

@@ -169,6 +169,34 @@ def test_end_of_a_machine_that_is_just_being_adopted_is_not_lost(
         second.backend.close()
 
 
+def test_machine_starts_when_its_unprepared_arrival_has_been_ended(
+    real: RealBench, driver: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends the arrival takes a definition of that UUID away: the start's, were it there already."""
+    ending, go_on = threading.Event(), threading.Event()
+
+    def end_late(_connection: object, _uuid: str) -> bool:
+        ending.set()
+        return go_on.wait(30)
+
+    monkeypatch.setattr(libvirt_session, "end_unprepared", end_late)
+    arrival = libvirt_session.LibvirtEvent(
+        name="lifecycle",
+        uuid=domain_uuid("v1"),
+        event=libvirt.VIR_DOMAIN_EVENT_STARTED,
+        detail=libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED,
+    )
+    real.backend._on_event(arrival)  # type: ignore[attr-defined]
+    assert ending.wait(20)
+    answers = real.call(start_of("v1"))
+
+    assert not real.clock.run_until(lambda: bool(answers), 0.5)
+    assert [domain.name() for domain in driver.listAllDomains(0)] == ["test"]
+    go_on.set()
+    assert real.clock.run_until(lambda: bool(answers), 20)
+    assert domain_of(driver).isActive()
+
+
 def test_machine_paused_and_continued_by_somebody_else_is_told(
     real: RealBench, driver: libvirt.virConnect
 ) -> None:
