@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from olvm.model.errors import OlvmError
 
 RAY_PORT = 6379
 RAY_UP_WITHIN_S = 120.0  # beside other work on two processors a node has taken more than 60 s
+HEAD_ENDS_WITHIN_S = 20.0
 LAST_WORDS = 5  # lines of a log in an error: the log itself is gone when the error is read
 POLL_S = 0.1
 CLONE_NEWNET = 0x40000000
@@ -46,6 +49,8 @@ class Stage:
         self.lab = Lab(name, directory / "lab", hosts=2, subnet=subnet)
         self.head_address = f"{subnet}.254"
         self.guest: GuestImage | None = None
+        # Nodes keep their sockets at the same paths below it: each host has a /tmp of its own, and no other directory.
+        self._ray_directory = Path(tempfile.mkdtemp(prefix="olvm-ray-", dir="/tmp"))
 
     def __enter__(self) -> Stage:
         try:
@@ -65,10 +70,11 @@ class Stage:
         if self._head is not None:
             self._head.terminate()
             try:
-                self._head.wait(timeout=20)
+                self._head.wait(timeout=HEAD_ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 self._head.kill()
-        self.lab.close()
+        self.lab.close()  # and whatever is left in its namespaces
+        shutil.rmtree(self._ray_directory, ignore_errors=True)
 
     # ------------------------------------------------------------------ Ray
 
@@ -117,10 +123,13 @@ class Stage:
             "--num-cpus=1",
             "--include-dashboard=false",
             "--disable-usage-stats",
-            f"--temp-dir={self.directory / 'r'}",
+            f"--temp-dir={self._ray_directory}",
             "--block",
         ]
-        self._head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        # Ctrl-C at the terminal is for the driver: without its head it could not stop the silos, and Ray would end it.
+        self._head = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         log.close()
 
     def wait_for_nodes(self) -> None:

@@ -62,7 +62,7 @@ def tell_kvm_story(*, directory: Path | None, cache: Path | None, keep: bool) ->
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     began_s = time.monotonic()
     _install(console)
-    # Short: Ray's sockets stand below it, and a socket's path has room for 107 bytes.
+    # Short: sockets stand below it, and the path of one has room for 107 bytes.
     home = (
         Path(tempfile.mkdtemp(prefix="olvm-kvm-", dir="/var/tmp"))
         if directory is None
