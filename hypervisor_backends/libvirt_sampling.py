@@ -2,6 +2,9 @@
 
 Decides the rhythm, and that one QEMU that does not answer costs the others nothing: a bulk call that does not come back
 in time is given up, those who held it up are found, listed as not responding and left out until they answer again.
+
+A machine that a sample does not have is looked at: libvirt tells nobody of one whose QEMU was dying while libvirtd came
+back, and whose monitor it then could not open.
 """
 
 from __future__ import annotations
@@ -157,10 +160,15 @@ class Sampling:
             key = life.vm_id, life.epoch
             present.add(key)
             numbers = raw.domains.get(life.uuid)
-            if numbers is not None and life.started_ns is not None:
-                if key in self._now:
-                    self._before[key] = self._now[key]
-                self._now[key] = Reading(at_ns=raw.host.at_ns, numbers=numbers)
+            if life.started_ns is None:
+                continue
+            if numbers is None:
+                if life.uuid not in self._suspects:
+                    self._host.look(life)
+                continue
+            if key in self._now:
+                self._before[key] = self._now[key]
+            self._now[key] = Reading(at_ns=raw.host.at_ns, numbers=numbers)
         for readings in (self._now, self._before):
             for key in readings.keys() - present:
                 del readings[key]

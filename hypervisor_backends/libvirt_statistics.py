@@ -43,13 +43,12 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_all(connection: libvirt.virConnect, left_out: frozenset[str]) -> dict[str, dict[str, int | str]]:
-    """By UUID. A domain that another call holds gives what needs no monitor."""
-    flags = (
-        libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    )
+    """By UUID, of all that are active. A domain that another call holds gives what needs no monitor."""
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     if connection.getType() == "TEST":
-        answers = connection.getAllDomainStats(0, 0)
+        answers = connection.getAllDomainStats(0, flags)
     elif not left_out:
+        flags |= libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
         answers = connection.getAllDomainStats(_WANTED, flags)
     else:
         active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)

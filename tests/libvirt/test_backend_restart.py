@@ -74,8 +74,25 @@ def test_machine_that_ended_while_libvirtd_was_dead_is_told_once(bench: LabBench
     os.kill(pid, signal.SIGKILL)
     restart(bench)
 
+    # One that was not quite dead when libvirtd came back is told of by nobody: a sample finds it.
+    assert bench.clock.run_until(lambda: bench.backend.domains() == [], 30)
     assert bench.kinds() == ["started", "guest_up", "crashed"]
     assert bench.events[-1].exit_reason == ExitReason.LOST_QEMU
+    bench.start(epoch=2)
+
+
+def test_machine_that_ends_before_libvirtd_has_its_monitor_back_is_told(bench: LabBench) -> None:
+    """libvirtd gives it up then, and sends no event."""
+    bench.start()
+    pid = bench.qemu_pid()
+    os.kill(pid, signal.SIGSTOP)
+    bench.host.kill_libvirtd()
+    restart(bench)
+    assert bench.kinds() == ["started", "guest_up"]
+    os.kill(pid, signal.SIGKILL)
+
+    assert bench.clock.run_until(lambda: bench.backend.domains() == [], 30)
+    assert bench.kinds() == ["started", "guest_up", "crashed"]
     bench.start(epoch=2)
 
 

@@ -339,6 +339,19 @@ def test_requests_of_what_the_driver_cannot_do_are_declared_and_refused(bench: B
     assert isinstance(migrate_of("x"), MigrateDomain)
 
 
+def test_end_that_libvirt_tells_nobody_is_found_by_a_sample(bench: Bench, driver: libvirt.virConnect) -> None:
+    """The bench hears no events."""
+    bench.start()
+    bench.start("v2")
+    domain_of(driver).destroy()
+    bench.scheduler.advance(60)
+    assert bench.kinds() == ["started", "guest_up"]
+    bench.succeed(BulkStatistics())
+
+    assert bench.kinds() == ["started", "guest_up", "stopped"]
+    assert [state.vm_id for state in bench.backend.domains()] == ["v2"]
+
+
 def test_statistics_before_the_first_sample_have_every_machine_that_runs(bench: Bench) -> None:
     bench.start()
     host, (domain,) = bench.backend.statistics()
