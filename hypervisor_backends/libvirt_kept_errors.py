@@ -20,16 +20,16 @@ import libvirt
 
 
 class _Kept(threading.local):
-    error: tuple[Any, ...] | None = (
-        None  # what this thread's last collection found, until an exception is made
-    )
+    """What this thread's last collection found, until an exception is made."""
+
+    error: tuple[Any, ...] | None = None
 
 
 _kept = _Kept()
 
 
 def keep_errors() -> None:
-    """Idempotent; on one thread at a time. Costs a collection a call of libvirt's that asks nobody."""
+    """Idempotent; on one thread at a time. Each collection asks libvirt for the error then, and no server."""
     if _on_collection in gc.callbacks:
         return
     libvirt.libvirtError.__init__ = _with_kept_error(libvirt.libvirtError.__init__)

@@ -283,7 +283,7 @@ def _open_from(
         connection = libvirt.open(uri)
         connection.setKeepAlive(5, 3)
     except (libvirt.libvirtError, OSError) as error:
-        opened.append(error)
+        opened.append(error.with_traceback(None))  # which holds `opened`
         return
     opened.append(connection)
 

@@ -49,7 +49,7 @@ class Stage:
         self.lab = Lab(name, directory / "lab", hosts=2, subnet=subnet)
         self.head_address = f"{subnet}.254"
         self.guest: GuestImage | None = None
-        # Nodes keep their sockets at the same paths below it: each host has a /tmp of its own, and no other directory.
+        # Nodes keep their sockets at the same paths below it: each host has a /tmp of its own, and shares /var/tmp.
         self._ray_directory = Path(tempfile.mkdtemp(prefix="olvm-ray-", dir="/tmp"))
 
     def __enter__(self) -> Stage:
